@@ -1,0 +1,1 @@
+"""The pipeline around the networks: data, training, tracking and the report."""

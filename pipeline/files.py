@@ -1,0 +1,98 @@
+"""Files and folders that appear under their final name only when they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline.errors import UserError
+
+
+def _sibling(path: Path) -> Path:
+    """A name of our own in the folder of `path`: a rename within one folder is atomic."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Write a whole file (text as UTF-8), creating its folder; readers see the old content or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replace_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill; when the block ends without an error it takes the place of `path`.
+
+    After an error nothing has changed. A folder cannot be replaced in one step: for the moment between two
+    renames there is none at `path`.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _sibling(path)
+    fresh.mkdir()
+    try:
+        yield fresh
+        _swap(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    if not path.exists():
+        fresh.replace(path)
+        return
+    old = _sibling(path)
+    path.replace(old)
+    try:
+        fresh.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+    shutil.rmtree(old)
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file; a missing or malformed one raises UserError."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON with an indent of 2, keys in their own order; NaN and infinity raise ValueError."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be written as JSON ({error})") from None
+    write_atomic(path, text + "\n")
