@@ -1,0 +1,8 @@
+"""The networks of "Residual Attention Network for Image Classification" (arXiv:1704.06904), in pure PyTorch."""
+
+from __future__ import annotations
+
+from models.options import AttentionOptions
+from models.registry import Network, create_model, find_network, list_models, resolve_options
+
+__all__ = ["AttentionOptions", "Network", "create_model", "find_network", "list_models", "resolve_options"]

@@ -1,0 +1,26 @@
+"""He initialisation (arXiv:1502.01852) from a generator of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw every weight of `model` in place, layer by layer in the order of registration.
+
+    Convolutions and the classifier: normal with variance 2 / fan-in; biases zero; batch norm: scale 1, shift 0, running
+    mean 0 and variance 1. The paper names He initialisation; fan-in, and the same rule for the classifier, are our reading.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, _BatchNorm):
+            module.reset_parameters()
+        else:
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            assert not own, f"no initialisation is known for {name} ({type(module).__name__})"

@@ -1,0 +1,49 @@
+"""The options of the attention networks, named as in the paper (arXiv:1704.06904, sections 3.1 to 3.3, 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "learning": ("arl", "nal"),
+    "activation": ("mixed", "channel", "spatial"),
+    "mask": ("encoder_decoder", "local"),
+}
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """How an attention module is built; the defaults are the paper's.
+
+    learning:   "arl", attention residual learning, H = (1 + M) * T; or "nal", naive attention learning, H = M * T.
+    activation: of the mask: "mixed" f1, "channel" f2 or "spatial" f3 (Table 1).
+    mask:       "encoder_decoder", or "local": three residual units at full resolution (Table 4).
+    p:          residual units before the split into trunk and mask, and again after their fusion.
+    t:          residual units in the trunk.
+    r:          residual units between adjacent poolings of the mask; a mask with fewer than two poolings has no use for it.
+    """
+
+    learning: str = "arl"
+    activation: str = "mixed"
+    mask: str = "encoder_decoder"
+    p: int = 1
+    t: int = 2
+    r: int = 1
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+        for name in ("p", "t", "r"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: {value!r} is not a whole number of at least 1")
+
+    def updated(self, **changes: Any) -> AttentionOptions:
+        """These options with some of them changed. Raises ValueError for a wrong value."""
+        return replace(self, **changes)
+
+
+OPTION_NAMES: Final = tuple(field.name for field in fields(AttentionOptions))

@@ -1,0 +1,142 @@
+"""The table of networks, and how one is made by its name.
+
+This module does not import PyTorch before a network is created: names and options can be checked at no cost.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from models.options import OPTION_NAMES, AttentionOptions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the paper.
+
+    builder: "module:function" inside this package; the function takes the number of classes, `arguments`, and for an
+        attention network its `options`.
+    num_classes, image_size: of the data set and the test images that the paper counts it on.
+    options: the variant's own p, t, r and ablations, or None for a network without attention.
+    """
+
+    builder: str
+    num_classes: int
+    image_size: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    options: AttentionOptions | None = None
+
+    def build(self, num_classes: int, options: AttentionOptions | None) -> nn.Module:
+        module, function = self.builder.split(":")
+        build: Callable[..., nn.Module] = getattr(import_module(f"models.{module}"), function)
+        chosen = {} if options is None else {"options": options}
+        return build(num_classes, **self.arguments, **chosen)
+
+
+def _cifar_attention(modules: int, **options: int) -> Network:
+    return Network(
+        "residual_attention:cifar_attention",
+        10,
+        32,
+        {"modules": modules},
+        AttentionOptions(**options),  # type: ignore[arg-type]
+    )
+
+
+def _cifar(builder: str, **arguments: Any) -> Network:
+    return Network(builder, 10, 32, arguments)
+
+
+NETWORKS: Final[dict[str, Network]] = {
+    "cifar_attention56": _cifar_attention(1),
+    "cifar_attention92": _cifar_attention(2),
+    "cifar_attention128": _cifar_attention(3),
+    "cifar_attention164": _cifar_attention(4),
+    "cifar_attention236": _cifar_attention(6),
+    "cifar_attention452": _cifar_attention(6, p=2, t=4, r=3),
+    "cifar_preresnet164": _cifar("resnet:cifar_preresnet", units=18),
+    "cifar_preresnet1001": _cifar("resnet:cifar_preresnet", units=111),
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the networks that match a shell pattern ("cifar_*"), in natural order (56 before 128)."""
+    return sorted((name for name in NETWORKS if fnmatchcase(name, pattern)), key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def find_network(name: str) -> Network:
+    """The table's entry of a name. Raises ValueError, suggesting the nearest name, when there is none."""
+    if name in NETWORKS:
+        return NETWORKS[name]
+    near = difflib.get_close_matches(str(name), NETWORKS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(list_models())}"
+    raise ValueError(f"unknown network {name!r}; {hint}")
+
+
+def resolve_options(name: str, options: Mapping[str, Any]) -> AttentionOptions | None:
+    """All options of a network, given those that differ from its own; None for a network without attention.
+
+    Raises ValueError for an unknown network, an unknown option or a wrong value.
+    """
+    network = find_network(name)
+    allowed = OPTION_NAMES if network.options else ()
+    for option in options:
+        if option not in allowed:
+            names = f"its options are {', '.join(allowed)}" if allowed else "it has no options"
+            raise ValueError(f"{name}: unknown option {option!r}; {names}")
+    if network.options is None:
+        return None
+    try:
+        return network.options.updated(**options)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def create_model(
+    name: str,
+    num_classes: int | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> nn.Module:
+    """A network by its name, ready to train.
+
+    The network maps float images [N, 3, H, W] to class scores [N, num_classes]. Weights are drawn from `seed` alone;
+    PyTorch's own random state is neither read nor changed. On the "meta" device nothing is allocated or drawn.
+
+    num_classes: defaults to that of the data set the paper names (10 for "cifar_*", else 1000).
+    options: of the attention networks, see `AttentionOptions`.
+
+    Raises ValueError for an unknown name, an unknown option or a wrong value.
+    """
+    import torch
+
+    from models.initialisation import initialise
+
+    network = find_network(name)
+    resolved = resolve_options(name, options)
+    classes = network.num_classes if num_classes is None else num_classes
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+        raise ValueError(f"num_classes: {num_classes!r} is not a whole number of at least 1")
+    with torch.device("meta"):  # a layer's own initialisation would draw from the global generator
+        model = network.build(classes, resolved)
+    if torch.device(device).type == "meta":
+        return model
+    model = model.to_empty(device="cpu")  # drawn on the CPU: the same weights on every device
+    initialise(model, seed)
+    return model.to(device)
