@@ -1,0 +1,134 @@
+"""Test error over every image exactly once, and what a finished run shows of itself (Figures 1 and 4)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.attention import AttentionModule
+from pipeline.files import write_atomic, write_json
+from pipeline.training.batches import normalise, on_device
+from pipeline.training.records import MASKS, RESPONSES, Sums
+from pipeline.training.session import Session
+from pipeline.training.tally import Tally
+
+BATCH = 250
+PICTURES = 8
+
+
+class TestSet:
+    """The test images on the device, untouched but for normalisation (paper: the original image is tested)."""
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, device: torch.device
+    ) -> None:
+        self.images = on_device(images, device)
+        self.labels = on_device(labels, device).long()
+        self.mean = on_device(mean, device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, which: slice) -> tuple[Tensor, Tensor]:
+        """Images float32 [B, C, H, W] in channels_last, labels int64 [B]."""
+        return normalise(self.images[which], self.mean).permute(0, 3, 1, 2), self.labels[which]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, test: TestSet, session: Session, autocast: Callable[[], Any]) -> Sums:
+    """Sums over the whole test set, which the workers share without padding: each image counts exactly once."""
+    model.eval()
+    tally = Tally(session.device)
+    first = session.rank * len(test) // session.world_size
+    end = (session.rank + 1) * len(test) // session.world_size
+    for start in range(first, end, BATCH):
+        images, labels = test.batch(slice(start, min(start + BATCH, end)))
+        with autocast():
+            logits = model(images)
+        tally.add(logits.float(), labels)
+    model.train()
+    sums = tally.read(session)
+    assert sums.images == len(test), f"{sums.images} of {len(test)} test images were counted"
+    return sums
+
+
+@torch.no_grad()
+def stage_responses(model: Any, test: TestSet, autocast: Callable[[], Any]) -> list[float]:
+    """Mean absolute response of the output of each stage over the test set (paper, Figure 4).
+
+    A stage's output is that of its last residual unit, before batch norm and ReLU (the paper does not say which).
+    """
+    sums = [torch.zeros((), dtype=torch.float64) for _ in model.stages]
+
+    def add(index: int, output: Tensor) -> None:
+        sums[index] += output.float().abs().mean((1, 2, 3)).double().sum().cpu()
+
+    hooks = [
+        stage.register_forward_hook(lambda _module, _input, output, index=index: add(index, output))
+        for index, stage in enumerate(model.stages)
+    ]
+    try:
+        model.eval()
+        for start in range(0, len(test), BATCH):
+            with autocast():
+                model(test.batch(slice(start, start + BATCH))[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(value / len(test)).item() for value in sums]
+
+
+def write_responses(folder: Path, means: list[float]) -> None:
+    """Write ``responses.json``: the means, and the means relative to the first stage's."""
+    write_json(folder / RESPONSES, {"stages": means, "relative": [mean / means[0] for mean in means]})
+
+
+@torch.no_grad()
+def attention_pictures(model: Any, test: TestSet, autocast: Callable[[], Any]) -> dict[str, np.ndarray]:
+    """Masks, trunk features and fused features of the first eight test pictures, by attention module.
+
+    For each module: the mask averaged over channels, and mask, trunk feature and module output of the one channel
+    whose mask varies most over the positions (compare Figure 1 of the paper). All float16 [8, h, w].
+    """
+    captured: dict[str, Tensor] = {}
+    hooks = []
+    for s, stage in enumerate(model.stages, start=1):
+        modules = (module for module in stage.modules() if isinstance(module, AttentionModule))
+        for m, module in enumerate(modules, start=1):
+            for part in ("trunk", "mask", "fusion"):
+                hooks.append(
+                    getattr(module, part).register_forward_hook(
+                        lambda _module, _input, output, key=f"s{s}m{m}/{part}": captured.update({key: output})
+                    )
+                )
+    try:
+        model.eval()
+        pictures = slice(0, PICTURES)
+        images, labels = test.batch(pictures)
+        with autocast():
+            predictions = model(images).argmax(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    arrays = {"images": test.images[pictures], "labels": labels, "predictions": predictions}
+    for name in dict.fromkeys(key.partition("/")[0] for key in captured):
+        mask, trunk, fused = (captured[f"{name}/{part}"].float() for part in ("mask", "trunk", "fusion"))
+        channel = int(mask.var((2, 3)).mean(0).argmax())
+        arrays[f"{name}_mask"] = mask.mean(1).half()
+        arrays[f"{name}_channel_mask"] = mask[:, channel].half()
+        arrays[f"{name}_channel_before"] = trunk[:, channel].half()
+        arrays[f"{name}_channel_after"] = fused[:, channel].half()
+    return {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+
+
+def write_pictures(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write ``masks.npz``."""
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_atomic(folder / MASKS, content.getvalue())

@@ -1,0 +1,38 @@
+"""How and where a run is executed: nothing here changes its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where a run is executed.
+
+    Attributes:
+        folder: the run's folder in the store.
+        prepared, noisy: folders of the prepared data and of the noisy labels (None: clean).
+        profile: name of the profile, for the record.
+        threads: CPU threads of each worker.
+        checkpoint_seconds: time between checkpoints.
+        checkpoint_iterations: or iterations between them, if not None.
+        keep_checkpoints: how many stay.
+        stop_after: seconds after which the run is paused.
+        commit, dirty, command: origin of the code, for the record.
+        mlflow_run_id: the run's entry in the tracker, for the record.
+    """
+
+    folder: Path
+    prepared: Path
+    noisy: Path | None
+    profile: str
+    threads: int = 1
+    checkpoint_seconds: float = 60.0
+    checkpoint_iterations: int | None = None
+    keep_checkpoints: int = 2
+    stop_after: float | None = None
+    commit: str | None = None
+    dirty: bool = False
+    command: str = ""
+    mlflow_run_id: str | None = None

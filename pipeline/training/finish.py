@@ -1,0 +1,62 @@
+"""What a run leaves behind at its end: weights, responses, pictures and, last, its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.weights import save_weights
+from torch import nn
+
+from pipeline.counts import count
+from pipeline.files import sha256_file, write_json
+from pipeline.training.evaluation import (
+    TestSet,
+    attention_pictures,
+    stage_responses,
+    write_pictures,
+    write_responses,
+)
+from pipeline.training.records import METRICS, WEIGHTS, Position
+from pipeline.training.spec import RunSpec
+
+
+def finish(
+    spec: RunSpec,
+    folder: Path,
+    model: nn.Module,
+    test: TestSet,
+    position: Position,
+    autocast: Callable[[], Any],
+) -> None:
+    """Write a finished run's files. ``metrics.json`` comes last: a run that has it is finished."""
+    network = spec.network
+    save_weights(
+        model,
+        folder / WEIGHTS,
+        name=network.name,
+        num_classes=network.num_classes,
+        options=dict(network.options),
+    )
+    write_responses(folder, stage_responses(model, test, autocast))
+    write_pictures(folder, attention_pictures(model, test, autocast))
+    counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
+    last, best = position.history[-1], min(position.history, key=lambda row: (row.test_error, row.iteration))
+    write_json(
+        folder / METRICS,
+        {
+            "test_error": last.test_error,
+            "test_loss": last.test_loss,
+            "train_error": last.train_error,
+            "train_loss": last.train_loss,
+            "best_test_error": best.test_error,
+            "best_epoch": best.epoch,
+            "iterations": last.iteration,
+            "epochs": last.epoch,
+            "parameters": counts.parameters,
+            "multiply_adds": counts.multiply_adds,
+            "test_images": len(test),
+            "weights_sha256": sha256_file(folder / WEIGHTS),
+        },
+    )

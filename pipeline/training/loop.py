@@ -1,0 +1,202 @@
+"""Training, from the start or from the last checkpoint, to the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from models import create_model
+from pipeline.data.arrays import Arrays, load
+from pipeline.errors import UserError
+from pipeline.training import environment, state
+from pipeline.training.batch_norm import plan_groups, synchronise
+from pipeline.training.batches import TrainingStream
+from pipeline.training.evaluation import TestSet, evaluate
+from pipeline.training.execution import Execution
+from pipeline.training.finish import finish
+from pipeline.training.optimiser import learning_rate, make_optimiser
+from pipeline.training.records import Evaluation, Position, Sums, Timing
+from pipeline.training.reporter import Reporter
+from pipeline.training.session import Session, agree
+from pipeline.training.spec import RunSpec, evaluation_iterations
+from pipeline.training.tally import Tally
+
+# With several workers, how often (in iterations) they agree on whether to take a checkpoint or to stop.
+AGREE_EVERY = 10
+CONTINUE, SAVE, STOP = 0, 1, 2
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def train(
+    spec: RunSpec,
+    execution: Execution,
+    session: Session,
+    *,
+    on_evaluation: Callable[[Evaluation, Timing], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Train a run to its end, or until it is paused; continues from its last checkpoint if there is one.
+
+    Args:
+        on_evaluation: called on the first worker after every evaluation.
+        should_stop: asked on the first worker; true pauses the run, with a checkpoint.
+
+    Returns:
+        "finished" or "paused".
+
+    Raises:
+        UserError: if the data or the batch do not fit the run.
+        DivergedError: if the loss stops being finite.
+    """
+    started = time.monotonic()
+    environment.make_deterministic(execution.threads)
+    worker = Worker(spec, execution, session)
+    position = worker.restore()
+    reporter = Reporter(spec, execution, session, position, on_evaluation)
+    evaluations = frozenset(evaluation_iterations(spec))
+
+    def decide() -> int:
+        if should_stop() or (execution.stop_after and time.monotonic() - started >= execution.stop_after):
+            return STOP
+        return SAVE if reporter.checkpoint_due() else CONTINUE
+
+    while position.iteration < spec.protocol.iterations:
+        worker.step(position.iteration)
+        position.iteration += 1
+        if position.iteration in evaluations:
+            worker.evaluate(position)
+            reporter.evaluated()
+            session.report(reporter.metrics(), last=position.iteration == spec.protocol.iterations)
+        reporter.progress()
+        if session.world_size > 1 and position.iteration % AGREE_EVERY:
+            continue
+        decision = agree(session, decide())
+        if decision == CONTINUE or position.iteration == spec.protocol.iterations:
+            continue
+        position.sums = worker.tally.read(session)
+        reporter.save(worker.bare, worker.optimiser)
+        if decision == STOP:
+            reporter.ended("paused")
+            return "paused"
+    if session.rank == 0:
+        finish(spec, execution.folder, worker.bare, worker.test, position, worker.autocast)
+    reporter.ended("finished")
+    return "finished"
+
+
+class Worker:
+    """One worker's network, optimiser and data."""
+
+    def __init__(self, spec: RunSpec, execution: Execution, session: Session) -> None:
+        self.spec, self.execution, self.session = spec, execution, session
+        protocol, device = spec.protocol, session.device
+        groups = plan_groups(protocol.batch_size, protocol.batch_norm_group, session.world_size)
+        self.micro_batch = groups.micro_batch
+        arrays = load_checked(spec, execution)
+        self.bare = make_network(spec).to(device)
+        if groups.workers > 1:
+            synchronise(self.bare, _group_of(session, groups.workers))
+        self.optimiser = make_optimiser(self.bare.parameters(), protocol)
+        self.model: nn.Module = torch.compile(self.bare) if spec.compile else self.bare  # type: ignore[assignment]
+        if session.world_size > 1:
+            self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
+        self.autocast = environment.autocast(spec, device)
+        self.stream = TrainingStream(
+            arrays.train_images,
+            arrays.train_labels,
+            arrays.mean,
+            seed=spec.seed,
+            batch_size=protocol.batch_size,
+            padding=protocol.padding,
+            flip=protocol.flip,
+            rank=session.rank,
+            world_size=session.world_size,
+            device=device,
+            channels_last=spec.channels_last,
+        )
+        self.test = TestSet(arrays.test_images, arrays.test_labels, arrays.mean, device)
+        self.tally = Tally(device)  # of training losses and errors since the last evaluation
+
+    def restore(self) -> Position:
+        """Continue from the newest good checkpoint; every worker reads the same one."""
+        checkpoint = state.read_latest(self.execution.folder, self.spec.identity)
+        self.bare.train()
+        if checkpoint is None:
+            return Position()
+        state.restore(checkpoint, self.bare, self.optimiser)
+        self.tally.set(checkpoint.position.sums, self.session)
+        return checkpoint.position
+
+    def step(self, iteration: int) -> None:
+        """One step of the optimiser on this worker's share of a batch."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.spec.protocol, iteration)
+        self.optimiser.zero_grad(set_to_none=True)
+        images, labels = self.stream.batch(iteration)
+        chunks = len(labels) // self.micro_batch
+        for index, (x, y) in enumerate(
+            zip(images.split(self.micro_batch), labels.split(self.micro_batch), strict=True)
+        ):
+            if isinstance(self.model, DistributedDataParallel):
+                self.model.require_backward_grad_sync = index == chunks - 1
+            with self.autocast():
+                logits = self.model(x).float()
+            losses = F.cross_entropy(logits, y, reduction="none")
+            (losses.mean() / chunks).backward()
+            self.tally.add(logits, y, losses)
+        self.optimiser.step()
+
+    def evaluate(self, position: Position) -> None:
+        """Evaluate, append to the history, and start new sums."""
+        train = self.tally.read(self.session)
+        test = evaluate(self.bare, self.test, self.session, self.autocast)
+        if train.not_finite or test.not_finite:
+            raise DivergedError(f"{self.spec.name}: the loss is not finite at iteration {position.iteration}")
+        self.tally.set(Sums(), self.session)
+        row = Evaluation(
+            epoch=round(position.iteration * self.spec.protocol.batch_size / len(self.stream), 4),
+            iteration=position.iteration,
+            learning_rate=learning_rate(self.spec.protocol, position.iteration - 1),
+            train_loss=train.mean_loss,
+            train_error=train.error,
+            test_loss=test.mean_loss,
+            test_error=test.error,
+        )
+        position.history.append(row)
+
+
+def make_network(spec: RunSpec) -> nn.Module:
+    """The run's network with its initial weights, in the run's memory format."""
+    network = spec.network
+    model = create_model(network.name, network.num_classes, seed=spec.seed, **network.options)
+    return model.to(memory_format=torch.channels_last) if spec.channels_last else model
+
+
+def load_checked(spec: RunSpec, execution: Execution) -> Arrays:
+    """The run's data, if their checksums are those of its configuration."""
+    arrays = load(execution.prepared, execution.noisy)
+    for key in ("checksum", "noise_checksum"):
+        found, wanted = getattr(arrays, key), getattr(spec.data, key)
+        if found != wanted:
+            raise UserError(
+                f"{execution.noisy if key == 'noise_checksum' else execution.prepared}: {key} = {found!r} is not"
+                f" {wanted!r}, the data of run {spec.name}; run `python -m pipeline plan` again"
+            )
+    return arrays
+
+
+def _group_of(session: Session, workers: int) -> Any:
+    """The process group of the workers that share this worker's batch-norm statistics."""
+    ranks = [range(first, first + workers) for first in range(0, session.world_size, workers)]
+    groups = [dist.new_group(list(members)) for members in ranks]
+    return groups[session.rank // workers]

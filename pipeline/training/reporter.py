@@ -1,0 +1,176 @@
+"""What the first worker writes while a run goes on: history, timing, provenance, progress and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.files import write_json
+from pipeline.training import environment, state
+from pipeline.training.execution import Execution
+from pipeline.training.records import (
+    CONFIG,
+    HISTORY,
+    PROGRESS,
+    TIMING,
+    Evaluation,
+    Position,
+    Provenance,
+    Segment,
+    Timing,
+    write_rows,
+)
+from pipeline.training.session import Session
+from pipeline.training.spec import RunSpec
+
+PROGRESS_SECONDS = 2.0
+
+
+class Reporter:
+    """Keeps the run folder up to date; does nothing on the other workers."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        execution: Execution,
+        session: Session,
+        position: Position,
+        on_evaluation: Callable[[Evaluation, Timing], None] | None,
+    ) -> None:
+        self.spec, self.execution, self.session, self.position = spec, execution, session, position
+        self.on_evaluation = on_evaluation
+        self.active = session.rank == 0
+        self._clock = time.monotonic()
+        self._begun, self._first, self._earlier = self._clock, position.iteration, position.seconds
+        self._saved = (self._clock, position.iteration)
+        self._rated = (self._clock, position.iteration)  # where the speed is measured from
+        self._shown = 0.0
+        if self.active:
+            self._open()
+
+    def _open(self) -> None:
+        """Bring the files to the position that training continues from."""
+        folder, execution = self.execution.folder, self.execution
+        write_json(folder / CONFIG, self.spec.to_json())
+        self._write_rows()
+        earlier = Provenance.read(folder)
+        segments = tuple(s for s in earlier.segments if s.from_iteration < self._first) if earlier else ()
+        self._segment = Segment(
+            from_iteration=self._first,
+            to_iteration=self._first,
+            started=environment.now(),
+            seconds=0.0,
+            images_per_second=0.0,
+            hostname=environment.hostname(),
+            device=environment.device_name(self.session.device),
+            threads=execution.threads,
+            workers=self.session.world_size,
+            versions=environment.versions(),
+            commit=execution.commit,
+            dirty=execution.dirty,
+            command=execution.command,
+        )
+        self._earlier_segments = segments
+        self._write_provenance("running")
+
+    def evaluated(self) -> None:
+        """After an evaluation: history, timing and whoever listens."""
+        now = time.monotonic()
+        row = self.position.history[-1]
+        self.position.seconds = self._earlier + now - self._begun
+        self.position.timing.append(
+            Timing(row.epoch, row.iteration, round(self.position.seconds, 3), round(self._speed(now), 1))
+        )
+        self._rated = (now, self.position.iteration)
+        if self.active:
+            self._write_rows()
+            if self.on_evaluation is not None:
+                self.on_evaluation(row, self.position.timing[-1])
+
+    def metrics(self) -> dict[str, float]:
+        """The last evaluation, for the session."""
+        row = self.position.history[-1]
+        return {
+            "epoch": row.epoch,
+            "iteration": row.iteration,
+            "test_error": row.test_error,
+            "test_loss": row.test_loss,
+        }
+
+    def progress(self) -> None:
+        """Every two seconds, say how far the run is."""
+        now = time.monotonic()
+        if not self.active or now - self._shown < PROGRESS_SECONDS:
+            return
+        self._shown = now
+        history, iterations = self.position.history, self.spec.protocol.iterations
+        speed = (self.position.iteration - self._first) / max(now - self._begun, 1e-9)
+        content = {
+            "iteration": self.position.iteration,
+            "iterations": iterations,
+            "test_error": history[-1].test_error if history else None,
+            "train_loss": history[-1].train_loss if history else None,
+            "images_per_second": round(speed * self.spec.protocol.batch_size, 1),
+            "seconds_left": round((iterations - self.position.iteration) / speed, 1),
+        }
+        _write_quietly(self.execution.folder / PROGRESS, json.dumps(content))
+
+    def checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        seconds, iteration = time.monotonic() - self._saved[0], self.position.iteration - self._saved[1]
+        every = self.execution.checkpoint_iterations
+        return seconds >= self.execution.checkpoint_seconds or (every is not None and iteration >= every)
+
+    def save(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Take a checkpoint."""
+        now = time.monotonic()
+        self.position.seconds = self._earlier + now - self._begun
+        if self.active:
+            state.save(self.execution.folder, self.spec.identity, model, optimiser, self.position)
+            state.keep_newest(self.execution.folder, self.execution.keep_checkpoints)
+            self._write_provenance("running")
+        self._saved = (time.monotonic(), self.position.iteration)
+
+    def ended(self, status: str) -> None:
+        """The last word of this segment."""
+        if self.active:
+            self._write_provenance(status)
+            (self.execution.folder / PROGRESS).unlink(missing_ok=True)
+            if status == "finished":
+                state.keep_newest(self.execution.folder, 0)
+
+    def _speed(self, now: float) -> float:
+        """Training images a second since the last evaluation."""
+        since, iteration = self._rated
+        return (self.position.iteration - iteration) * self.spec.protocol.batch_size / max(now - since, 1e-9)
+
+    def _write_rows(self) -> None:
+        write_rows(self.execution.folder / HISTORY, Evaluation, self.position.history)
+        write_rows(self.execution.folder / TIMING, Timing, self.position.timing)
+
+    def _write_provenance(self, status: str) -> None:
+        seconds = time.monotonic() - self._begun
+        done = self.position.iteration - self._first
+        segment = replace(
+            self._segment,
+            to_iteration=self.position.iteration,
+            seconds=round(seconds, 3),
+            images_per_second=round(done * self.spec.protocol.batch_size / max(seconds, 1e-9), 1),
+        )
+        segments = (*self._earlier_segments, segment)
+        Provenance(status, self.execution.profile, segments, self.execution.mlflow_run_id).write(
+            self.execution.folder
+        )
+
+
+def _write_quietly(path: Path, text: str) -> None:
+    """Replace a small file that nobody needs after a crash: no waiting for the disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,54 @@
+"""What the training loop needs of its surroundings. Ray Train provides another such session (`pipeline.ray_train`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Session(Protocol):
+    """A worker's place among the workers of its run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
+        """Called by every worker after every evaluation, equally often; `last` marks the end of the run."""
+
+
+class LocalSession:
+    """One worker in this process."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
+        """Nobody listens: the files of the run folder say it all."""
+
+
+def agree(session: Session, value: int) -> int:
+    """The first worker's value, on every worker."""
+    if session.world_size == 1:
+        return value
+    import torch.distributed as dist
+
+    shared = torch.tensor([value], device=session.device)
+    dist.broadcast(shared, src=0)
+    return int(shared.item())
+
+
+def total(session: Session, sums: Tensor) -> list[int]:
+    """The elements of an integer tensor [n], summed over the workers."""
+    if session.world_size > 1:
+        import torch.distributed as dist
+
+        sums = sums.clone()
+        dist.all_reduce(sums)
+    return sums.tolist()

@@ -1,0 +1,42 @@
+"""Exact sums of losses and errors on the device.
+
+Losses are summed as fixed-point integers, so that a sum depends neither on the order of its terms, nor on the number
+of workers, nor on where a run was interrupted; and no step waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.training.records import UNITS, Sums
+from pipeline.training.session import Session, total
+
+
+class Tally:
+    """Sums of one worker, on its device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(4, dtype=torch.int64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor, losses: Tensor | None = None) -> None:
+        """Count a batch: logits [B, classes], labels [B], and their losses [B] if they are known."""
+        logits = logits.detach()
+        if losses is None:
+            losses = F.cross_entropy(logits, labels, reduction="none")
+        finite = losses.isfinite()
+        loss = torch.where(finite, losses.detach().double() * UNITS, 0).round().long().sum()
+        wrong = (logits.argmax(1) != labels).sum()
+        self._sums += torch.stack([loss, wrong, torch.full_like(wrong, len(labels)), (~finite).sum()])
+
+    def read(self, session: Session) -> Sums:
+        """The sums over all workers; every worker must call it. Waits for the device."""
+        return Sums(*total(session, self._sums))
+
+    def set(self, sums: Sums, session: Session) -> None:
+        """Start from these sums of all workers."""
+        values = astuple(sums) if session.rank == 0 else astuple(Sums())
+        self._sums.copy_(torch.tensor(values))
