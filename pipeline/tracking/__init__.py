@@ -1,0 +1,35 @@
+"""MLflow as a view of the run folders: the only package that imports it, and only when something is logged.
+
+The files of the runs are the truth. Whatever is missing here, because MLflow was off, slow or dead, is added from
+them by `sync`; nothing in here ever stops a training run.
+
+``store``     which store, and how to survive one that does not answer
+``describe``  what is told about a run, from its files
+``paper``     which cells of the paper's tables a run fills
+``points``    the curves of a run, each point once
+``runs``      open, close and nest runs; the report
+``live``      curves while they grow
+``models``    logged and registered models
+``sync``      everything again, from files
+"""
+
+from __future__ import annotations
+
+from pipeline.tracking.live import EpochLog, Follower
+from pipeline.tracking.runs import close_parent, close_run, log_report, open_parent, open_run
+from pipeline.tracking.store import initialise, tracking_uri
+from pipeline.tracking.sync import SyncResult, sync
+
+__all__ = [
+    "EpochLog",
+    "Follower",
+    "SyncResult",
+    "close_parent",
+    "close_run",
+    "initialise",
+    "log_report",
+    "open_parent",
+    "open_run",
+    "sync",
+    "tracking_uri",
+]

@@ -1,0 +1,211 @@
+"""What MLflow is told about a run: parameters, tags, data sets and a description, all from the run's own files."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import read_json
+from pipeline.tracking.paper import Cell, cells, table_title
+from pipeline.training.records import CONFIG, METRICS, RESPONSES, Provenance
+
+PAPER_URL = "https://arxiv.org/abs/1704.06904"
+IDENTITY, EXPERIMENT = "identity", "experiment"
+DIGEST_LENGTH = 36  # MLflow's limit for the digest of a data set
+
+
+@dataclass(frozen=True)
+class Described:
+    """A run folder as MLflow sees it."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    provenance: Provenance | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Described:
+        """A run folder; without a configuration it raises UserError."""
+        return cls(folder, read_json(folder / CONFIG), Provenance.read(folder))
+
+    @property
+    def name(self) -> str:
+        """E.g. ``attention56-s0``."""
+        return f"{self.config['experiment']}-s{self.config['seed']}"
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells of the paper's tables that the run fills."""
+        return cells(self.config["experiment"], self.config["data"]["dataset"])
+
+
+def parameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The full configuration, nested keys joined by dots."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= parameters(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def identity_tags(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tags by which a run is found again."""
+    return {IDENTITY: config["identity"], EXPERIMENT: config["experiment"]}
+
+
+def tags(run: Described, profile: str) -> dict[str, str]:
+    """Everything one may want to filter runs by, and where the run came from."""
+    data = run.config["data"]
+    found = identity_tags(run.config) | {
+        "seed": str(run.config["seed"]),
+        "profile": profile,
+        "data.checksum": data["checksum"],
+        "paper.tables": ",".join(dict.fromkeys(cell.table for cell in run.cells)),
+        "paper.cells": ",".join(map(str, run.cells)),
+        "DVC_STAGE": os.environ.get("DVC_STAGE", f"train@{profile}-{run.config['experiment']}-{run.config['seed']}"),
+    }
+    if data["noise_checksum"]:
+        found["data.noise_checksum"] = data["noise_checksum"]
+    return found | origin_tags(run.provenance)
+
+
+def origin_tags(provenance: Provenance | None) -> dict[str, str]:
+    """Commit, command, hardware and versions: of the last segment of a run, or of this process before the first."""
+    if provenance is None or not provenance.segments:
+        commit, dirty = working_tree()
+        return _source(commit, dirty)
+    last = provenance.segments[-1]
+    versions = {f"version.{name}": version for name, version in last.versions.items()}
+    devices = dict.fromkeys(segment.device for segment in provenance.segments)
+    return (
+        _source(last.commit, last.dirty)
+        | versions
+        | {
+            "mlflow.source.name": last.command,
+            "mlflow.source.type": "LOCAL",
+            "hardware": "; ".join(devices),
+            "segments": json.dumps(
+                [
+                    {
+                        "iterations": f"{segment.from_iteration}-{segment.to_iteration}",
+                        "device": segment.device,
+                        "hostname": segment.hostname,
+                        "workers": segment.workers,
+                        "threads": segment.threads,
+                        "seconds": round(segment.seconds, 1),
+                    }
+                    for segment in provenance.segments[-20:]
+                ]
+            ),
+        }
+    )
+
+
+def _source(commit: str | None, dirty: bool) -> dict[str, str]:
+    if commit is None:
+        return {}
+    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": str(dirty)}
+
+
+@functools.cache
+def working_tree() -> tuple[str | None, bool]:
+    """Commit of this source tree and whether it has changes; (None, False) outside of a git repository."""
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no").strip())
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that a run used. `context` is train or test."""
+
+    name: str
+    digest: str
+    context: str
+    source: dict[str, str]
+    profile: dict[str, Any]
+
+
+def datasets(config: Mapping[str, Any]) -> list[Data]:
+    """Training data (with their noisy labels, where there are any) and test data, by checksum."""
+    data = config["data"]
+    base = data["dataset"]
+    source = {"prepared": f"data/prepared/{base}"}
+    test = Data(f"{base}-test", data["checksum"][:DIGEST_LENGTH], "test", source, {"images": data["test_images"]})
+    profile = {"images": data["train_images"], "classes": len(data["classes"]), "image_size": data["image_size"]}
+    if not data["noise"]:
+        return [Data(base, test.digest, "train", source, profile), test]
+    labels = {"labels": f"data/noisy/{base}/{data['noise']}"}
+    digest = data["noise_checksum"][:DIGEST_LENGTH]
+    return [Data(f"{base}-noise{data['noise']}", digest, "train", source | labels, profile), test]
+
+
+def note(run: Described, profile: str, tables: Mapping[str, str]) -> str:
+    """The run's description in Markdown. `tables` gives the link of each table of the paper."""
+    config, data = run.config, run.config["data"]
+    noise = f" with {data['noise']} % of the training labels redrawn" if data["noise"] else ""
+    lines = [
+        f"`{config['network']['name']}` on `{data['dataset']}`{noise}: {config['protocol']['iterations']:,} iterations"
+        f" of {config['protocol']['batch_size']} images, seed {config['seed']}, profile `{profile}`.",
+        "",
+        f"A run of the reproduction of [Residual Attention Network for Image Classification]({PAPER_URL}).",
+        f"Its files, from which all of this can be rebuilt: `{run.folder.name}`.",
+    ]
+    if run.cells:
+        lines += ["", "| table | cell | trace |", "|---|---|---|"]
+        lines += [
+            f"| [{table_label(cell.table)}]({tables[cell.table]}) | {cell.row}, {cell.column} |"
+            f" `python -m pipeline trace {cell}` |"
+            for cell in run.cells
+        ]
+    return "\n".join(lines)
+
+
+def table_label(table: str) -> str:
+    """``table1`` as the paper writes it: ``Table 1``."""
+    word = table.rstrip("0123456789")
+    return f"{word.capitalize()} {table.removeprefix(word)}"
+
+
+def table_note(table: str, profile: str) -> str:
+    """Description of the parent run of a table."""
+    return (
+        f"{table_label(table)} of [arXiv:1704.06904]({PAPER_URL}): {table_title(table)}. Its runs of profile"
+        f" `{profile}` are nested below; measured beside printed: `reports/{profile}/report.md`."
+    )
+
+
+def summary(folder: Path) -> dict[str, float]:
+    """Numbers that a finished run has once, those of its curves left out."""
+    found: dict[str, float] = {}
+    if (folder / METRICS).exists():
+        metrics = read_json(folder / METRICS)
+        curves = ("train_loss", "train_error", "test_loss", "test_error")
+        found |= {key: float(value) for key, value in metrics.items() if key not in curves and _is_number(value)}
+    if (folder / RESPONSES).exists():
+        responses = read_json(folder / RESPONSES)
+        found |= _numbered("response.stage", responses["stages"])
+        found |= _numbered("response.relative", responses["relative"])
+    return found
+
+
+def _numbered(prefix: str, values: Iterable[float]) -> dict[str, float]:
+    return {f"{prefix}{number}": float(value) for number, value in enumerate(values, start=1)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,229 @@
+"""Runs in MLflow: opened or found again, nested under a table or a search, closed with all that their files hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.files import sha256_file
+from pipeline.tracking.describe import (
+    Described,
+    datasets,
+    identity_tags,
+    note,
+    origin_tags,
+    parameters,
+    table_label,
+    table_note,
+    tags,
+)
+from pipeline.tracking.masks import draw_masks
+from pipeline.tracking.points import Curves, log_summary, milliseconds_of, read_points
+from pipeline.tracking.store import artifact_root, survives
+from pipeline.training.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Kind = Literal["table", "search"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
+KIND, NAME = "kind", "name"
+ARTIFACTS_TAG = "artifacts.sha256"
+FILES = (CONFIG, METRICS, RESPONSES, HISTORY, TIMING, WEIGHTS)
+ENTITIES = 100  # parameters that one call may hold
+
+
+@survives
+def open_run(client: MlflowClient, folder: Path, *, profile: str, parent: str | None = None) -> str | None:
+    """Create the run of a run folder, or find it again by its identity; its id, None where MLflow fails.
+
+    `parent` is the run of a search; without it a run belongs to the first table of the paper that shows it.
+    Nothing is written into the folder.
+    """
+    return ensure_run(client, Described.read(folder), profile, parent)[0]
+
+
+def ensure_run(client: MlflowClient, run: Described, profile: str, parent: str | None = None) -> tuple[str, bool]:
+    """The run of a run folder, set running, and whether it is new."""
+    experiment = experiment_id(client, profile)
+    found = find(client, experiment, identity_tags(run.config))
+    if found is None:
+        run_id = create(client, experiment, run.name, identity_tags(run.config), _started(run))
+    else:
+        run_id = found.info.run_id
+        client.update_run(run_id, status="RUNNING")
+    if found is None or found.inputs is None or not found.inputs.dataset_inputs:
+        _describe(client, run_id, experiment, run, profile, parent)
+    else:
+        set_tags(client, run_id, origin_tags(run.provenance))
+    return run_id, found is None
+
+
+def _started(run: Described) -> int | None:
+    segments = run.provenance.segments if run.provenance else ()
+    return milliseconds_of(segments[0].started) if segments else None
+
+
+def _describe(
+    client: MlflowClient, run_id: str, experiment: str, run: Described, profile: str, parent: str | None
+) -> None:
+    """Log what a run has from its start: tags, description, parent, configuration, and its data last."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    tables = {cell.table: table_run(client, cell.table, profile) for cell in run.cells}
+    links = {table: f"#/experiments/{experiment}/runs/{table_id}" for table, table_id in tables.items()}
+    parent = parent or next(iter(tables.values()), None)
+    described = tags(run, profile) | {NOTE: note(run, profile, links)} | ({PARENT: parent} if parent else {})
+    set_tags(client, run_id, described)
+    values = [Param(key, value) for key, value in parameters(run.config).items()]
+    for start in range(0, len(values), ENTITIES):
+        client.log_batch(run_id, params=values[start : start + ENTITIES])
+    inputs = [
+        DatasetInput(
+            Dataset(data.name, data.digest, "local", json.dumps(data.source), profile=json.dumps(data.profile)),
+            [InputTag("mlflow.data.context", data.context)],
+        )
+        for data in datasets(run.config)
+    ]
+    client.log_inputs(run_id, inputs)
+
+
+@survives
+def close_run(client: MlflowClient, run_id: str | None, folder: Path, status: Status) -> str | None:
+    """End a run: points that are missing, final numbers, where it ran, small files and weights; its id.
+
+    `run_id` None (MLflow could not be reached at the start) opens the run first.
+    """
+    run = Described.read(folder)
+    if run_id is None:
+        if run.provenance is None:
+            return None
+        run_id, _ = ensure_run(client, run, run.provenance.profile)
+    finish_run(client, run_id, run, status)
+    return run_id
+
+
+def finish_run(client: MlflowClient, run_id: str, run: Described, status: str) -> int:
+    """Log what is missing of a run and set its status; the number of points that were missing."""
+    added = Curves(client, run_id).add(client, read_points(run.folder, run.provenance))
+    log_summary(client, run_id, run.folder)
+    set_tags(client, run_id, origin_tags(run.provenance))
+    log_files(client, run_id, run.folder)
+    segments = run.provenance.segments if run.provenance else ()
+    ended = milliseconds_of(segments[-1].started) + int(1000 * segments[-1].seconds) if segments else None
+    client.set_terminated(run_id, status, ended)
+    return added
+
+
+def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """Log the small files of a run, its masks as a picture and its weights; nothing where they are there already."""
+    present = [folder / name for name in (*FILES, MASKS) if (folder / name).exists()]
+    content = hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in present).encode()).hexdigest()
+    if client.get_run(run_id).data.tags.get(ARTIFACTS_TAG) == content:
+        return
+    for path in present:
+        if path.name != MASKS:
+            client.log_artifact(run_id, str(path))
+    if folder / MASKS in present:
+        with tempfile.TemporaryDirectory() as scratch:
+            picture = Path(scratch) / "masks.png"
+            draw_masks(folder / MASKS, picture)
+            client.log_artifact(run_id, str(picture))
+    client.set_tag(run_id, ARTIFACTS_TAG, content)
+
+
+@survives
+def open_parent(client: MlflowClient, kind: Kind, name: str, profile: str) -> str:
+    """The run that holds the runs of a table of the paper (``table1``), or the trials of a search."""
+    if kind == "table":
+        return table_run(client, name, profile)
+    note = f"Search `{name}`, profile `{profile}`: its trials are nested below."
+    return _parent(client, kind, name, profile, f"Search {name}", note)
+
+
+@survives
+def close_parent(client: MlflowClient, run_id: str, status: Status) -> None:
+    """End the run of a search. (A table's run only groups: it ends when it is made.)"""
+    client.set_terminated(run_id, status)
+
+
+def table_run(client: MlflowClient, table: str, profile: str) -> str:
+    """The run that holds the runs of a table."""
+    return _parent(client, "table", table, profile, table_label(table), table_note(table, profile))
+
+
+def _parent(client: MlflowClient, kind: Kind, name: str, profile: str, title: str, note: str) -> str:
+    experiment = experiment_id(client, profile)
+    key = {KIND: kind, NAME: name}
+    found = find(client, experiment, key)
+    run_id = found.info.run_id if found else create(client, experiment, title, key)
+    if found is None or NOTE not in found.data.tags:
+        set_tags(client, run_id, {"profile": profile, NOTE: note})
+        if kind == "table":
+            client.set_terminated(run_id)
+    return run_id
+
+
+@survives
+def log_report(client: MlflowClient, profile: str, report_folder: Path) -> str:
+    """Log the report of a profile, tables and figures, as artifacts of the profile's report run; its id."""
+    experiment = experiment_id(client, profile)
+    key = {KIND: "report", NAME: profile}
+    found = find(client, experiment, key)
+    run_id = found.info.run_id if found else create(client, experiment, "Report", key)
+    note = f"The report of profile `{profile}` as last generated: `report.html` among the artifacts."
+    set_tags(client, run_id, {"profile": profile, NOTE: note} | origin_tags(None))
+    client.log_artifacts(run_id, str(report_folder))
+    client.set_terminated(run_id)
+    return run_id
+
+
+def experiment_id(client: MlflowClient, profile: str) -> str:
+    """The MLflow experiment of a profile, ``residual-attention/<profile>``, made when it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    name = f"residual-attention/{profile}"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        root = artifact_root(client.tracking_uri)
+        try:
+            return client.create_experiment(name, f"{root}/{profile}" if root else None)
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def find(client: MlflowClient, experiment: str, key: Mapping[str, str]) -> Run | None:
+    """The oldest run with these tags. (Runs that someone deleted are not found.)"""
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
+    found = client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time ASC"])
+    return found[0] if found else None
+
+
+def create(client: MlflowClient, experiment: str, name: str, key: Mapping[str, str], started: int | None = None) -> str:
+    """Create a run with the tags that it is found by; of two that processes make at once the older one stays."""
+    own: str = client.create_run(experiment, started or int(1000 * time.time()), dict(key), name).info.run_id
+    oldest = find(client, experiment, key)
+    if oldest is None or oldest.info.run_id == own:
+        return own
+    client.delete_run(own)
+    return str(oldest.info.run_id)
+
+
+def set_tags(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
+    """Set tags in one call."""
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])

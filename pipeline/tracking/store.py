@@ -1,0 +1,211 @@
+"""Where MLflow keeps things, and how to talk to it without ever stopping a training run."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SQLITE = "sqlite:///"
+PROBE_SECONDS = 3.0  # how long a server may take to say that it is there
+REST_SECONDS = 15.0  # after silence, how long it is left alone
+LOCKED_ATTEMPTS = 5  # each waits 20 s for SQLite's lock (MLflow's own busy timeout)
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+logger = logging.getLogger("pipeline.tracking")
+
+
+def tracking_uri(root: Path) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else the SQLite database `mlflow.db` of the project folder `root`.
+
+    The path of an SQLite database is made absolute, so that the URI means the same to every process.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return f"{SQLITE}{root.resolve() / 'mlflow.db'}"
+    path = sqlite_path(uri)
+    return uri if path is None else f"{SQLITE}{path.resolve()}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite URI; None for any other."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def artifact_root(uri: str) -> str | None:
+    """Folder or URL for the artifacts of a database; None for a server, which has its own.
+
+    Beside an SQLite database that is `mlartifacts`; for other databases `MLFLOW_DEFAULT_ARTIFACT_ROOT` says it, as it
+    does to `mlflow server`.
+    """
+    path = sqlite_path(uri)
+    if path is not None:
+        return str(path.resolve().parent / "mlartifacts")
+    if urlsplit(uri).scheme in ("http", "https"):
+        return None
+    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or str(Path("mlartifacts").resolve())
+
+
+class Store:
+    """One tracking store as this process sees it: its client, made when first needed, and whether it answers."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.lock = threading.RLock()
+        self._client: MlflowClient | None = None
+        self._healthy = False
+        self._warned = False
+        self._silent_until = 0.0
+
+    def client(self) -> MlflowClient:
+        """The client; raises OSError where the store does not answer, at once for a while after it did not."""
+        with self.lock:
+            if not self._healthy:
+                if time.monotonic() < self._silent_until:
+                    raise ConnectionError("it did not answer a moment ago")
+                probe(self.uri)
+            if self._client is None:
+                with _exclusive(sqlite_path(self.uri)):
+                    self._client = _open(self.uri)
+            return self._client
+
+    def answered(self) -> None:
+        with self.lock:
+            self._healthy, self._warned = True, False
+
+    def failed(self, error: Exception) -> None:
+        """Remember that the store failed, and say so once until it answers again."""
+        with self.lock:
+            if isinstance(error, OSError) and time.monotonic() >= self._silent_until:
+                self._silent_until = time.monotonic() + REST_SECONDS
+            self._healthy = False
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "MLflow at %s: %s. Nothing is lost: `python -m pipeline track --sync` logs it from the files.",
+                    redacted(self.uri),
+                    " ".join(str(error).split())[:300],
+                )
+
+
+@functools.cache
+def store(uri: str) -> Store:
+    """The store of a URI in this process."""
+    return Store(uri)
+
+
+def survives(
+    function: Callable[Concatenate[MlflowClient, P], R],
+) -> Callable[Concatenate[str, P], R | None]:
+    """Turn a function of a client into one of a URI that gives None, after one warning, when MLflow fails.
+
+    It may be called again where another process holds SQLite's lock, so it must be idempotent.
+    """
+
+    @functools.wraps(function)
+    def call(uri: str, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        target = store(uri)
+        for attempt in range(LOCKED_ATTEMPTS):
+            try:
+                result = function(target.client(), *args, **kwargs)
+            except Exception as error:
+                if not _of_mlflow(error):
+                    raise
+                if "database is locked" in str(error) and attempt + 1 < LOCKED_ATTEMPTS:
+                    continue
+                target.failed(error)
+                return None
+            target.answered()
+            return result
+        raise AssertionError("the last attempt returns")
+
+    return cast("Callable[Concatenate[str, P], R | None]", call)
+
+
+def _of_mlflow(error: Exception) -> bool:
+    """Whether an error is one of MLflow, its database or the network, told without importing MLflow."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
+
+
+def probe(uri: str) -> None:
+    """Raise OSError unless the server of a URI, if it has one, answers within PROBE_SECONDS.
+
+    MLflow's own attempts take minutes: ten of them for a database, and a timeout of 120 s for a server.
+    """
+    parts = urlsplit(uri)
+    kind = parts.scheme.split("+")[0]
+    if kind in ("http", "https"):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS).close()
+        except urllib.error.HTTPError:
+            return  # whoever refuses is there
+        except urllib.error.URLError as error:
+            raise ConnectionError(f"no answer ({error.reason})") from None
+        except OSError as error:
+            raise ConnectionError(f"no answer ({error})") from None
+    elif parts.hostname and kind in PORTS:
+        address = (parts.hostname, parts.port or PORTS[kind])
+        try:
+            socket.create_connection(address, timeout=PROBE_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"no answer ({error})") from None
+
+
+def redacted(uri: str) -> str:
+    """A URI without the user and password that it may hold."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else uri
+
+
+@contextmanager
+def _exclusive(database: Path | None) -> Iterator[None]:
+    """Keep other processes from creating the tables of the same SQLite database at the same time."""
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _open(uri: str) -> MlflowClient:
+    """Import MLflow (6 to 9 CPU-seconds, hence so late) and open the store, which makes or checks its tables."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    from mlflow import MlflowClient
+
+    # A locked database is tried again: no traceback for it. The tables of a new one are no news.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.get_experiment("0")
+    return client
+
+
+@survives
+def _greet(client: MlflowClient) -> bool:
+    return True
+
+
+def initialise(uri: str) -> bool:
+    """Create or migrate the store, once, on the driver; False after one warning where it cannot be reached."""
+    return _greet(uri) is True

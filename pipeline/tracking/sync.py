@@ -1,0 +1,56 @@
+"""MLflow rebuilt from the files of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.describe import Described
+from pipeline.tracking.runs import ensure_run, finish_run
+from pipeline.tracking.store import initialise, survives
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "paused": "KILLED", "running": "RUNNING"}
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What `sync` did. `failed` names the folders that MLflow did not take."""
+
+    runs: int
+    created: int
+    points: int
+    failed: tuple[str, ...]
+
+
+def sync(uri: str, folders: Sequence[Path]) -> SyncResult:
+    """Bring MLflow to what the run folders say: runs, points, final numbers and files that are missing, nothing twice.
+
+    A folder without provenance (a run that never started) is passed over.
+    """
+    if not initialise(uri):
+        return SyncResult(0, 0, 0, tuple(folder.name for folder in folders))
+    runs = created = points = 0
+    failed = []
+    for folder in folders:
+        run = Described.read(folder)
+        if run.provenance is None:
+            continue
+        done = _sync_run(uri, run)
+        if done is None:
+            failed.append(folder.name)
+        else:
+            runs, created, points = runs + 1, created + done[0], points + done[1]
+    return SyncResult(runs, created, points, tuple(failed))
+
+
+@survives
+def _sync_run(client: MlflowClient, run: Described) -> tuple[bool, int]:
+    """Whether the run is new, and how many points were missing."""
+    assert run.provenance is not None
+    run_id, created = ensure_run(client, run, run.provenance.profile)
+    return created, finish_run(client, run_id, run, STATUS[run.provenance.status])
