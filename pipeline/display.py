@@ -1,0 +1,142 @@
+"""How runs come along, on a terminal (one live table) or in a log (a line now and then)."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.training.records import HISTORY, PROGRESS, Evaluation, read_rows
+from pipeline.training.spec import RunSpec
+
+LOG_SECONDS = 30.0  # between two lines on one run in a log
+
+
+@dataclass
+class Line:
+    """One run on the board."""
+
+    name: str
+    folder: Path
+    begun: float
+    state: str = "starting"
+    error: float | None = None
+    epoch: float = 0.0
+    speed: float | None = None
+    left: float | None = None
+    done: float = 0.0
+    logged: float = 0.0
+    seconds: float | None = None
+
+    def update(self, batch_size: int, images: int) -> None:
+        """Read the run's own word on how far it is."""
+        try:
+            content = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        self.state = "training"
+        self.error, self.speed, self.left = content["test_error"], content["images_per_second"], content["seconds_left"]
+        self.epoch = content["iteration"] * batch_size / images
+        self.done = content["iteration"] / content["iterations"]
+
+
+class Board:
+    """The runs of a launch. Use as a context manager."""
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.total, self.ended_runs = total, 0
+        self.lines: dict[str, Line] = {}
+        self.specs: dict[str, RunSpec] = {}
+        self.begun_at = time.monotonic()
+        live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.live = Live(console=self.console, get_renderable=self.table, auto_refresh=False) if live else None
+
+    def __enter__(self) -> Board:
+        if self.live:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.__exit__(kind, error, trace)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, soft_wrap=True)
+
+    def begun(self, spec: RunSpec, folder: Path) -> None:
+        """A run starts."""
+        self.specs[spec.name] = spec
+        self.lines[spec.name] = Line(spec.name, folder, time.monotonic())
+
+    def ended(self, spec: RunSpec, state: str, reason: str | None) -> None:
+        """A run has ended."""
+        line = self.lines[spec.name]
+        self.ended_runs += 1
+        line.state, line.seconds, line.left = state, time.monotonic() - line.begun, None
+        history = read_rows(line.folder / HISTORY, Evaluation)
+        if history:
+            line.error, line.epoch = history[-1].test_error, history[-1].epoch
+        error = "" if line.error is None else f", test error {line.error:.2f} %"
+        why = f": {reason}" if reason else ""
+        self.note(f"[{self.ended_runs}/{self.total}] {spec.name} {state}{error}, {line.seconds:.0f} s{why}")
+
+    def refresh(self) -> None:
+        """Look at the runs again."""
+        now = time.monotonic()
+        for line in self.lines.values():
+            if line.seconds is not None:
+                continue
+            spec = self.specs[line.name]
+            line.update(spec.protocol.batch_size, spec.data.train_images)
+            if not self.live and line.state == "training" and now - max(line.logged, line.begun) >= LOG_SECONDS:
+                line.logged = now
+                self.note(
+                    f"{line.name}: epoch {line.epoch:.1f}, {_percent(line.error)} test error,"
+                    f" {line.speed:.0f} images/s, {_duration(line.left)} left"
+                )
+        if self.live:
+            self.live.refresh()
+
+    def table(self) -> Table:
+        """The board as a table: what is going on, and the whole."""
+        table = Table(box=None, pad_edge=False)
+        for title in ("run", "state", "done", "epoch", "test error", "images/s", "left"):
+            table.add_column(title, justify="left" if title in ("run", "state") else "right")
+        for line in self.lines.values():
+            if line.seconds is None:
+                table.add_row(
+                    line.name,
+                    line.state,
+                    f"{100 * line.done:.0f} %",
+                    f"{line.epoch:.1f}",
+                    _percent(line.error),
+                    "" if line.speed is None else f"{line.speed:.0f}",
+                    _duration(line.left),
+                )
+        waiting = self.total - len(self.lines)
+        elapsed = _duration(time.monotonic() - self.begun_at)
+        table.caption = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {elapsed} so far"
+        return table
+
+
+def _percent(value: float | None) -> Any:
+    return "" if value is None else f"{value:.2f} %"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,135 @@
+"""What the driver does around a run: where it is executed, its entry in MLflow, its end. Shared by train and launch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.data.layout import noisy_folder, prepared_folder
+from pipeline.files import write_json
+from pipeline.origin import Origin, origin
+from pipeline.training.execution import Execution
+from pipeline.training.records import CONFIG, METRICS, Provenance
+from pipeline.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    from pipeline.tracking import Follower
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each run is given; see `pipeline.config.Resources`."""
+
+    workers: int = 1
+    threads: int = 1
+    gpus: float | str = "auto"
+    max_parallel: int | None = None
+    max_failures: int = 2
+
+
+@dataclass
+class Driver:
+    """The driver of the runs of one plan.
+
+    Attributes:
+        plan: content of ``plan.json``.
+        root: the project folder; workers get absolute paths below it.
+        stop_after: seconds after which each run is paused.
+    """
+
+    plan: Mapping[str, Any]
+    root: Path
+    stop_after: float | None = None
+    data: Path = field(init=False)
+    store: Path = field(init=False)
+    resources: Resources = field(init=False)
+    origin: Origin = field(init=False)
+    uri: str | None = field(init=False, default=None)
+    follower: Follower | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        execution = self.plan["execution"]
+        self.data = self.root / "data"
+        self.store = (self.root / execution["store"]).absolute()
+        self.resources = Resources(**execution["resources"])
+        self.origin = origin(self.root)
+
+    @contextmanager
+    def tracked(self, enabled: bool = True) -> Iterator[None]:
+        """Follow the runs that begin in this block in MLflow, if the plan says so and MLflow answers."""
+        if not enabled or not self.plan["execution"]["tracking"]["enabled"]:
+            yield
+            return
+        from pipeline import tracking
+
+        uri = tracking.tracking_uri(self.root)
+        with tracking.Follower(uri) if tracking.initialise(uri) else nullcontext() as follower:
+            self.uri, self.follower = uri, follower
+            yield
+
+    def begin(self, spec: RunSpec) -> Execution:
+        """Make the run's folder and its entry in MLflow."""
+        folder = self.store / spec.folder_name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, spec.to_json())
+        profile = self.plan["profile"]
+        before = Provenance.read(folder) or Provenance("running", profile)
+        if self.uri is not None and self.follower is not None:
+            from pipeline import tracking
+
+            run_id = tracking.open_run(self.uri, folder, profile=profile)
+            before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
+            if run_id:
+                self.follower.add(run_id, folder)
+        checkpoints = self.plan["execution"]["checkpoints"]
+        return Execution(
+            folder=folder,
+            prepared=prepared_folder(self.data, spec.data.dataset).absolute(),
+            noisy=noisy_folder(self.data, spec.data.dataset, spec.data.noise).absolute() if spec.data.noise else None,
+            profile=profile,
+            threads=self.resources.threads,
+            checkpoint_seconds=checkpoints["seconds"],
+            keep_checkpoints=checkpoints["keep"],
+            stop_after=self.stop_after,
+            commit=self.origin.commit,
+            dirty=self.origin.dirty,
+            command=self.origin.command,
+            mlflow_run_id=before.mlflow_run_id,
+        )
+
+    def end(self, execution: Execution, error: str | None = None) -> str:
+        """Record how a run ended; returns its status."""
+        found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
+        provenance = found.ended("failed", error) if error else found
+        if provenance.status == "running":  # the worker is gone without a word
+            provenance = provenance.ended("failed", "its worker died")
+        provenance.write(execution.folder)
+        if self.uri is not None:
+            from pipeline import tracking
+
+            if self.follower is not None and provenance.mlflow_run_id:
+                self.follower.remove(provenance.mlflow_run_id)
+            state = {"finished": "FINISHED", "failed": "FAILED"}.get(provenance.status, "KILLED")
+            tracking.close_run(self.uri, provenance.mlflow_run_id, execution.folder, state)
+        return provenance.status
+
+    def log_models(self, folders: list[Path]) -> None:
+        """Log the networks of finished runs as models, as far as the plan wants them."""
+        wanted = self.plan["execution"]["tracking"]["models"]
+        if self.uri is None or wanted == "none" or not folders:
+            return
+        from pipeline import tracking
+        from pipeline.files import read_json
+
+        if wanted == "best":
+            folders = [min(folders, key=lambda folder: (read_json(folder / METRICS)["test_error"], folder.name))]
+        for folder in folders:
+            provenance = Provenance.read(folder)
+            if provenance and provenance.mlflow_run_id:
+                tracking.log_model(self.uri, provenance.mlflow_run_id, folder)

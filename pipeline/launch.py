@@ -1,0 +1,111 @@
+"""Train every pending run of a plan in one Ray session, as many at once as the resources allow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from pipeline import runs
+from pipeline.display import Board
+from pipeline.driver import Driver
+from pipeline.errors import UserError
+from pipeline.plan import planned_spec
+from pipeline.training.execution import Execution
+from pipeline.training.records import LOG
+from pipeline.training.spec import RunSpec
+
+REFRESH_SECONDS = 1.0
+
+
+@dataclass
+class Summary:
+    """How the runs of a launch ended: names by status, and the reasons of those that failed."""
+
+    finished: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
+    """The runs of the plan that are neither in the store nor published, the longest first."""
+    plan = driver.plan
+    names = [name for name in plan["runs"] if fnmatchcase(name, only) or fnmatchcase(name.rpartition("-s")[0], only)]
+    if not names:
+        raise UserError(f"--only {only!r}: fits no run of the plan, which has {', '.join(plan['runs'])}")
+    names.sort(key=lambda name: -plan["runs"][name]["cost"]["training_multiply_adds"])
+    specs = [planned_spec(plan, name) for name in names]
+    return [spec for spec in specs if runs.locate(spec, driver.store, driver.root / runs.PUBLISHED) is None]
+
+
+def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
+    """Train runs side by side. One that fails stops no other. Ctrl-C leaves each at its last checkpoint."""
+    from pipeline import ray_train
+
+    summary = Summary()
+    with ray_train.connected(driver.root), driver.tracked():
+        ray_train.quiet()
+        each = ray_train.share(driver.resources)
+        ray_train.check_shared(driver.store)
+        slots = ray_train.parallel(driver.resources, each)
+        on = each.describe(driver.resources.workers)
+        board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")
+
+        def train(spec: RunSpec, execution: Execution) -> str:
+            return ray_train.train_under_ray(spec, execution, driver.resources, each)
+
+        run_all(driver, specs, train, slots, board, summary)
+        driver.log_models([driver.store / spec.folder_name for spec in specs if spec.name in summary.finished])
+    return summary
+
+
+def run_all(
+    driver: Driver,
+    specs: Sequence[RunSpec],
+    train: Callable[[RunSpec, Execution], str],
+    slots: int,
+    board: Board,
+    summary: Summary,
+) -> None:
+    """Keep `slots` runs going until all have ended, and note how."""
+    waiting, going = list(specs), dict[Future[str], tuple[RunSpec, Execution]]()
+    deadline = None if driver.stop_after is None else time.monotonic() + driver.stop_after
+    pool = ThreadPoolExecutor(slots, thread_name_prefix="run")
+    try:
+        while waiting or going:
+            out_of_time = deadline is not None and time.monotonic() >= deadline
+            while waiting and len(going) < slots and not out_of_time:
+                spec = waiting.pop(0)
+                execution = driver.begin(spec)
+                going[pool.submit(train, spec, execution)] = (spec, execution)
+                board.begun(spec, execution.folder)
+            if not going:
+                summary.paused += [spec.name for spec in waiting]
+                break
+            for future in wait(going, timeout=REFRESH_SECONDS, return_when=FIRST_COMPLETED).done:
+                spec, execution = going.pop(future)
+                _ended(driver, spec, execution, future, board, summary)
+            board.refresh()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for spec, execution in going.values():  # only after an interruption
+            driver.end(execution)
+            board.ended(spec, "interrupted", None)
+
+
+def _ended(
+    driver: Driver, spec: RunSpec, execution: Execution, future: Future[str], board: Board, summary: Summary
+) -> None:
+    error = future.exception()
+    outcome = f"failed: {error}" if error else future.result()
+    reason = outcome.removeprefix("failed: ") if outcome.startswith("failed") else None
+    status = driver.end(execution, reason)
+    if status == "finished":
+        summary.finished.append(spec.name)
+    elif status == "paused":
+        summary.paused.append(spec.name)
+    else:
+        summary.failed[spec.name] = f"{reason or 'its worker died'} (see {execution.folder / LOG})"
+    board.ended(spec, status, summary.failed.get(spec.name))

@@ -1,0 +1,127 @@
+"""The plan: every run of a profile with its full configuration and identity, and what it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+from pipeline.training import spec as core
+
+if TYPE_CHECKING:
+    from pipeline.config import Config, Experiment
+
+PLAN = "plan.json"
+# Passes over the network that one training image costs: forward, and backward to activations and to weights.
+PASSES = 3
+
+
+def run_specs(config: Config, data: Path) -> list[core.RunSpec]:
+    """Every run of a profile: its experiments times its seeds, on the prepared data under `data`.
+
+    Raises:
+        UserError: if data are missing, or experiment and data do not fit.
+    """
+    return [
+        _run_spec(config, name, experiment, seed, data)
+        for name, experiment in config.experiments.items()
+        for seed in config.seeds
+    ]
+
+
+def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data: Path) -> core.RunSpec:
+    protocol = config.protocol.model_dump()
+    dataset = _data_spec(config.data.name, experiment.noise, data)
+    if protocol["batch_size"] > dataset.train_images:
+        raise UserError(
+            f"protocol.batch_size = {protocol['batch_size']}: must be at most {dataset.train_images},"
+            f" the training images of {dataset.dataset}"
+        )
+    return core.RunSpec(
+        experiment=name,
+        seed=seed,
+        network=core.NetworkSpec(
+            experiment.network, len(dataset.classes), experiment.options.model_dump(exclude_none=True)
+        ),
+        data=dataset,
+        protocol=core.Protocol(**protocol),
+        precision=config.precision,
+        channels_last=config.channels_last,
+        compile=config.compile,
+    )
+
+
+def _data_spec(dataset: str, noise: int, data: Path) -> core.DataSpec:
+    from pipeline.data import noisy_folder, prepared_folder
+    from pipeline.data.arrays import read_manifest
+
+    manifest = read_manifest(prepared_folder(data, dataset))
+    noisy = read_manifest(noisy_folder(data, dataset, noise)) if noise else None
+    return core.DataSpec(
+        dataset=dataset,
+        noise=noise,
+        checksum=manifest["checksum"],
+        noise_checksum=noisy["checksum"] if noisy else None,
+        image_size=manifest["image_shape"][0],
+        train_images=manifest["train_images"],
+        test_images=manifest["test_images"],
+        classes=tuple(manifest["classes"]),
+    )
+
+
+def build_plan(config: Config, data: Path) -> dict[str, Any]:
+    """The content of ``plan.json``: identities apart from all else, so that a stage can depend on its own alone."""
+    specs = run_specs(config, data)
+    return {
+        "profile": config.profile,
+        "labels": config.label.model_dump(),
+        "execution": config.model_dump(include={"store", "resources", "checkpoints", "tracking"}),
+        "identity": {spec.name: spec.identity for spec in specs},
+        "runs": {spec.name: {**spec.to_json(), "cost": _cost(spec)} for spec in specs},
+    }
+
+
+def _cost(spec: core.RunSpec) -> dict[str, int]:
+    """Size of the network, and multiply-adds of the whole training."""
+    from pipeline.counts import count
+
+    network = spec.network
+    counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
+    images = spec.protocol.iterations * spec.protocol.batch_size
+    return {
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "training_multiply_adds": PASSES * images * counts.multiply_adds,
+    }
+
+
+def write_plan(plan: Mapping[str, Any], path: Path = Path(PLAN)) -> None:
+    """Write ``plan.json``."""
+    write_json(path, plan)
+
+
+def read_plan(path: Path = Path(PLAN)) -> dict[str, Any]:
+    """Read ``plan.json``."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; run `python -m pipeline plan` (or `dvc repro plan`) first")
+    plan = read_json(path)
+    if not isinstance(plan, dict) or not {"profile", "execution", "identity", "runs"} <= plan.keys():
+        raise UserError(f"{path}: not a plan; run `python -m pipeline plan` again")
+    return plan
+
+
+def find_run(plan: Mapping[str, Any], experiment: str, seed: int) -> core.RunSpec:
+    """One run of a plan."""
+    name = f"{experiment}-s{seed}"
+    if name not in plan["runs"]:
+        raise UserError(
+            f"run {name!r}: not in the plan of profile {plan['profile']!r}, which has {', '.join(plan['runs'])}"
+        )
+    return planned_spec(plan, name)
+
+
+def planned_spec(plan: Mapping[str, Any], name: str) -> core.RunSpec:
+    """The configuration of a planned run, by its name ``<experiment>-s<seed>``."""
+    return core.RunSpec.from_json(plan["runs"][name], f"{PLAN}: runs.{name}")

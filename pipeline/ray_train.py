@@ -1,0 +1,227 @@
+"""The training core under Ray Train: one of the two modules that import ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.driver import Resources
+from pipeline.errors import UserError
+from pipeline.training.execution import Execution
+from pipeline.training.records import LOG
+from pipeline.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    import torch
+
+GPU_SHARE = 0.25  # of a GPU, for a run whose profile leaves it to us
+STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
+
+# Ray's settings, for the driver and for every process that it starts. A run needs none of the watchers, and its
+# controller shall notice its end at once: with the defaults each run waits 5 s for it.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+class RaySession:
+    """A worker of a Ray Train run."""
+
+    def __init__(self) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+
+    def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
+        """Nothing: the run folder has it all, and a report to Ray without a checkpoint is kept nowhere."""
+
+
+def _train_loop(job: dict[str, Any]) -> str:
+    """What every worker executes; returns finished, paused, or failed and why.
+
+    Ray would start a failed worker again. That helps against a lost machine, not against a mistake in the settings
+    or a loss that is no number: those end here.
+    """
+    from pipeline.training.loop import DivergedError, train
+
+    spec, execution = job["spec"], job["execution"]
+    session = RaySession()
+    if session.rank == 0:
+        handler = logging.FileHandler(execution.folder / LOG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("pipeline").addHandler(handler)
+    try:
+        return train(spec, execution, session)
+    except (UserError, DivergedError) as error:
+        return f"failed: {error}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker of a run is given."""
+
+    threads: int
+    gpus: float
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """As Ray's resources."""
+        return {"CPU": self.threads, **({"GPU": self.gpus} if self.gpus else {})}
+
+    def describe(self, workers: int) -> str:
+        """E.g. ``1 worker with 1 thread``."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{workers} worker{'s'[: workers > 1]} with {self.threads} thread{'s'[: self.threads > 1]}{gpus}"
+
+
+@contextmanager
+def connected(root: Path) -> Iterator[None]:
+    """A Ray session: the cluster of RAY_ADDRESS, or one of our own on this machine."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}
+    if address:
+        runtime_env["working_dir"] = str(root)
+        runtime_env["excludes"] = ["/data/", "/runs/", "/results/", "/published/", "/reports/", "/.dvc/", "mlflow.db*"]
+    else:
+        search = [str(root), os.environ.get("PYTHONPATH", "")]
+        runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join(filter(None, search))
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            runtime_env=runtime_env,
+        )
+    except ConnectionError as error:
+        raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({error})") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def share(resources: Resources) -> Share:
+    """What each worker gets on this cluster; needs a session.
+
+    Raises:
+        UserError: if the cluster can never satisfy it.
+    """
+    import ray
+
+    has = ray.cluster_resources()
+    gpus = resources.gpus
+    if gpus == "auto":
+        gpus = min(GPU_SHARE, has.get("GPU", 0.0)) if resources.workers == 1 else min(1.0, has.get("GPU", 0.0))
+    wanted = Share(resources.threads, float(gpus))
+    for name, amount in wanted.bundle.items():
+        if amount * resources.workers > has.get(name, 0.0):
+            raise UserError(
+                f"resources: {resources.workers} workers of {amount:g} {name} each need"
+                f" {amount * resources.workers:g} {name}, the cluster has {has.get(name, 0.0):g} in all"
+            )
+    return wanted
+
+
+def parallel(resources: Resources, each: Share) -> int:
+    """How many runs the cluster can train at once."""
+    import ray
+
+    has = ray.cluster_resources()
+    fit = min(int(has.get(name, 0.0) / (amount * resources.workers) + 1e-9) for name, amount in each.bundle.items())
+    return max(1, min(fit, resources.max_parallel or fit))
+
+
+def check_shared(store: Path) -> None:
+    """Refuse a store that other nodes of the cluster do not see."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return
+    store.mkdir(parents=True, exist_ok=True)
+    token = store / f".shared-{ray.get_runtime_context().get_job_id()}"
+    token.write_text("Is this folder seen from every node?\n", encoding="utf-8")
+    look = ray.remote(num_cpus=0)(token.exists)
+    try:
+        sights = ray.get(
+            [
+                look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote()
+                for n in nodes
+            ]
+        )
+    finally:
+        token.unlink()
+    blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
+    if blind:
+        raise UserError(
+            f"store = {str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared folder"
+        )
+
+
+def train_under_ray(spec: RunSpec, execution: Execution, resources: Resources, each: Share) -> str:
+    """Train one run; needs a session, and may be called from several threads at once.
+
+    Returns:
+        finished, paused, or failed and why.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    storage = execution.folder.parent / STORAGE
+    trainer = TorchTrainer(
+        _train_loop,
+        train_loop_config={"spec": spec, "execution": execution},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
+        ),
+        torch_config=TorchConfig(backend="nccl" if each.gpus >= 1 else "gloo"),
+        run_config=RunConfig(
+            name=spec.folder_name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=resources.max_failures, controller_failure_limit=3),
+        ),
+    )
+    try:
+        return str(trainer.fit().return_value)
+    except TrainingFailedError as error:
+        return f"failed: {_root_cause(error)}"
+    finally:
+        shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
+
+
+def _root_cause(error: BaseException) -> str:
+    """The worker's own complaint, in one line."""
+    text = str(error).strip().splitlines()
+    return text[-1].strip() if text else type(error).__name__
+
+
+def quiet() -> None:
+    """Keep Ray Train's own messages off the terminal: launch says what there is to say."""
+    for name in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    assert "ray" in sys.modules

@@ -1,0 +1,122 @@
+"""The run store: where runs live, how finished ones are found, collected, published and imported.
+
+A run's folder is named ``<experiment>-s<seed>-<identity>``. A finished run is never trained again, a begun one is
+resumed. ``published/`` holds the small files of finished runs, committed, so that a clone need not train them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, replace_folder
+from pipeline.training.records import CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
+from pipeline.training.spec import RunSpec
+
+PUBLISHED = Path("published")
+RESULTS = Path("results")
+
+
+def finished(folder: Path, identity: str) -> bool:
+    """Whether a folder holds the whole, finished run of an identity."""
+    return all((folder / name).is_file() for name in DETERMINISTIC) and _identity(folder) == identity
+
+
+def _identity(folder: Path) -> str | None:
+    try:
+        content = read_json(folder / CONFIG)
+    except UserError:
+        return None
+    return content.get("identity") if isinstance(content, dict) else None
+
+
+def locate(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> Path | None:
+    """The folder of a finished run: in the store, else in any profile of ``published/``; None if it is in neither."""
+    candidates = [store / spec.folder_name, *sorted(published.glob(f"*/{spec.folder_name}"))]
+    return next((folder for folder in candidates if finished(folder, spec.identity)), None)
+
+
+def status(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> str:
+    """finished, published, paused, failed, begun or pending."""
+    folder = store / spec.folder_name
+    if finished(folder, spec.identity):
+        return "finished"
+    if locate(spec, store, published):
+        return "published"
+    provenance = Provenance.read(folder)
+    if provenance is None:
+        return "pending"
+    return {"running": "begun"}.get(provenance.status, provenance.status)
+
+
+def result_folder(spec: RunSpec, profile: str, results: Path = RESULTS) -> Path:
+    """Where a run's results are collected for DVC: ``results/<profile>/<experiment>/seed<k>``."""
+    return results / profile / spec.experiment / f"seed{spec.seed}"
+
+
+def collect(source: Path, target: Path) -> None:
+    """Copy the files of a finished run that depend on nothing but its numbers."""
+    with replace_folder(target) as fresh:
+        for name in DETERMINISTIC:
+            shutil.copyfile(source / name, fresh / name)
+
+
+def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHED) -> Path:
+    """Copy a finished run's small files, no weights and no host names, to ``published/<profile>/``."""
+    source = store / spec.folder_name
+    if not finished(source, spec.identity):
+        raise UserError(f"run {spec.name}: not finished in the store {store}, so it cannot be published")
+    target = published / profile / spec.folder_name
+    provenance = Provenance.read(source)
+    if provenance is None:
+        raise UserError(f"{source}: no provenance.json, so nobody could tell where the numbers come from")
+    with replace_folder(target) as fresh:
+        for name in (*DETERMINISTIC, *MACHINE):
+            shutil.copyfile(source / name, fresh / name)
+        segments = tuple(replace(segment, hostname="") for segment in provenance.segments)
+        replace(provenance, segments=segments).write(fresh)
+    return target
+
+
+def import_runs(folder: Path, store: Path) -> list[str]:
+    """Bring runs made elsewhere, finished or paused, into the store; every identity is checked first.
+
+    Args:
+        folder: a run's folder, or one that contains such folders.
+
+    Returns:
+        the names of the folders that were new.
+    """
+    found = sorted({path.parent for path in folder.rglob(CONFIG)})
+    if not found:
+        raise UserError(f"{folder}: holds no run (no {CONFIG} at any depth)")
+    specs = {path: RunSpec.from_json(read_json(path / CONFIG), path / CONFIG) for path in found}
+    new = []
+    for path, spec in specs.items():
+        target = store / spec.folder_name
+        if target.resolve() == path.resolve() or finished(target, spec.identity):
+            continue
+        _check_whole(path)
+        with replace_folder(target) as fresh:
+            shutil.copytree(path, fresh, dirs_exist_ok=True)
+        new.append(spec.folder_name)
+    return new
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse weights that are not those of the metrics."""
+    from pipeline.files import sha256_file
+
+    if (path / METRICS).exists() and (path / WEIGHTS).exists():
+        wanted, got = read_json(path / METRICS).get("weights_sha256"), sha256_file(path / WEIGHTS)
+        if wanted != got:
+            raise UserError(f"{path / WEIGHTS}: checksum {got} is not {wanted}, the one in {METRICS}")
+
+
+def folders(store: Path) -> Iterator[Path]:
+    """All run folders of a store."""
+    if store.is_dir():
+        yield from sorted(path for path in store.iterdir() if (path / CONFIG).is_file())
