@@ -1,0 +1,118 @@
+"""From a plan and the folders where runs lie to the report of a profile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import read_json, write_atomic
+from pipeline.report.claims import judge
+from pipeline.report.evidence import gather
+from pipeline.report.figures import draw
+from pipeline.report.forms import csv_text, table_csv, table_latex
+from pipeline.report.page import page, run_rows, tally
+from pipeline.report.paper import load_paper
+from pipeline.report.records import scan
+from pipeline.report.render import render
+from pipeline.report.statistics import EQUIVALENCE_MARGIN
+from pipeline.report.summary import summary
+from pipeline.report.tables import Table, build_tables, read_counts
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What a report says in short, and which of its tracked files are other than before."""
+
+    profile: str
+    runs_done: int
+    runs_planned: int
+    verdicts: Mapping[str, int]
+    problems: tuple[str, ...]
+    report: Path
+    changed: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.profile}: {self.runs_done} of {self.runs_planned} runs; report in {self.report.parent}"]
+        lines += [f"  {n} {'claim' if n == 1 else 'claims'}: {verdict}" for verdict, n in self.verdicts.items()]
+        lines += [f"  not used: {problem}" for problem in self.problems]
+        lines.append(f"  {len(self.changed)} files changed" if self.changed else "  equal to the report that was there")
+        return "\n".join(lines)
+
+
+def build_report(
+    plan: Mapping[str, Any],
+    sources: Sequence[Path],
+    out: Path,
+    local: Path,
+    counts: Path | None,
+    *,
+    data: Path | None = None,
+    margin: float = EQUIVALENCE_MARGIN,
+) -> ReportSummary:
+    """Write the report of a profile from whatever lies in `sources`; holes are `pending`, damage is named.
+
+    Args:
+        plan: content of plan.json.
+        sources: folders searched for run folders; of several copies of a run the first whole one counts.
+        out: folder of the tracked report; equal numbers give equal bytes, and an equal file is not touched.
+        local: folder of this machine's page (seconds, hardware, commits, MLflow runs), which git ignores.
+        counts: folder with the counts of the networks as CSV; None or an empty one leaves those `pending`.
+        data: folder of the noisy labels (`<dataset>/<level>/manifest.json`) for their confusion matrices.
+        margin: points of test error within which two errors count as equal.
+    """
+    paper = load_paper()
+    evidence = gather(plan, scan(sources), paper)
+    counted = read_counts(counts)
+    tables = build_tables(evidence, counted)
+    verdicts = judge(evidence, counted, margin)
+    pictures = draw(evidence, counted, data)
+    context = page(evidence, tables, verdicts, pictures, margin)
+    files = _tables_as_files(tables, plan) | {f"figures/{picture.file}": picture.data for picture in pictures}
+    files["runs.csv"] = csv_text(*run_rows(evidence))
+    files["summary.json"] = json.dumps(summary(evidence, tables, verdicts), indent=2, ensure_ascii=False) + "\n"
+    files["report.md"] = render("report.md.j2", context)
+    files["report.html"] = render("report.html.j2", context | {"machine": None})
+    changed = _write(out, files)
+    return ReportSummary(
+        profile=evidence.profile,
+        runs_done=len(evidence.runs),
+        runs_planned=len(plan["runs"]),
+        verdicts=tally(verdicts),
+        problems=tuple(f"{problem.path}: {problem.reason}" for problem in evidence.problems),
+        report=out / "report.html",
+        changed=changed,
+    )
+
+
+def _tables_as_files(tables: Sequence[Table], plan: Mapping[str, Any]) -> dict[str, str | bytes]:
+    files: dict[str, str | bytes] = {}
+    for table in tables:
+        files[f"tables/{table.paper.id}.csv"] = table_csv(table)
+        files[f"tables/{table.paper.id}.tex"] = table_latex(table, plan["labels"]["statement"])
+    return files
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
+    """Write what is new or other than before; take away tables and figures that the report no longer has."""
+    changed = []
+    for name, content in files.items():
+        path, data = folder / name, content.encode() if isinstance(content, str) else content
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
+            changed.append(path)
+    for kind in ("tables", "figures"):
+        for path in sorted((folder / kind).glob("*")):
+            if f"{kind}/{path.name}" not in files:
+                path.unlink()
+                changed.append(path)
+    return tuple(changed)
+
+
+def build_index(reports: Path) -> None:
+    """Write index.md and index.html over the reports of all profiles below `reports`."""
+    entries = [read_json(path) for path in sorted(reports.glob("*/summary.json"))]
+    context = {"paper": load_paper(), "entries": entries}
+    _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html")})

@@ -1,0 +1,207 @@
+"""Figures that compare networks: label noise, depth, cost, and the response by stage (the paper's Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from pipeline.report.evidence import Evidence
+from pipeline.report.figures.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    PAPER,
+    RUST,
+    Picture,
+    legend_below,
+    panels,
+    svg,
+)  # fmt: skip
+from pipeline.report.statistics import slope
+from pipeline.report.tables import Counts
+
+_LEVELS = (10, 30, 50, 70)
+_NETWORKS = {"resnet164": ("ResNet-164", RUST, "s"), "attention92": ("Attention-92", BLUE, "o")}
+_DEPTHS = {"attention56": 56, "attention92": 92, "attention128": 128, "attention164": 164}
+
+
+def _printed(evidence: Evidence, table: str, column: str) -> dict[str, float]:
+    """Printed numbers of a column, by row."""
+    return {row.id: float(row.cells[column].printed or 0) for row in evidence.paper.table(table).rows}
+
+
+def _points(axis: Axes, evidence: Evidence, places: Sequence[tuple[float, str]], colour: str, marker: str) -> None:
+    """Measured means with their spread at (x, experiment); places without runs stay empty."""
+    found = [(x, sample) for x, name in places if (sample := evidence.sample(name, "test_error")).estimate]
+    estimates = [sample.estimate for _, sample in found if sample.estimate]
+    bars = [
+        (e.spread if e.spread is not None else s.binomial_error) or 0.0
+        for (_, s), e in zip(found, estimates, strict=True)
+    ]
+    x = [x for x, _ in found]
+    axis.errorbar(x, [e.value for e in estimates], bars, color=colour, marker=marker, capsize=3, linewidth=1.8)
+
+
+def _paper_line(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str, marker: str) -> None:
+    axis.plot(
+        x, y, color=colour, marker=marker, linestyle=(0, (3, 2)), linewidth=1.0, markerfacecolor=PAPER, alpha=0.8
+    )  # fmt: skip
+
+
+def _kinds(single: bool = False) -> list[Line2D]:
+    """Legend entries: what is filled was measured here, what is hollow stands in the paper."""
+    bar = "one seed: binomial standard error" if single else "standard deviation over seeds"
+    return [
+        Line2D([], [], color=MUTED, marker="o", linewidth=1.8, label=f"measured here (bar: {bar})"),
+        Line2D([], [], color=MUTED, marker="o", markerfacecolor=PAPER, linestyle=(0, (3, 2)), linewidth=1.0,
+               label="printed in the paper (CIFAR-10)"),
+    ]  # fmt: skip
+
+
+def _single(evidence: Evidence, experiments: Sequence[str]) -> bool:
+    return max((len(evidence.sample(name, "test_error").values) for name in experiments), default=0) <= 1
+
+
+def noise(evidence: Evidence) -> Picture | None:
+    """Test error against label noise for both networks of Table 5, with slopes."""
+    experiments = {key: [key, *(f"{key}-noise{level}" for level in _LEVELS)] for key in _NETWORKS}
+    names = [name for group in experiments.values() for name in group]
+    if not any(evidence.sample(name, "test_error").values for name in names):
+        return None
+    figure, (axis,) = panels(1, 1, 6.4, 3.9)
+    handles: list[Any] = []
+    for key, (label, colour, marker) in _NETWORKS.items():
+        places = list(zip((0, *_LEVELS), experiments[key], strict=True))
+        _points(axis, evidence, places, colour, marker)
+        printed = list(_printed(evidence, "table5", key).values())
+        _paper_line(axis, _LEVELS, printed, colour, marker)
+        values = [evidence.sample(name, "test_error").estimate for _, name in places[1:]]
+        ours = slope(_LEVELS, [v.value for v in values if v]) if all(values) else None
+        text = f"{label}: slope " + ("pending" if ours is None else f"{ours:.2f}")
+        text += f" (paper {slope(_LEVELS, printed):.2f})"
+        handles.append(Line2D([], [], color=colour, marker=marker, label=text))
+    axis.set_xlabel("labels redrawn at random, %")
+    axis.set_ylabel("test error %")
+    axis.set_xticks((0, *_LEVELS))
+    axis.set_ylim(bottom=0)
+    legend_below(figure, [*handles, *_kinds(_single(evidence, names))], 2)
+    return Picture(
+        "error-by-noise",
+        "Error against label noise",
+        "Slopes are least squares over the four noise levels, in points of error for 10 points of noise.",
+        "svg",
+        svg(figure, "error-by-noise"),
+    )
+
+
+def depth(evidence: Evidence) -> Picture | None:
+    """ARL against NAL over the depth of the network (Table 3)."""
+    arms = {"arl": ("residual (ARL)", "", BLUE, "o"), "nal": ("naive (NAL)", "-nal", RUST, "s")}
+    names = [name + suffix for name in _DEPTHS for _, suffix, _, _ in arms.values()]
+    if not any(evidence.sample(name, "test_error").values for name in names):
+        return None
+    figure, (axis,) = panels(1, 1, 6.4, 3.9)
+    handles: list[Any] = []
+    for column, (label, suffix, colour, marker) in arms.items():
+        _points(axis, evidence, [(d, name + suffix) for name, d in _DEPTHS.items()], colour, marker)
+        _paper_line(axis, list(_DEPTHS.values()), list(_printed(evidence, "table3", column).values()), colour, marker)
+        handles.append(Line2D([], [], color=colour, marker=marker, label=label))
+    axis.set_xticks(list(_DEPTHS.values()))
+    axis.set_xlabel("depth of the trunk (weighted layers)")
+    axis.set_ylabel("test error %")
+    axis.set_ylim(bottom=0)
+    legend_below(figure, [*handles, *_kinds(_single(evidence, names))], 2)
+    return Picture(
+        "arl-nal-by-depth",
+        "Residual against naive attention learning, by depth",
+        "More modules a stage make the network deeper; in the paper that helps only with residual attention learning.",
+        "svg",
+        svg(figure, "arl-nal-by-depth"),
+    )
+
+
+def cost(evidence: Evidence, counts: Counts) -> Picture | None:
+    """Test error against parameters and multiply-adds of the clean networks, with the paper's points."""
+    networks = {row.id: row for row in evidence.paper.table("table6").rows}
+    measured = {name: evidence.sample(name, "test_error") for name in (*_DEPTHS, *networks)}
+    measured = {name: sample for name, sample in measured.items() if sample.values}
+    if not measured:
+        return None
+    figure, axes = panels(1, 2, 9.2, 3.9, sharey=True)
+    for axis, key in zip(axes, ("parameters", "multiply_adds"), strict=True):
+        for name, sample in measured.items():
+            value = sample.estimate
+            assert value is not None
+            _dot(axis, sample.runs[0].metrics[key] / 1e6, value.value, name, hollow=False)
+        for name, row in networks.items():
+            counted = counts.get(str(row.cells["parameters"].network), {}).get(key)
+            if counted is None and key == "parameters" and row.cells["parameters"].printed:
+                counted = row.cells["parameters"].printed * 1e6
+            if counted is not None:
+                _dot(axis, counted / 1e6, float(row.cells["cifar10"].printed or 0), name, hollow=True)
+        axis.set_xscale("log")
+        axis.set_xlabel(f"{key.replace('_', '-')}, millions")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_formatter(lambda value, _: "")
+    axes[0].set_ylabel("test error %")
+    axes[0].set_ylim(bottom=0)
+    handles = [
+        Line2D([], [], color=BLUE, marker="o", linestyle="", label="attention networks"),
+        Line2D([], [], color=RUST, marker="s", linestyle="", label="ResNets"),
+        Line2D([], [], color=GREEN, marker="^", linestyle="", label="wide ResNets"),
+        Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label="hollow: printed, CIFAR-10"),
+    ]
+    legend_below(figure, handles, 4)
+    return Picture(
+        "error-by-cost",
+        "Error against parameters and multiply-adds",
+        "Filled points were measured here, on this profile's data and image size; hollow ones are the paper's on "
+        "CIFAR-10, at the counts of this project's networks for 32x32 images.",
+        "svg",
+        svg(figure, "error-by-cost"),
+        wide=True,
+    )
+
+
+def _dot(axis: Axes, x: float, y: float, name: str, *, hollow: bool) -> None:
+    colour, marker = (
+        (GREEN, "^") if name.startswith("wrn") else (RUST, "s") if name.startswith("resnet") else (BLUE, "o")
+    )
+    axis.plot([x], [y], color=colour, marker=marker, markerfacecolor=PAPER if hollow else colour, linestyle="")
+    short = name.removeprefix("attention").removeprefix("resnet").removeprefix("wrn").replace("_", "-")
+    axis.annotate(short, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=MUTED)
+
+
+def response(evidence: Evidence) -> Picture | None:
+    """Mean absolute response at the end of each stage, relative to the first (Figure 4)."""
+    table = evidence.paper.table("figure4")
+    columns = {column.id: column.label for column in table.columns}
+    if not any(evidence.sample(name, "response", 2).values for name in columns):
+        return None
+    figure, (axis,) = panels(1, 1, 6.4, 3.9)
+    handles: list[Any] = []
+    looks = ((BLUE, "o"), (RUST, "s"), (GREEN, "^"))
+    for (name, label), (colour, marker) in zip(columns.items(), looks, strict=True):
+        printed = [1.0, *(float(row.cells[name].printed or 0) for row in table.rows)]
+        _paper_line(axis, (1, 2, 3), printed, colour, marker)
+        samples = [evidence.sample(name, "response", stage).estimate for stage in (1, 2, 3)]
+        values = [sample.value for sample in samples if sample]
+        axis.plot(range(1, len(values) + 1), values, color=colour, marker=marker)
+        handles.append(Line2D([], [], color=colour, marker=marker, label=label))
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_xticks((1, 2, 3))
+    axis.set_xlabel("stage")
+    axis.set_ylabel("mean |response|, stage 1 = 1")
+    legend_below(figure, [*handles, *_kinds()[1:]], 2)
+    return Picture(
+        "response-by-stage",
+        "Mean response by stage (Figure 4)",
+        "Mean absolute output of the last unit of each stage over the test set. Solid: measured here.",
+        "svg",
+        svg(figure, "response-by-stage"),
+    )

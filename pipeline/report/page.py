@@ -1,0 +1,100 @@
+"""What the templates show: plain values, computed once for all forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report.claims import COUNT_TOLERANCE, Verdict
+from pipeline.report.evidence import Evidence
+from pipeline.report.figures.style import Picture
+from pipeline.report.paper import deviations
+from pipeline.report.statistics import CONFIDENCE, MINIMUM_SEEDS
+from pipeline.report.tables import Table
+from pipeline.report.trace import trace_groups
+
+RUN_COLUMNS = (
+    "run", "identity", "dataset", "noise", "seed", "iterations", "test_error", "best_test_error", "train_error",
+    "parameters", "multiply_adds", "precision", "marks",
+)  # fmt: skip
+
+
+def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
+    """Header and rows of runs.csv: the finished runs of the plan, in its order."""
+    rows = []
+    for name in evidence.plan["runs"]:
+        if name not in evidence.runs:
+            continue
+        run = evidence.runs[name]
+        data, metrics = run.config["data"], run.metrics
+        rows.append(
+            [name, run.identity, run.dataset, data.get("noise", 0), run.seed, run.iterations]
+            + [metrics[key] for key in RUN_COLUMNS[6:11]]
+            + [run.config.get("precision", ""), "; ".join(evidence.marks.get(name, ()))]
+        )
+    return RUN_COLUMNS, rows
+
+
+def page(
+    evidence: Evidence, tables: list[Table], verdicts: list[Verdict], pictures: list[Picture], margin: float
+) -> dict[str, Any]:
+    """Context of the report's templates."""
+    header, rows = run_rows(evidence)
+    return {
+        "paper": evidence.paper,
+        "profile": evidence.profile,
+        "labels": evidence.plan["labels"],
+        "is_reproduction": evidence.is_reproduction,
+        "datasets": evidence.datasets(),
+        "done": len(evidence.runs),
+        "planned": len(evidence.plan["runs"]),
+        "tables": tables,
+        "verdicts": verdicts,
+        "tally": tally(verdicts),
+        "pictures": {picture.name: picture for picture in pictures},
+        "runs": [dict(zip(header, row, strict=True)) for row in rows],
+        "pending": [name for name in evidence.plan["runs"] if name not in evidence.runs],
+        "problems": evidence.problems,
+        "protocol": _protocol(evidence),
+        "traces": traces(evidence, tables, machine=False),
+        "margin": margin,
+        "confidence": round(100 * CONFIDENCE),
+        "minimum_seeds": MINIMUM_SEEDS,
+        "count_tolerance": round(100 * COUNT_TOLERANCE),
+    }
+
+
+def traces(evidence: Evidence, tables: list[Table], machine: bool) -> dict[str, Any]:
+    """The way back from each number that is there, by cell."""
+    return {
+        cell.id: trace_groups(cell, evidence, machine)
+        for table in tables
+        for cell in table.cells
+        if cell.measured is not None
+    }
+
+
+def tally(verdicts: list[Verdict]) -> dict[str, int]:
+    """How many claims have each verdict, in the order of their weight."""
+    order = sorted(verdicts, key=lambda v: (v.claim.kind == "ratio", v.outcome is None, not v.outcome, v.text))
+    tally: dict[str, int] = {}
+    for verdict in order:
+        tally[verdict.text] = tally.get(verdict.text, 0) + 1
+    return tally
+
+
+def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
+    """The plan's protocols beside the paper's: one entry for each that differs, with the runs that follow it."""
+    entries: dict[str, dict[str, Any]] = {}
+    for config in evidence.plan["runs"].values():
+        settings = dict(config["protocol"]) | {
+            key: config[key] for key in ("precision", "channels_last", "compile") if key in config
+        }
+        settings["data set"] = config["data"]["dataset"]
+        settings["image size"] = config["data"].get("image_size")
+        entry = entries.setdefault(repr(sorted(settings.items())), {"settings": settings, "experiments": []})
+        if config["experiment"] not in entry["experiments"]:
+            entry["experiments"].append(config["experiment"])
+        entry["deviations"] = deviations(config, evidence.paper)
+        entry["paper"] = evidence.paper.protocols.get(config["data"]["dataset"], evidence.paper.protocols["cifar10"])
+    return list(entries.values())

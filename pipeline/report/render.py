@@ -1,0 +1,81 @@
+"""Templates to text: Markdown for a code host, one self-contained HTML page for people."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report.evidence import MARKS
+from pipeline.report.figures.style import THEME, Picture
+from pipeline.report.forms import measured_text
+from pipeline.report.numbers import interval, number, printed, thousands
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "printed": printed,
+        "interval": interval,
+        "thousands": thousands,
+        "measured": measured_text,
+        "cell": _markdown_cell,
+        "picture": inline_picture,
+        "data_json": _data_json,
+    }
+    environment.globals |= {"marks": MARKS, "asset": _asset}
+    return environment
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Fill a template of this package; a name that the context lacks is an error."""
+    return _environment().get_template(template).render(context)
+
+
+def _markdown_cell(text: object) -> str:
+    """Text that cannot break out of a Markdown table's cell, nor become markup."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text)).replace("\n", " ")
+
+
+def _asset(name: str) -> Markup:
+    """A style sheet or script of this package, to stand inside the page; its text is ours and needs no escape."""
+    return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _data_json(value: Any) -> Markup:
+    """JSON that can stand inside a script element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+def inline_picture(picture: Picture) -> Markup:
+    """A picture to stand inside HTML: an SVG takes the page's colours, a PNG becomes a data address."""
+    title = str(Markup.escape(picture.title))
+    if picture.kind == "png":
+        data = base64.b64encode(picture.data).decode()
+        return Markup(f'<img src="data:image/png;base64,{data}" alt="{title}">')
+    text = picture.data.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    for colour, variable in THEME.items():
+        text = text.replace(colour, f"var({variable})")
+    return Markup(text)

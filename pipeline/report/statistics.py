@@ -1,0 +1,138 @@
+"""What a few seeds can say: means, intervals, differences, equivalence, and how many seeds would be needed.
+
+Everything is computed by scipy. Values are in the unit of the measured quantity (percentage points for errors).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+EQUIVALENCE_MARGIN = 0.25
+"""Points of error below which two errors count as equal: about one standard deviation over seeds on CIFAR-10."""
+MINIMUM_SEEDS = 3
+_POWER = 0.8
+_MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean (or a difference of means) over `n` values; without two values there is no spread and no interval."""
+
+    value: float
+    n: int
+    spread: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+
+    @property
+    def width(self) -> float:
+        """Width of the interval; infinite without one."""
+        return math.inf if self.low is None or self.high is None else self.high - self.low
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the interval's width, for printing behind a plus-minus sign."""
+        return None if self.low is None else self.width / 2
+
+    def shifted(self, by: float) -> Estimate:
+        """The same estimate less the constant `by`, e.g. a printed number."""
+        low, high = (None if end is None else end - by for end in (self.low, self.high))
+        return Estimate(self.value - by, self.n, self.spread, low, high, self.method)
+
+
+def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+    """Mean, standard deviation (n - 1) and Student's t interval of the mean."""
+    if len(values) < 2:
+        return Estimate(float(values[0]), 1)
+    mean = math.fsum(values) / len(values)
+    spread = float(stats.tstd(values)) if len(set(values)) > 1 else 0.0
+    low, high = _t_interval(mean, spread / math.sqrt(len(values)), len(values) - 1, confidence)
+    return Estimate(mean, len(values), spread, low, high, "t interval")
+
+
+def _t_interval(mean: float, error: float, degrees: float, confidence: float) -> tuple[float, float]:
+    if error == 0:
+        return mean, mean
+    low, high = stats.t.interval(confidence, degrees, loc=mean, scale=error)
+    return float(low), float(high)
+
+
+def difference(first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE) -> Estimate:
+    """Mean of `first` less mean of `second`, each by seed.
+
+    Paired (Student's t on the differences) when both have the same seeds, else by Welch's unequal variances. `n`
+    is the smaller number of seeds.
+    """
+    n = min(len(first), len(second))
+    if first.keys() == second.keys():
+        paired = estimate([first[seed] - second[seed] for seed in sorted(first)], confidence)
+        return Estimate(paired.value, n, paired.spread, paired.low, paired.high, "paired t")
+    value = estimate(list(first.values())).value - estimate(list(second.values())).value
+    if n < 2:
+        return Estimate(value, n, method="unpaired")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # equal values in both arms: the interval is a point
+        test = stats.ttest_ind(list(first.values()), list(second.values()), equal_var=False)
+        interval = test.confidence_interval(confidence)
+    low, high = float(interval.low), float(interval.high)
+    if math.isnan(low):
+        low = high = value
+    return Estimate(value, n, _pooled_spread(first, second), low, high, "Welch t")
+
+
+def _pooled_spread(first: Mapping[int, float], second: Mapping[int, float]) -> float:
+    """Standard deviation of the difference of one value of each."""
+    return math.hypot(*(estimate(list(arm.values())).spread or 0.0 for arm in (first, second)))
+
+
+def equivalent(effect: Estimate, margin: float, confidence: float = CONFIDENCE) -> bool:
+    """Two one-sided tests at level 1 - confidence: is the effect shown to lie within plus or minus `margin`?"""
+    if effect.low is None or effect.high is None or effect.n < MINIMUM_SEEDS:
+        return False
+    if effect.width == 0:
+        return abs(effect.value) < margin
+    degrees = effect.n - 1
+    error = effect.width / 2 / stats.t.ppf((1 + confidence) / 2, degrees)
+    low, high = _t_interval(effect.value, float(error), degrees, 2 * confidence - 1)
+    return -margin < low and high < margin
+
+
+def binomial_error(error: float, images: int) -> float:
+    """Standard error, in points, of one test error in percent that was measured on `images` images."""
+    return 100 * float(stats.binom.std(images, error / 100)) / images
+
+
+def seeds_needed(effect: float, spread: float, confidence: float = CONFIDENCE) -> int | None:
+    """Seeds with which a paired t test finds `effect` with a power of 80 %, given the spread of the differences.
+
+    None when there is no effect to find, or when more than 1,000 seeds would be needed.
+    """
+    if effect == 0:
+        return None
+    if spread == 0:
+        return MINIMUM_SEEDS
+
+    def power(n: int) -> float:
+        shift = abs(effect) / spread * math.sqrt(n)
+        critical = stats.t.ppf((1 + confidence) / 2, n - 1)
+        return float(stats.nct.sf(critical, n - 1, shift))
+
+    low, high = MINIMUM_SEEDS, _MOST_SEEDS
+    if power(high) < _POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= _POWER else (middle + 1, high)
+    return low
+
+
+def slope(levels: Sequence[float], errors: Sequence[float]) -> float:
+    """Least-squares slope of error over noise level, in points of error per 10 points of noise."""
+    return 10 * float(stats.linregress(levels, errors).slope)

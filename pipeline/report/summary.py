@@ -1,0 +1,71 @@
+"""The report for machines: summary.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.claims import Verdict
+from pipeline.report.evidence import Evidence
+from pipeline.report.page import tally
+from pipeline.report.statistics import Estimate
+from pipeline.report.tables import Cell, Table
+
+
+def summary(evidence: Evidence, tables: list[Table], verdicts: list[Verdict]) -> dict[str, Any]:
+    """Every number and verdict of the report, with what it stands on."""
+    labels = evidence.plan["labels"]
+    return {
+        "profile": evidence.profile,
+        "statement": labels["statement"],
+        "standin": labels["standin"],
+        "schedule": labels["schedule"],
+        "reproduction": evidence.is_reproduction,
+        "runs": {"done": len(evidence.runs), "planned": len(evidence.plan["runs"])},
+        "tally": tally(verdicts),
+        "claims": {verdict.claim.id: _verdict(verdict) for verdict in verdicts},
+        "tables": {table.paper.id: {cell.id: _cell(cell) for cell in table.cells} for table in tables},
+        "problems": [
+            {"path": problem.path, "run": problem.run, "reason": problem.reason} for problem in evidence.problems
+        ],
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "verdict": verdict.text,
+        "kind": verdict.claim.kind,
+        "table": verdict.claim.table,
+        "printed": verdict.printed,
+        **_estimate("effect", verdict.effect),
+        "n": verdict.effect.n if verdict.effect and verdict.claim.kind != "ratio" else 0,
+        "seeds_needed": verdict.seeds_needed,
+        "reason": verdict.reason,
+        "marks": list(verdict.marks),
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    sample = cell.sample
+    content: dict[str, Any] = {"printed": cell.printed, **_estimate("measured", cell.measured)}
+    if sample is None:
+        return content
+    content["standard_deviation"] = None if not cell.measured else _rounded(cell.measured.spread)
+    content["binomial_standard_error"] = _rounded(sample.binomial_error)
+    content |= _estimate("difference", cell.difference)
+    content["seeds"] = sorted(sample.values)
+    content["planned_seeds"] = sample.planned
+    content["runs"] = [run.identity for run in sample.runs]
+    content["basis"] = cell.where
+    content["marks"] = list(cell.marks)
+    return content
+
+
+def _estimate(name: str, value: Estimate | None) -> dict[str, Any]:
+    if value is None:
+        return {name: None}
+    ends = None if value.low is None else [_rounded(value.low), _rounded(value.high)]
+    return {name: _rounded(value.value), f"{name}_interval": ends}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

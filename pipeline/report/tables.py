@@ -1,0 +1,162 @@
+"""The paper's tables, filled with what was measured or counted here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.report.evidence import Evidence, Sample
+from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable, deviations
+from pipeline.report.statistics import Estimate
+
+Counts = Mapping[str, Mapping[str, float]]
+"""Network name -> parameters, multiply_adds and depth, as exact counts."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: printed, and a measured sample or a count (in the unit of the table)."""
+
+    id: str
+    quantity: str
+    printed: float | None
+    sample: Sample | None = None
+    count: float | None = None
+    comparable: bool = False
+
+    @cached_property
+    def measured(self) -> Estimate | None:
+        """Mean over the seeds, or the count as an estimate without spread."""
+        if self.sample is not None:
+            return self.sample.estimate
+        return None if self.count is None else Estimate(self.count, 1)
+
+    @cached_property
+    def difference(self) -> Estimate | None:
+        """Measured less printed; None where the data are not the paper's, and the numbers cannot be compared."""
+        if self.measured is None or self.printed is None or not self.comparable:
+            return None
+        return self.measured.shifted(self.printed)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What is to be said against the runs behind it."""
+        return self.sample.marks if self.sample else ()
+
+    @property
+    def where(self) -> str:
+        """Data set, profile and iterations of the runs behind the number; empty for a count or a hole."""
+        if self.sample is None or not self.sample.runs:
+            return ""
+        parts = {(run.dataset, run.profile, run.iterations) for run in self.sample.runs}
+        return "; ".join(
+            f"{dataset}, profile {profile or 'unknown'}, {iterations:,} iterations"
+            for dataset, profile, iterations in sorted(parts, key=str)
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its cells in the order of the table's columns."""
+
+    id: str
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper with its measured cells; `extra` columns are not in the paper (stand-in data)."""
+
+    paper: PaperTable
+    columns: tuple[PaperColumn, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, row by row."""
+        return [cell for row in self.rows for cell in row.cells]
+
+    @property
+    def basis(self) -> str:
+        """One line: on what data, profile, schedule and seeds the measured numbers stand."""
+        samples = [cell.sample for cell in self.cells if cell.sample is not None]
+        if not samples:
+            return "Counted on the networks of this project; no training is needed."
+        done = [sample for sample in samples if sample.values]
+        if not done:
+            return "Nothing has run yet."
+        where = sorted({cell.where for cell in self.cells if cell.where})
+        fewest, most = min(len(s.values) for s in done), max(len(s.values) for s in done)
+        seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
+        pending = f"; {len(samples) - len(done)} of {len(samples)} cells pending" if len(done) < len(samples) else ""
+        return f"Measured on {' | '.join(where)}; {seeds} a cell{pending}."
+
+
+def build_tables(evidence: Evidence, counts: Counts) -> list[Table]:
+    """Every table of the paper, in its order."""
+    return [_table(table, evidence, counts) for table in evidence.paper.tables]
+
+
+def _table(table: PaperTable, evidence: Evidence, counts: Counts) -> Table:
+    columns = table.columns
+    if table.id == "table6":
+        columns += _stand_in_columns(table, evidence)
+    rows = tuple(
+        Row(row.id, row.label, tuple(_cell(table, row, column, evidence, counts) for column in columns))
+        for row in table.rows
+    )
+    return Table(table, columns, rows)
+
+
+def _stand_in_columns(table: PaperTable, evidence: Evidence) -> tuple[PaperColumn, ...]:
+    """Columns for data sets of the profile that the paper's table has none for."""
+    known = {column.dataset for column in table.columns}
+    missing = [dataset for dataset in evidence.datasets() if dataset not in known and dataset != "imagenet"]
+    return tuple(PaperColumn(d, f"{d} error % (not in the paper)", "test_error", d) for d in missing)
+
+
+def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evidence, counts: Counts) -> Cell:
+    name = f"{table.id}/{row.id}/{column.id}"
+    cell = row.cells.get(column.id)
+    if cell is None:
+        cell = PaperCell(None, experiment=next(c.experiment for c in row.cells.values() if c.experiment))
+    if column.quantity in COUNTED:
+        count = counts.get(str(cell.network), {}).get(column.quantity)
+        scaled = None if count is None else count / UNITS[column.quantity]
+        return Cell(name, column.quantity, cell.printed, count=scaled, comparable=True)
+    experiment = str(cell.experiment)
+    if table.scope == "everywhere":
+        dataset = column.dataset or table.dataset
+        sample = evidence.sample_of(dataset, experiment, column.quantity)
+        return Cell(name, column.quantity, cell.printed, sample, comparable=True)
+    sample = evidence.sample(experiment, column.quantity, cell.stage)
+    comparable = evidence.datasets() == [table.dataset]
+    return Cell(name, column.quantity, cell.printed, sample, comparable=comparable)
+
+
+def is_reproduction(cell: Cell, evidence: Evidence) -> bool:
+    """Whether a cell's runs all follow the paper's data and schedule."""
+    if cell.sample is None or not cell.comparable:
+        return False
+    return all(not deviations(run.config, evidence.paper) for run in cell.sample.runs)
+
+
+def find_cell(tables: list[Table], name: str) -> Cell | None:
+    """The cell of that id (`<table>/<row>/<column>`), if there is one."""
+    return next((cell for table in tables for cell in table.cells if cell.id == name), None)
+
+
+def read_counts(folder: Path | None) -> dict[str, dict[str, float]]:
+    """Counts by network from the CSV files of `folder`; empty where nothing was counted yet."""
+    counts: dict[str, dict[str, float]] = {}
+    for path in sorted(folder.glob("*.csv")) if folder is not None else ():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("network"):
+                    numbers = {key: float(row[key]) for key in COUNTED if row.get(key)}
+                    counts.setdefault(row["network"], {}).update(numbers)
+    return counts

@@ -1,0 +1,168 @@
+"""Run folders made up for the tests: synthetic numbers, in the files of real runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ERRORS = {
+    "attention56": 5.5, "attention56-channel": 6.2, "attention56-spatial": 6.3, "attention56-nal": 5.9,
+    "attention56-local": 6.5, "attention92": 5.0, "attention92-nal": 5.4, "attention128": 4.4,
+    "attention128-nal": 5.6, "attention164": 4.3, "attention164-nal": 7.2,
+    "attention92-noise10": 5.2, "attention92-noise30": 5.8, "attention92-noise50": 7.3, "attention92-noise70": 15.8,
+    "resnet164": 5.5, "resnet164-noise10": 5.9, "resnet164-noise30": 6.6, "resnet164-noise50": 8.4,
+    "resnet164-noise70": 17.2,
+}  # fmt: skip
+PARAMETERS = {"attention56": 1030362, "attention92": 1841242, "attention128": 2652122, "attention164": 3463002,
+              "resnet164": 1703258}  # fmt: skip
+FULL = {
+    "iterations": 160000, "batch_size": 64, "learning_rate": 0.1, "milestones": [64000, 96000], "gamma": 0.1,
+    "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "padding": 4, "flip": True, "batch_norm_group": 64,
+}  # fmt: skip
+SHORT = FULL | {"iterations": 180, "milestones": [90, 135], "padding": 2, "flip": False}
+
+
+class World:
+    """A folder with a plan and its runs, whole or damaged at will."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.results = root / "results"
+        self.store = root / "runs"
+        self.published = root / "published"
+
+    @property
+    def sources(self) -> list[Path]:
+        return [self.results, self.store, self.published]
+
+    def plan(
+        self,
+        profile: str = "digits",
+        seeds: int = 1,
+        dataset: str = "digits",
+        full: bool = False,
+        experiments: Mapping[str, float] = ERRORS,
+    ) -> dict[str, Any]:
+        """The content of a plan.json for every experiment of the tables."""
+        runs = {
+            f"{name}-s{seed}": config(name, seed, dataset, FULL if full else SHORT)
+            for name in experiments
+            for seed in range(seeds)
+        }
+        standin = dataset not in ("cifar10", "cifar100", "imagenet")
+        statement = "Synthetic stand-in data: nothing here reproduces the paper." if standin else "The paper's data."
+        return {
+            "profile": profile,
+            "labels": {"standin": standin, "schedule": "full" if full else "short", "statement": statement},
+            "identity": {name: run["identity"] for name, run in runs.items()},
+            "runs": {name: run | {"cost": {"seconds": 1}} for name, run in runs.items()},
+        }
+
+    def train(self, plan: dict[str, Any], spread: float = 0.05, effect: float = 1.0) -> None:
+        """Write every run of the plan into results/, with errors scattered by about `spread` over the seeds."""
+        for run in plan["runs"].values():
+            self.result(plan["profile"], run, spread=spread, effect=effect)
+
+    def result(self, profile: str, run: dict[str, Any], **options: Any) -> Path:
+        """One run in results/."""
+        return write_run(self.results / profile / run["experiment"] / f"seed{run['seed']}", run, **options)
+
+    def stored(self, run: dict[str, Any], status: str = "finished", profile: str = "digits") -> Path:
+        """One run in the store, with its provenance."""
+        folder = write_run(self.store / f"{run['experiment']}-s{run['seed']}-{run['identity']}", run)
+        write_provenance(folder, status, profile)
+        return folder
+
+
+def config(experiment: str, seed: int, dataset: str, protocol: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with an identity made up from the name."""
+    base = experiment.split("-", maxsplit=1)[0]
+    key = f"{experiment}-{seed}-{dataset}-{protocol['iterations']}"
+    noise = int(experiment.split("noise")[1]) if "noise" in experiment else 0
+    return {
+        "identity": hashlib.sha256(key.encode()).hexdigest()[:12],
+        "experiment": experiment,
+        "seed": seed,
+        "network": {"name": f"cifar_{base.replace('resnet', 'preresnet')}", "num_classes": 10, "options": {}},
+        "data": {
+            "dataset": dataset, "noise": noise, "checksum": "c" * 64, "noise_checksum": "d" * 64 if noise else None,
+            "image_size": 16, "train_images": 1437, "test_images": 360, "classes": [str(i) for i in range(10)],
+        },
+        "protocol": protocol,
+        "precision": "float32", "channels_last": False, "compile": False, "numerics": 2,
+    }  # fmt: skip
+
+
+def write_run(folder: Path, run: dict[str, Any], spread: float = 0.05, effect: float = 1.0) -> Path:
+    """The small files of a finished run: synthetic, but as consistent as real ones."""
+    folder.mkdir(parents=True)
+    experiment, seed, protocol = run["experiment"], run["seed"], run["protocol"]
+    random = np.random.default_rng([seed, *experiment.encode()])
+    mean = 5.5 + effect * (ERRORS.get(experiment, 5.0) - 5.5)
+    error = round(mean + spread * float(random.standard_normal()), 4)
+    base = experiment.split("-")[0]
+    write_json(folder / "config.json", {key: value for key, value in run.items() if key != "cost"})
+    write_history(folder / "history.csv", protocol["iterations"], error)
+    metrics = {
+        "test_error": error, "test_loss": 0.2, "train_error": 1.0, "train_loss": 0.05, "best_test_error": error - 0.02,
+        "best_epoch": 7.0, "iterations": protocol["iterations"], "epochs": 8.0,
+        "parameters": PARAMETERS.get(base, 10**6), "multiply_adds": 10 * PARAMETERS.get(base, 10**6),
+        "test_images": run["data"]["test_images"], "weights_sha256": "e" * 64,
+    }  # fmt: skip
+    write_json(folder / "metrics.json", metrics)
+    relative = [1.0, 0.02, 0.008] if "nal" in experiment else [1.0, 0.5, 0.3]
+    write_json(folder / "responses.json", {"stages": [2 * value for value in relative], "relative": relative})
+    write_masks(folder / "masks.npz", random, attention=experiment.startswith("attention"))
+    return folder
+
+
+def write_history(path: Path, iterations: int, error: float, rows: int = 8) -> None:
+    """A curve that falls to `error` at the last of `rows` evaluations."""
+    lines = ["epoch,iteration,learning_rate,train_loss,train_error,test_loss,test_error"]
+    for row in range(1, rows + 1):
+        test = error + (rows - row) * 8.0
+        lines.append(f"{row},{iterations * row // rows},0.1,0.5,{test + 1},0.6,{test}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_masks(path: Path, random: np.random.Generator, attention: bool) -> None:
+    """Masks of one module a stage over eight small pictures."""
+    arrays: dict[str, Any] = {
+        "images": random.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8),
+        "labels": np.arange(8),
+        "predictions": np.arange(8),
+    }
+    for stage, side in ((1, 16), (2, 8), (3, 4)) if attention else ():
+        for name in ("mask", "channel_mask", "channel_before", "channel_after"):
+            arrays[f"s{stage}m1_{name}"] = random.random((8, side, side)).astype(np.float16)
+    np.savez(path, **arrays)
+
+
+def write_provenance(folder: Path, status: str, profile: str) -> None:
+    """Where, when and by what the run was made."""
+    segment = {
+        "from_iteration": 0, "to_iteration": 90, "started": "2026-01-01T00:00:00Z", "seconds": 12.5,
+        "images_per_second": 460.0, "hostname": "synthetic-host", "device": "cpu: Synthetic CPU, 1 thread",
+        "threads": 1, "workers": 1, "versions": {"python": "3.11", "torch": "2.11"}, "commit": "f" * 40,
+        "dirty": False, "command": "python -m pipeline launch",
+    }  # fmt: skip
+    write_json(
+        folder / "provenance.json",
+        {"status": status, "profile": profile, "segments": [segment], "mlflow_run_id": "a" * 32, "error": None},
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """An empty world of runs."""
+    return World(tmp_path)
