@@ -1,0 +1,64 @@
+"""The data sets: fetched, prepared into arrays, and their training labels corrupted.
+
+A new data set is a subclass of `DataSet` in a file of its own, and an entry in `DATASETS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.cifar import Cifar10, Cifar100
+from pipeline.data.dataset import DataSet
+from pipeline.data.digits import Digits
+from pipeline.data.layout import noisy_folder, prepared_folder, raw_folder
+from pipeline.data.noise import corrupt_labels
+from pipeline.data.preparation import prepare_arrays
+from pipeline.data.source import Source, save_source
+from pipeline.errors import UserError
+
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "corrupt",
+    "fetch",
+    "find_dataset",
+    "noisy_folder",
+    "prepare",
+    "prepared_folder",
+    "raw_folder",
+]
+
+DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (Digits(), Cifar10(), Cifar100())}
+
+
+def find_dataset(name: str) -> DataSet:
+    """The data set of that name; UserError if it is unknown."""
+    if name not in DATASETS:
+        raise UserError(f"data set {name!r} is unknown; allowed are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> Source:
+    """Get the raw data and verify them; returns the record written to `root`/raw/<dataset>/source.json.
+
+    `source` is "official" (the data set's own publisher) or, for CIFAR, a local folder, which is not copied.
+    """
+    raw = raw_folder(root, find_dataset(dataset).name)
+    record = find_dataset(dataset).fetch(source, raw)
+    save_source(record, raw)
+    return record
+
+
+def prepare(dataset: str, root: str | Path = "data") -> dict[str, Any]:
+    """Decode fetched data into the arrays of `root`/prepared/<dataset>/, whichever the source was.
+
+    Returns the manifest. Data that are there already, intact and from the same files, are left alone.
+    """
+    return prepare_arrays(find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset))
+
+
+def corrupt(dataset: str, level: int, root: str | Path = "data") -> dict[str, Any]:
+    """Write noisy training labels for a level in percent to `root`/noisy/<dataset>/<level>/; the manifest."""
+    find_dataset(dataset)
+    return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level))

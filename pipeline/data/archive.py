@@ -1,0 +1,114 @@
+"""The official CIFAR archives: a tar file of pickled batches, read without trusting either.
+
+Nothing is unpacked to disk, so no path in the archive matters, and the pickles can build nothing but dicts,
+lists, numbers, strings and byte arrays.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Split
+from pipeline.errors import UserError
+
+
+def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Contents of the named regular files of a gzipped tar file, in the order of `names`; others are passed over."""
+    contents = {}
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                if member.name in names and member.isreg() and (file := tar.extractfile(member)):
+                    contents[member.name] = file.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{archive}: damaged archive ({error})") from None
+    for name in names:
+        if name not in contents:
+            raise UserError(f"{archive}: has no file {name}")
+    return {name: contents[name] for name in names}
+
+
+def read_batch(pickled: bytes, label_key: str, shape: tuple[int, int, int], classes: int, place: str) -> Split:
+    """One batch: `data`, bytes [N, 3 * H * W] in planes of red, green and blue, and a list of N labels.
+
+    `shape` is (H, W, 3), `place` names the batch for messages. UserError for anything else.
+    """
+    height, width, channels = shape
+    try:
+        batch = _BatchUnpickler(io.BytesIO(pickled), encoding="latin1").load()
+        labels = batch[label_key]
+        if not isinstance(labels, list) or not all(type(k) is int and 0 <= k < classes for k in labels):
+            raise ValueError(f"{label_key} is not a list of integers from 0 to {classes - 1}")
+        planes = batch["data"].pixels().reshape(len(labels), channels, height, width)
+        return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, np.int64))
+    except Exception as error:  # foreign bytes: the unpickler raises whatever it stumbles over
+        raise UserError(f"{place}: not a batch of images ({error or type(error).__name__})") from None
+
+
+class _Array:
+    """What a pickled NumPy array becomes: its parts, with no code of NumPy run on foreign data."""
+
+    def __init__(self, *_: Any) -> None:
+        self.dtype: Any = None
+        self.fortran: Any = None
+        self.content: Any = b""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, _shape, self.dtype, self.fortran, self.content = state
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The array's bytes, uint8 [all of them]."""
+        if not isinstance(self.dtype, _Dtype) or self.dtype.code != "u1" or self.fortran:
+            raise ValueError("data is not a row-major array of bytes")
+        # Python 2 pickled the bytes as its str, which encoding="latin1" turns into characters 0 to 255.
+        content = self.content.encode("latin1") if isinstance(self.content, str) else self.content
+        return np.frombuffer(content, np.uint8)
+
+
+class _Dtype:
+    """What a pickled NumPy dtype becomes: its code, such as "u1"."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Byte order and fields: nothing that a byte has."""
+
+
+def _from_buffer(content: Any, dtype: Any, _shape: Any, order: str) -> _Array:
+    array = _Array()
+    array.dtype, array.fortran, array.content = dtype, order == "F", content
+    return array
+
+
+def _encode(text: str, _encoding: str) -> bytes:
+    """Protocol 2 as written by Python 3 keeps bytes as text in latin1."""
+    return text.encode("latin1")
+
+
+_ALLOWED = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed") from None

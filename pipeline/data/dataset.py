@@ -1,0 +1,48 @@
+"""What a data set has to offer to the pipeline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.source import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images, uint8 [N, H, W, 3], and their labels, int64 [N]; the order carries no meaning."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def concatenate(splits: Sequence[Split]) -> Split:
+    """One split of several parts."""
+    return Split(np.concatenate([s.images for s in splits]), np.concatenate([s.labels for s in splits]))
+
+
+class DataSet(ABC):
+    """A data set: one subclass in one file, entered in `pipeline.data.DATASETS`.
+
+    `classes[k]` is the name of label k; `image_shape` is (H, W, 3).
+    """
+
+    name: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+    image_shape: ClassVar[tuple[int, int, int]]
+    train_images: ClassVar[int]
+    test_images: ClassVar[int]
+
+    @abstractmethod
+    def fetch(self, source: str, raw: Path) -> Source:
+        """Bring the data to the folder `raw`, or find them where `source` says; UserError if they are wrong."""
+
+    @abstractmethod
+    def decode(self, source: Source, raw: Path) -> tuple[Split, Split]:
+        """Training and test split of fetched data, whose files have been verified against `source`."""

@@ -1,0 +1,90 @@
+"""Decoding of images whose pixels are exactly those of the data set."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Split
+from pipeline.data.progress import progress_bar
+from pipeline.errors import UserError
+
+ALLOWED = "allowed are PNG, BMP, PPM and lossless WebP"
+_LOSSLESS_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"P6": "PPM"}
+_EXACT_MODES = ("RGB", "L", "P")  # a conversion of these to RGB loses nothing
+
+
+class Record(NamedTuple):
+    """One encoded image, its label, and the name of its place for messages."""
+
+    place: str
+    encoded: bytes
+    label: int
+
+
+def lossless_format(encoded: bytes, place: str) -> str:
+    """Name of the image format, judged by content; UserError for anything that may have lost pixels."""
+    for magic, name in _LOSSLESS_MAGIC.items():
+        if encoded.startswith(magic):
+            return name
+    if encoded.startswith(b"\xff\xd8"):
+        raise UserError(f"{place}: JPEG is lossy, its pixels are not those of the data set; {ALLOWED}")
+    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
+        if b"VP8L" in _webp_chunks(encoded):
+            return "WEBP"
+        raise UserError(f"{place}: this WebP is lossy, its pixels are not those of the data set; {ALLOWED}")
+    raise UserError(f"{place}: not an image of a known lossless format; {ALLOWED}")
+
+
+def _webp_chunks(encoded: bytes) -> list[bytes]:
+    """Names of the chunks of a RIFF file: each is a name, a little-endian length, and content padded to even."""
+    names, position = [], 12
+    while position + 8 <= len(encoded):
+        names.append(encoded[position : position + 4])
+        length = int.from_bytes(encoded[position + 4 : position + 8], "little")
+        position += 8 + length + length % 2
+    return names
+
+
+def decode_image(encoded: bytes, shape: tuple[int, int, int], place: str) -> NDArray[np.uint8]:
+    """Pixels, uint8 `shape` = (H, W, 3); UserError for a damaged, lossy or differently sized image."""
+    from PIL import Image
+
+    allowed_format = lossless_format(encoded, place)
+    try:
+        with Image.open(io.BytesIO(encoded), formats=(allowed_format,)) as image:
+            size, mode = image.size, image.mode
+            pixels = np.asarray(image.convert("RGB")) if size == (shape[1], shape[0]) else None
+    except Exception as error:  # foreign bytes: the decoders raise whatever they stumble over
+        raise UserError(f"{place}: damaged {allowed_format} image ({error})") from None
+    if pixels is None:
+        raise UserError(f"{place}: {size[0]}x{size[1]} pixels, expected {shape[1]}x{shape[0]}")
+    if mode not in _EXACT_MODES:
+        raise UserError(f"{place}: colour mode {mode}, allowed are {', '.join(_EXACT_MODES)}")
+    return pixels
+
+
+def decode_records(
+    records: Iterable[Record], count: int, shape: tuple[int, int, int], classes: int, title: str
+) -> Split:
+    """Decode exactly `count` images, with labels from 0 to `classes` - 1; `title` names the split."""
+    images = np.empty((count, *shape), np.uint8)
+    labels = np.empty(count, np.int64)
+    seen = 0
+    with progress_bar(f"decode {title}", count) as advance:
+        for place, encoded, label in records:
+            if seen == count:
+                raise UserError(f"{place}: more than the {count} images of {title}")
+            if not 0 <= label < classes:
+                raise UserError(f"{place}: label {label}, allowed are 0 to {classes - 1}")
+            images[seen] = decode_image(encoded, shape, place)
+            labels[seen] = label
+            seen += 1
+            advance(1)
+    if seen != count:
+        raise UserError(f"{title}: {seen} images, expected {count}")
+    return Split(images, labels)
