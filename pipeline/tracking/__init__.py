@@ -16,6 +16,7 @@ them by `sync`; nothing in here ever stops a training run.
 from __future__ import annotations
 
 from pipeline.tracking.live import EpochLog, Follower
+from pipeline.tracking.models import log_model
 from pipeline.tracking.runs import close_parent, close_run, log_report, open_parent, open_run
 from pipeline.tracking.store import initialise, tracking_uri
 from pipeline.tracking.sync import SyncResult, sync
@@ -27,6 +28,7 @@ __all__ = [
     "close_parent",
     "close_run",
     "initialise",
+    "log_model",
     "log_report",
     "open_parent",
     "open_run",

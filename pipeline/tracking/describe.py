@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.files import read_json
+from pipeline.origin import Origin, origin
 from pipeline.tracking.paper import Cell, cells, table_title
 from pipeline.training.records import CONFIG, METRICS, RESPONSES, Provenance
 
@@ -79,17 +79,14 @@ def tags(run: Described, profile: str) -> dict[str, str]:
 def origin_tags(provenance: Provenance | None) -> dict[str, str]:
     """Commit, command, hardware and versions: of the last segment of a run, or of this process before the first."""
     if provenance is None or not provenance.segments:
-        commit, dirty = working_tree()
-        return _source(commit, dirty)
+        return _source(_own_origin())
     last = provenance.segments[-1]
     versions = {f"version.{name}": version for name, version in last.versions.items()}
     devices = dict.fromkeys(segment.device for segment in provenance.segments)
     return (
-        _source(last.commit, last.dirty)
+        _source(Origin(last.commit, last.dirty, last.command))
         | versions
         | {
-            "mlflow.source.name": last.command,
-            "mlflow.source.type": "LOCAL",
             "hardware": "; ".join(devices),
             "segments": json.dumps(
                 [
@@ -108,25 +105,16 @@ def origin_tags(provenance: Provenance | None) -> dict[str, str]:
     )
 
 
-def _source(commit: str | None, dirty: bool) -> dict[str, str]:
-    if commit is None:
-        return {}
-    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": str(dirty)}
+def _source(code: Origin) -> dict[str, str]:
+    found = {"mlflow.source.name": code.command, "mlflow.source.type": "LOCAL"}
+    if code.commit is None:
+        return found
+    return found | {"mlflow.source.git.commit": code.commit, "mlflow.source.git.dirty": str(code.dirty)}
 
 
 @functools.cache
-def working_tree() -> tuple[str | None, bool]:
-    """Commit of this source tree and whether it has changes; (None, False) outside of a git repository."""
-    try:
-        commit = _git("rev-parse", "HEAD").strip()
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no").strip())
-    except (OSError, subprocess.SubprocessError):
-        return None, False
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+def _own_origin() -> Origin:
+    return origin(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True)
