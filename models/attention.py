@@ -95,9 +95,7 @@ class SoftMask(nn.Module):
             y = units(self.pool(y))
             outputs.append(y)
         y = self.lowest(self.pool(y))
-        for output, skip, units in zip(
-            reversed(outputs), reversed(self.skip), reversed(self.up), strict=True
-        ):
+        for output, skip, units in zip(reversed(outputs), reversed(self.skip), reversed(self.up), strict=True):
             y = units(self.interpolate(y, output.shape[-2:]) + skip(output))
         return self.activation(self.linear(self.interpolate(y, x.shape[-2:])))
 

@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+PAPER_OPTIONS: Final = AttentionOptions()
+
+
 @dataclass(frozen=True)
 class Network:
     """One network of the paper.
 
     builder: "module:function" inside this package; the function takes the number of classes, `arguments`, and for an
         attention network its `options`.
-    num_classes, image_size: of the data set and the test images that the paper counts it on.
-    options: the variant's own p, t, r and ablations, or None for a network without attention.
+    num_classes, image_size: of the data set, and the test images in pixels, that the paper counts it on.
+    arguments: of the builder.
+    options: an attention network's own; None for the others.
+    our_reading: what of the structure is inferred, for lack of a published one; "" where nothing is.
     """
 
     builder: str
@@ -35,6 +40,7 @@ class Network:
     image_size: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
     options: AttentionOptions | None = None
+    our_reading: str = ""
 
     def build(self, num_classes: int, options: AttentionOptions | None) -> nn.Module:
         module, function = self.builder.split(":")
@@ -43,29 +49,51 @@ class Network:
         return build(num_classes, **self.arguments, **chosen)
 
 
-def _cifar_attention(modules: int, **options: int) -> Network:
-    return Network(
-        "residual_attention:cifar_attention",
-        10,
-        32,
-        {"modules": modules},
-        AttentionOptions(**options),  # type: ignore[arg-type]
-    )
-
-
-def _cifar(builder: str, **arguments: Any) -> Network:
+def _cifar(builder: str, **arguments: int) -> Network:
     return Network(builder, 10, 32, arguments)
 
 
+def _cifar_attention(modules: int, options: AttentionOptions = PAPER_OPTIONS, our_reading: str = "") -> Network:
+    reading = (
+        "stem, widths, mask poolings and places of the plain units inferred from the published sizes" + our_reading
+    )
+    return Network("residual_attention:cifar_attention", 10, 32, {"modules": modules}, options, reading)
+
+
+def _imagenet(builder: str, image_size: int = 224, **arguments: Any) -> Network:
+    return Network(builder, 1000, image_size, arguments)
+
+
+def _attention(*modules: int, unit: str = "preactivation", our_reading: str = "") -> Network:
+    arguments = {"modules": modules, "unit": unit}
+    return Network("residual_attention:imagenet_attention", 1000, 224, arguments, PAPER_OPTIONS, our_reading)
+
+
 NETWORKS: Final[dict[str, Network]] = {
+    "attention56": _attention(1, 1, 1),
+    "attention92": _attention(1, 2, 3),
+    "attentionnext56": _attention(1, 1, 1, unit="resnext"),
+    "attentionnext92": _attention(1, 2, 3, unit="resnext"),
+    "attentioninception56": _attention(
+        1, 1, 1, unit="inception", our_reading="the whole unit: no structure of this network is published"
+    ),
+    "resnet152": _imagenet("resnet:resnet", units=(3, 8, 36, 3)),
+    "preresnet200": _imagenet("resnet:preresnet", units=(3, 24, 36, 3)),
+    "resnext101_32x4d": _imagenet("resnet:resnext101_32x4d"),
+    "inception_resnet_v1": _imagenet("inception_resnet:inception_resnet_v1", 299),
+    "inception_resnet_v2": _imagenet("inception_resnet:inception_resnet_v2", 299),
     "cifar_attention56": _cifar_attention(1),
     "cifar_attention92": _cifar_attention(2),
     "cifar_attention128": _cifar_attention(3),
     "cifar_attention164": _cifar_attention(4),
     "cifar_attention236": _cifar_attention(6),
-    "cifar_attention452": _cifar_attention(6, p=2, t=4, r=3),
+    "cifar_attention452": _cifar_attention(
+        6, AttentionOptions(p=2, t=4, r=3), "; the mask of the last stage kept at two units"
+    ),
     "cifar_preresnet164": _cifar("resnet:cifar_preresnet", units=18),
     "cifar_preresnet1001": _cifar("resnet:cifar_preresnet", units=111),
+    "cifar_wrn16_8": _cifar("resnet:cifar_wide_resnet", units=2, width=8),
+    "cifar_wrn28_10": _cifar("resnet:cifar_wide_resnet", units=4, width=10),
 }
 
 

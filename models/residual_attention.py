@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -10,15 +10,21 @@ from torch import nn
 
 from models.attention import AttentionModule
 from models.options import AttentionOptions
-from models.staged import CIFAR_STEM_CHANNELS, StagedNetwork, cifar_stem
-from models.units import PreActivationUnit, Unit
+from models.staged import CifarStem, ImageNetStem, StagedNetwork, Stem
+from models.units import InceptionUnit, PreActivationUnit, ResNeXtUnit, Unit
+
+UNITS: dict[str, type[Unit]] = {
+    "preactivation": PreActivationUnit,
+    "resnext": ResNeXtUnit,
+    "inception": InceptionUnit,
+}
 
 
 @dataclass(frozen=True)
 class Stage:
     """One resolution: a unit that carries the stride, attention modules, then plain units.
 
-    poolings: of each module's mask; they end at the same size in every stage.
+    poolings: of each module's mask, so many that the masks of all stages end at the same size.
     """
 
     channels: int
@@ -36,44 +42,53 @@ class Stage:
 
 
 def cifar_attention(num_classes: int, *, modules: int, options: AttentionOptions) -> StagedNetwork:
-    """Attention-(36 * modules + 20) for 32x32 images; the depth holds for p = 1, t = 2.
+    """Attention-(36 * modules + 20) for 32x32 images; that depth is for p = 1, t = 2.
 
     The authors published no file of it. The paper's text gives three stages with `modules` attention modules and two
-    more residual units each; stem and widths (those of ResNet-164), the masks' 3, 2 and 1 poolings (to 4x4, as on
-    ImageNet to 7x7) and the plain units' places, one before and one after the modules, are our inference from the published
-    parameter counts.
+    more residual units each, and channels like ResNet's. Our inference, from the published numbers of parameters:
+    the stem, widths of 64, 128 and 256, masks with 3, 2 and 1 poolings (down to 4x4, as to 7x7 on ImageNet), and the
+    places of the two units, one before the modules and one after.
     """
     stages = (Stage(64, 1, modules, 3, 1), Stage(128, 2, modules, 2, 1), Stage(256, 2, modules, 1, 1))
-    return _network(
-        cifar_stem(), CIFAR_STEM_CHANNELS, stages, PreActivationUnit, num_classes, options, lambda size: size
+    return _network(CifarStem(), stages, PreActivationUnit, num_classes, options)
+
+
+def imagenet_attention(
+    num_classes: int, *, modules: tuple[int, int, int], unit: str, options: AttentionOptions
+) -> StagedNetwork:
+    """Attention-56 and 92, AttentionNeXt and AttentionInception for ImageNet (Table 2 of the paper).
+
+    The layers are those of the authors' published network files (Attention-56, Attention-92, AttentionNeXt-56 and 92).
+    AttentionInception-56 is our reading: Attention-56 with `InceptionUnit`, as AttentionNeXt-56 is with ResNeXt's.
+    """
+    first, second, third = modules
+    stages = (
+        Stage(256, 1, first, 3, 0),
+        Stage(512, 2, second, 2, 0),
+        Stage(1024, 2, third, 1, 0),
+        Stage(2048, 2, 0, 0, 2),
     )
+    return _network(ImageNetStem(), stages, UNITS[unit], num_classes, options)
 
 
 def _network(
-    stem: nn.Module,
-    stem_channels: int,
-    stages: Sequence[Stage],
-    unit: type[Unit],
-    num_classes: int,
-    options: AttentionOptions,
-    stem_size: Callable[[int], int],
+    stem: Stem, stages: Sequence[Stage], unit: type[Unit], num_classes: int, options: AttentionOptions
 ) -> StagedNetwork:
-    inputs = [stem_channels, *(stage.channels for stage in stages)]
-    built = [stage.build(unit, channels, options) for stage, channels in zip(stages, inputs, strict=False)]
+    inputs = (stem.channels, *(stage.channels for stage in stages[:-1]))
     return StagedNetwork(
         stem,
-        built,
-        inputs[-1],
+        [stage.build(unit, channels, options) for stage, channels in zip(stages, inputs, strict=True)],
+        stages[-1].channels,
         num_classes,
         preactivation=unit.preactivation,
-        smallest_input=next(size for size in count(1) if _masks_fit(stem_size(size), stages)),
+        smallest_input=next(size for size in count(1) if _masks_fit(stem.output_size(size), stages)),
     )
 
 
 def _masks_fit(size: int, stages: Sequence[Stage]) -> bool:
-    """Whether every pooling of every mask still has at least 2x2 points to pool (it halves, rounding down)."""
+    """Whether all masks have something left to pool: a pooling halves the size, rounded down."""
     for stage in stages:
-        size = -(-size // stage.stride)
+        size = (size + stage.stride - 1) // stage.stride
         if size < 2**stage.poolings:
             return False
     return True

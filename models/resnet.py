@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from models.staged import CIFAR_STEM_CHANNELS, StagedNetwork, cifar_stem
-from models.units import PreActivationUnit, Unit
+from models.staged import CifarStem, ImageNetStem, StagedNetwork, Stem
+from models.units import PostActivationUnit, PreActivationUnit, Unit, WideUnit
 
-CIFAR_CHANNELS = (64, 128, 256)
+IMAGENET_CHANNELS = (256, 512, 1024, 2048)
 
 
 def cifar_preresnet(num_classes: int, *, units: int) -> StagedNetwork:
-    """Pre-activation ResNet for 32x32 images (arXiv:1603.05027): 3 stages, depth 9 * units + 2."""
+    """Pre-activation ResNet for 32x32 images (arXiv:1603.05027): `units` in each stage, depth 9 * units + 2."""
+    return _network(CifarStem(), PreActivationUnit, (64, 128, 256), (units,) * 3, num_classes)
+
+
+def cifar_wide_resnet(num_classes: int, *, units: int, width: int) -> StagedNetwork:
+    """Wide ResNet (arXiv:1605.07146) without dropout: `units` in each stage, depth 6 * units + 4."""
+    channels = (16 * width, 32 * width, 64 * width)
+    return _network(CifarStem(), WideUnit, channels, (units,) * 3, num_classes)
+
+
+def preresnet(num_classes: int, *, units: Sequence[int]) -> StagedNetwork:
+    """Pre-activation ResNet for ImageNet (arXiv:1603.05027), the stride in the 3x3 convolution.
+
+    Neither torchvision nor timm has ResNet-200 with pre-activation. Its stem pools with a padding of 1.
+    """
+    return _network(
+        ImageNetStem(nn.MaxPool2d(3, stride=2, padding=1)), PreActivationUnit, IMAGENET_CHANNELS, units, num_classes
+    )
+
+
+def resnet(num_classes: int, *, units: Sequence[int]) -> StagedNetwork:
+    """The first ResNets (arXiv:1512.03385), with the stride in the first 1x1 convolution of a unit.
+
+    That is ResNet-152 with the 11.3 billion multiply-adds that the paper prints; in torchvision and timm the 3x3
+    convolution has the stride, which takes 11.5.
+    """
+    return _network(ImageNetStem(), PostActivationUnit, IMAGENET_CHANNELS, units, num_classes)
+
+
+def resnext101_32x4d(num_classes: int) -> nn.Module:
+    """ResNeXt-101 32x4d (arXiv:1611.05431): timm's own."""
+    import timm
+
+    model: nn.Module = timm.create_model("resnext101_32x4d", pretrained=False, num_classes=num_classes)
+    return model
+
+
+def _network(
+    stem: Stem,
+    unit: type[Unit],
+    channels: Sequence[int],
+    units: Sequence[int],
+    num_classes: int,
+) -> StagedNetwork:
+    """Every stage but the first halves the resolution; its first unit carries the stride and the change of width."""
     stages = []
-    in_channels = CIFAR_STEM_CHANNELS
-    for index, channels in enumerate(CIFAR_CHANNELS):
-        stages.append(
-            residual_stage(PreActivationUnit, in_channels, channels, units, stride=min(index, 1) + 1)
-        )
-        in_channels = channels
-    return StagedNetwork(cifar_stem(), stages, in_channels, num_classes, preactivation=True)
-
-
-def residual_stage(
-    unit: type[Unit], in_channels: int, channels: int, units: int, stride: int
-) -> nn.Sequential:
-    """Units at one resolution; the first carries the stride and the change of width."""
-    first = unit(in_channels, channels, stride)
-    return nn.Sequential(first, *(unit(channels, channels) for _ in range(units - 1)))
+    in_channels = stem.channels
+    for index, (width, count) in enumerate(zip(channels, units, strict=True)):
+        first = unit(in_channels, width, 1 if index == 0 else 2)
+        stages.append(nn.Sequential(first, *(unit(width, width) for _ in range(count - 1))))
+        in_channels = width
+    return StagedNetwork(stem, stages, in_channels, num_classes, preactivation=unit.preactivation)

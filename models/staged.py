@@ -1,4 +1,4 @@
-"""What all networks here have in common: a stem, stages of units, global average pooling and a classifier."""
+"""What the networks here have in common: a stem, stages of units, global average pooling and a classifier."""
 
 from __future__ import annotations
 
@@ -8,19 +8,40 @@ from torch import Tensor, nn
 
 from models.units import conv3x3, max_pool, norm_relu
 
-CIFAR_STEM_CHANNELS = 16
-IMAGENET_STEM_CHANNELS = 64
+
+class Stem(nn.Sequential):
+    """The layers before the first unit."""
+
+    channels: int
+
+    def output_size(self, size: int) -> int:
+        """Height (or width) of the output for images of that height (or width)."""
+        raise NotImplementedError
 
 
-def cifar_stem() -> nn.Conv2d:
-    """3x3 convolution [N, 3, H, W] -> [N, 16, H, W]; the first unit brings its own batch norm and ReLU."""
-    return conv3x3(3, CIFAR_STEM_CHANNELS)
+class CifarStem(Stem):
+    """One 3x3 convolution [N, 3, H, W] -> [N, 16, H, W]; the first unit brings the batch norm and ReLU."""
+
+    channels = 16
+
+    def __init__(self) -> None:
+        super().__init__(conv3x3(3, self.channels))
+
+    def output_size(self, size: int) -> int:
+        return size
 
 
-def imagenet_stem() -> nn.Sequential:
-    """7x7 convolution, batch norm, ReLU, max pooling: [N, 3, 224, 224] -> [N, 64, 56, 56]."""
-    conv = nn.Conv2d(3, IMAGENET_STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
-    return nn.Sequential(conv, *norm_relu(IMAGENET_STEM_CHANNELS), max_pool())
+class ImageNetStem(Stem):
+    """7x7 convolution, batch norm, ReLU, max pooling: [N, 3, H, W] -> [N, 64, H / 4, W / 4]."""
+
+    channels = 64
+
+    def __init__(self, pool: nn.MaxPool2d | None = None) -> None:
+        conv = nn.Conv2d(3, self.channels, 7, stride=2, padding=3, bias=False)
+        super().__init__(conv, *norm_relu(self.channels), pool or max_pool())
+
+    def output_size(self, size: int) -> int:
+        return (size + 1) // 2 // 2
 
 
 class StagedNetwork(nn.Module):
@@ -32,27 +53,31 @@ class StagedNetwork(nn.Module):
 
     def __init__(
         self,
-        stem: nn.Module,
+        stem: Stem,
         stages: Iterable[nn.Module],
         channels: int,
         num_classes: int,
         *,
         preactivation: bool,
-        smallest_input: int = 1,
+        smallest_input: int | None = None,
     ) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.Sequential(*stages)
         self.activate = norm_relu(channels) if preactivation else nn.Identity()
         self.fc = nn.Linear(channels, num_classes)
-        self.smallest_input = smallest_input
+        self.smallest_input = smallest_input or next(s for s in range(1, 8) if stem.output_size(s) > 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        if min(height, width) < self.smallest_input:
-            least = f"{self.smallest_input}x{self.smallest_input}"
-            raise ValueError(
-                f"images of {height}x{width} pixels are too small: the smallest allowed are {least}"
-            )
+        refuse_smaller(images, self.smallest_input)
         features = self.activate(self.stages(self.stem(images)))
         return self.fc(features.mean(dim=(2, 3)))
+
+
+def refuse_smaller(images: Tensor, smallest: int) -> None:
+    """Raise ValueError for images [N, 3, H, W] of less than `smallest` pixels in height or width."""
+    height, width = images.shape[-2:]
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"images of {height}x{width} pixels are too small: the smallest allowed are {smallest}x{smallest}"
+        )
