@@ -60,7 +60,7 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a polite kill sets: the run takes a checkpoint and stops. A second one ends it at once."""
+    """An event that Ctrl-C or a polite kill sets: the run takes a checkpoint and stops. A second one ends it."""
     event = threading.Event()
 
     def handle(number: int, frame: object) -> None:

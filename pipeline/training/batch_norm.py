@@ -54,9 +54,7 @@ class _Normalise(torch.autograd.Function):
     """Batch normalisation of [N, C, H, W] with statistics over all workers of a process group."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor, group: Any
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor, group: Any) -> Tensor:
         normalised = (x.float() - mean[:, None, None]) * inv_std[:, None, None]
         ctx.save_for_backward(normalised, weight, inv_std)
         ctx.group = group

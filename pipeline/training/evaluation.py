@@ -25,9 +25,7 @@ PICTURES = 8
 class TestSet:
     """The test images on the device, untouched but for normalisation (paper: the original image is tested)."""
 
-    def __init__(
-        self, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, device: torch.device
-    ) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, device: torch.device) -> None:
         self.images = on_device(images, device)
         self.labels = on_device(labels, device).long()
         self.mean = on_device(mean, device)

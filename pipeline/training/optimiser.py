@@ -13,11 +13,11 @@ from pipeline.training.spec import Protocol
 def learning_rate(protocol: Protocol, iteration: int) -> float:
     """Learning rate of an iteration (counted from 0): multiplied by gamma at each milestone that was reached."""
     drops = sum(iteration >= milestone for milestone in protocol.milestones)
-    return protocol.learning_rate * protocol.gamma**drops
+    return round(protocol.learning_rate * protocol.gamma**drops, 12)  # 0.1 * 0.1 is 0.01
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], protocol: Protocol) -> torch.optim.SGD:
-    """SGD with (Nesterov) momentum; weight decay on every parameter, batch norm included (facts of the authors' solver)."""
+    """SGD with (Nesterov) momentum; weight decay on every parameter, batch norm included, as the authors have it."""
     return torch.optim.SGD(
         parameters,
         lr=protocol.learning_rate,

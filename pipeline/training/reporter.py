@@ -164,9 +164,7 @@ class Reporter:
             images_per_second=round(done * self.spec.protocol.batch_size / max(seconds, 1e-9), 1),
         )
         segments = (*self._earlier_segments, segment)
-        Provenance(status, self.execution.profile, segments, self.execution.mlflow_run_id).write(
-            self.execution.folder
-        )
+        Provenance(status, self.execution.profile, segments, self.execution.mlflow_run_id).write(self.execution.folder)
 
 
 def _write_quietly(path: Path, text: str) -> None:

@@ -5,11 +5,14 @@ Random number generators need no place in them: every random number is a functio
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -43,9 +46,7 @@ def momentum_buffers(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict
     }
 
 
-def save(
-    run: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, position: Position
-) -> Path:
+def save(run: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> Path:
     """Write a checkpoint of a run; it appears whole or not at all.
 
     Returns:
@@ -56,8 +57,13 @@ def save(
         save_file(_on_cpu(model.state_dict()), fresh / MODEL)
         save_file(_on_cpu(momentum_buffers(model, optimiser)), fresh / OPTIMISER)
         checksums = {name: sha256_file(fresh / name) for name in (MODEL, OPTIMISER)}
-        write_json(fresh / STATE, {"identity": identity, "files": checksums, "position": asdict(position)})
+        content = {"identity": identity, "files": checksums, "position": asdict(position)}
+        write_json(fresh / STATE, {**content, "sha256": _checksum(content)})
     return folder
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,10 +78,10 @@ def read(folder: Path, identity: str) -> Checkpoint:
     """
     state = read_json(folder / STATE)
     try:
+        if state.pop("sha256") != _checksum(state):
+            raise UserError(f"{folder / STATE}: damaged (checksum differs)")
         if state["identity"] != identity:
-            raise UserError(
-                f"{folder}: checkpoint of another run (identity {state['identity']!r}, not {identity!r})"
-            )
+            raise UserError(f"{folder}: checkpoint of another run (identity {state['identity']!r}, not {identity!r})")
         for name, checksum in state["files"].items():
             if not (folder / name).exists() or sha256_file(folder / name) != checksum:
                 raise UserError(f"{folder / name}: damaged (checksum differs)")

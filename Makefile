@@ -1,0 +1,62 @@
+# `make repro` and `make test` are all that a newcomer needs; every target makes the virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+# Results are compared with those of this commit at the end of `make repro`.
+PROFILE ?=
+SET ?=
+
+# Telemetry of DVC, Ray and MLflow is off; the tools of the environment come first on the path.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := true
+export DO_NOT_TRACK := true
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help repro test test-slow ui lint lock clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old: 3.11 or newer is needed; name one with make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@echo "== making the virtual environment $(VENV) (about 2.5 GB to download, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	@touch $@
+
+repro: $(READY) ## the whole pipeline, from data to report (PROFILE=cifar10 and SET="data.source=/path" compose that first)
+ifneq ($(PROFILE)$(SET),)
+	@echo "== composing params.yaml"
+	@python -m pipeline compose $(or $(PROFILE),digits) $(SET)
+endif
+	@echo "== dvc repro"
+	@dvc repro
+	@python -m pipeline compare
+
+test: $(READY) ## the quick tests (minutes)
+	@echo "== quick tests"
+	@python -m pytest -m 'not slow' -n 2 --dist loadfile
+
+test-slow: $(READY) ## the slow tests: kills, searches, servers, browsers
+	@echo "== slow tests"
+	@python -m pytest -m slow -n 2 --dist loadfile
+
+ui: $(READY) ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
+	@python -m pipeline ui --port $(or $(PORT),5000)
+
+lint: $(READY) ## ruff and mypy
+	@echo "== ruff and mypy"
+	@ruff check
+	@ruff format --check
+	@mypy
+
+lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+	    --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove the virtual environment and caches; data, runs and results stay
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,12 @@
+"""Fixtures that several areas share."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch or Ray: quiet, one thread, no telemetry.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

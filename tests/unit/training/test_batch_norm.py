@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from pipeline.training.batch_norm import GroupPlan, plan_groups, synchronise
+
+
+@pytest.mark.parametrize(
+    ("batch", "group", "workers", "plan"),
+    [
+        (64, 64, 1, GroupPlan(micro_batch=64, workers=1)),
+        (64, 64, 4, GroupPlan(micro_batch=16, workers=4)),
+        (256, 32, 1, GroupPlan(micro_batch=32, workers=1)),
+        (256, 32, 8, GroupPlan(micro_batch=32, workers=1)),
+        (256, 32, 16, GroupPlan(micro_batch=16, workers=2)),
+    ],
+)
+def test_groups_are_laid_over_the_workers(batch: int, group: int, workers: int, plan: GroupPlan) -> None:
+    assert plan_groups(batch, group, workers) == plan
+
+
+@pytest.mark.parametrize(
+    ("batch", "group", "workers", "words"),
+    [
+        (64, 64, 3, "batch_size = 64 cannot be shared evenly by 3 workers"),
+        (64, 48, 1, "batch_norm_group = 48 does not divide batch_size = 64"),
+        (96, 48, 3, "batch_norm_group = 48 fits neither into nor around a worker's share of 32 images"),
+    ],
+)
+def test_groups_that_do_not_come_out_even_are_refused(batch: int, group: int, workers: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        plan_groups(batch, group, workers)
+
+
+def network() -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Sequential(nn.BatchNorm2d(4)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def images() -> torch.Tensor:
+    return torch.randn(8, 3, 7, 6, generator=torch.Generator().manual_seed(1)) * 2 + 1
+
+
+def gradients(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Weights' gradients of a loss that is a mean over images, the running statistics, and the input's gradient."""
+    x = x.clone().requires_grad_()
+    (model(x) ** 3).mean((1, 2, 3)).mean().backward()
+    assert x.grad is not None
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {**found, **dict(model.named_buffers()), "x": x.grad}
+
+
+def worker(rank: int, folder: str, world_size: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    model = network()
+    synchronise(model, dist.group.WORLD)
+    torch.save(gradients(model, images().chunk(world_size)[rank]), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_normalise_as_one_would(tmp_path: Path, workers: int) -> None:
+    expected = gradients(network(), images())
+    mp.spawn(worker, (str(tmp_path), workers), nprocs=workers)
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(workers)]
+    for name, value in expected.items():
+        if name == "x":  # each worker's loss is a mean over its own share
+            found = torch.cat([part[name] for part in parts]) / workers
+        elif name.endswith(("weight", "bias")):
+            found = torch.stack([part[name] for part in parts]).mean(0)
+        else:
+            found = parts[-1][name]
+        torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")

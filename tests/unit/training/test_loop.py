@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import data
+from pipeline.errors import UserError
+from pipeline.training import loop
+from pipeline.training.execution import Execution
+from pipeline.training.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
+from pipeline.training.session import LocalSession
+from pipeline.training.spec import RunSpec
+
+Make = Callable[..., Execution]
+
+
+def test_a_run_leaves_its_files_and_no_checkpoints(spec: RunSpec, execution: Make) -> None:
+    run = execution(checkpoint_iterations=2)
+    assert loop.train(spec, run, LocalSession()) == "finished"
+    assert {path.name for path in run.folder.iterdir()} >= {*DETERMINISTIC, WEIGHTS, "provenance.json", TIMING}
+    assert not list(run.folder.rglob("*/state.json"))
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    history = read_rows(run.folder / "history.csv", Evaluation)
+    assert metrics["iterations"] == 6
+    assert metrics["parameters"] == 1_030_362
+    assert metrics["test_images"] == 360
+    assert metrics["test_error"] == history[-1].test_error
+    assert 0 <= metrics["test_error"] <= 100
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_interrupted_run_ends_bit_equal(spec: RunSpec, execution: Make, precision: str) -> None:
+    spec = replace(spec, precision=precision)
+    straight, broken = execution("straight"), execution("broken")
+    assert loop.train(spec, straight, LocalSession()) == "finished"
+    asked = iter([False, True] * 10)
+    statuses = [loop.train(spec, broken, LocalSession(), should_stop=lambda: next(asked))]
+    while statuses[-1] == "paused":
+        statuses.append(loop.train(spec, broken, LocalSession(), should_stop=lambda: next(asked)))
+    assert statuses == ["paused", "paused", "finished"]
+    for name in (*DETERMINISTIC, WEIGHTS):
+        assert (broken.folder / name).read_bytes() == (straight.folder / name).read_bytes(), name
+    provenance = Provenance.read(broken.folder)
+    assert provenance is not None
+    assert [(s.from_iteration, s.to_iteration) for s in provenance.segments] == [(0, 2), (2, 4), (4, 6)]
+
+
+def test_work_lost_since_the_last_checkpoint_is_done_again(
+    spec: RunSpec, execution: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, killed = execution("straight"), execution("killed", checkpoint_iterations=4)
+    loop.train(spec, straight, LocalSession())
+    step = loop.Worker.step
+
+    def dies(self: loop.Worker, iteration: int) -> None:
+        if iteration == 5:
+            raise KeyboardInterrupt
+        step(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Worker, "step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(spec, killed, LocalSession())
+    assert loop.train(spec, killed, LocalSession()) == "finished"
+    for name in (*DETERMINISTIC, WEIGHTS):
+        assert (killed.folder / name).read_bytes() == (straight.folder / name).read_bytes(), name
+
+
+def test_stop_after_pauses_with_a_checkpoint(spec: RunSpec, execution: Make) -> None:
+    run = execution(stop_after=1e-9)
+    assert loop.train(spec, run, LocalSession()) == "paused"
+    provenance = Provenance.read(run.folder)
+    assert provenance is not None
+    assert provenance.status == "paused"
+    assert (run.folder / "checkpoints" / "000000001" / "state.json").exists()
+
+
+def test_listeners_hear_of_every_evaluation_once(spec: RunSpec, execution: Make) -> None:
+    heard: list[tuple[Evaluation, Timing]] = []
+    run = execution()
+    loop.train(spec, run, LocalSession(), on_evaluation=lambda row, timing: heard.append((row, timing)))
+    assert [row for row, _ in heard] == read_rows(run.folder / "history.csv", Evaluation)
+    assert [timing for _, timing in heard] == read_rows(run.folder / TIMING, Timing)
+
+
+def test_the_error_is_that_of_predicting_every_test_image_once(spec: RunSpec, execution: Make, digits: Path) -> None:
+    from models.weights import load_model
+    from pipeline.data.arrays import load
+
+    run = execution()
+    loop.train(spec, run, LocalSession())
+    arrays = load(data.prepared_folder(digits, "digits"))
+    x = torch.from_numpy(arrays.test_images.astype(np.float32) / 255 - arrays.mean).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        predicted = load_model(run.folder / WEIGHTS).eval()(x).argmax(1).numpy()
+    wrong = int((predicted != arrays.test_labels).sum())
+    assert json.loads((run.folder / "metrics.json").read_text())["test_error"] == pytest.approx(
+        100 * wrong / 360, abs=0.3
+    )
+
+
+def test_a_loss_that_is_no_number_ends_the_run(spec: RunSpec, execution: Make) -> None:
+    wild = replace(spec, protocol=replace(spec.protocol, learning_rate=1e30))
+    with pytest.raises(loop.DivergedError, match=r"attention56-s0: the loss is not finite at iteration 6"):
+        loop.train(wild, execution(), LocalSession())
+
+
+def test_data_other_than_the_runs_are_refused_before_a_step(spec: RunSpec, execution: Make) -> None:
+    foreign = replace(spec, data=replace(spec.data, checksum="0" * 64))
+    with pytest.raises(UserError, match=r"checksum = .* is not '0000"):
+        loop.train(foreign, execution(), LocalSession())
+
+
+def test_global_random_state_stays_as_it_was(spec: RunSpec, execution: Make) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    loop.train(spec, execution(), LocalSession())
+    assert torch.equal(torch.get_rng_state(), before)

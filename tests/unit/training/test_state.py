@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+from pipeline.training import state
+from pipeline.training.records import Evaluation, Position, Sums, Timing
+
+
+def network() -> tuple[nn.Module, torch.optim.SGD]:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    model(torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))).sum().backward()
+    optimiser.step()
+    return model, optimiser
+
+
+def position(iteration: int) -> Position:
+    return Position(
+        iteration=iteration,
+        seconds=1.5,
+        sums=Sums(1, 2, 3, 0),
+        history=[Evaluation(1.0, 3, 0.1, 0.123456789012345, 10.0, 0.2, 11.1)],
+        timing=[Timing(1.0, 3, 1.0, 100.0)],
+    )
+
+
+def save(run: Path, iteration: int) -> tuple[nn.Module, torch.optim.SGD]:
+    model, optimiser = network()
+    state.save(run, "abc", model, optimiser, position(iteration))
+    return model, optimiser
+
+
+def test_a_checkpoint_gives_back_weights_momentum_and_position(tmp_path: Path) -> None:
+    model, optimiser = save(tmp_path, 5)
+    checkpoint = state.read_latest(tmp_path, "abc")
+    assert checkpoint is not None
+    assert checkpoint.position == position(5)
+    fresh, fresh_optimiser = network()
+    state.restore(checkpoint, fresh, fresh_optimiser)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], tensor)
+    before, after = (state.momentum_buffers(*pair) for pair in ((model, optimiser), (fresh, fresh_optimiser)))
+    assert before.keys() == after.keys() == dict(model.named_parameters()).keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("file", [state.MODEL, state.OPTIMISER, state.STATE])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: str
+) -> None:
+    save(tmp_path, 5)
+    save(tmp_path, 9)
+    path = tmp_path / "checkpoints" / "000000009" / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with caplog.at_level(logging.WARNING):
+        checkpoint = state.read_latest(tmp_path, "abc")
+    assert checkpoint is not None
+    assert checkpoint.position.iteration == 5
+    assert "000000009" in caplog.text
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    with pytest.raises(UserError, match="checkpoint of another run"):
+        state.read(tmp_path / "checkpoints" / "000000005", "other")
+    assert state.read_latest(tmp_path, "other") is None
+
+
+def test_only_the_newest_stay(tmp_path: Path) -> None:
+    for iteration in (1, 20, 3):
+        save(tmp_path, iteration)
+    state.keep_newest(tmp_path, 2)
+    assert [path.name for path in state.checkpoints(tmp_path)] == ["000000020", "000000003"]
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 5)
+    assert list(tmp_path.rglob("*.safetensors")) == []
+    assert list(state.checkpoints(tmp_path)) == []

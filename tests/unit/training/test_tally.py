@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from pipeline.training.records import Sums
+from pipeline.training.session import LocalSession
+from pipeline.training.tally import Tally
+
+
+def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(50, 10, generator=generator) * 3, torch.randint(10, (50,), generator=generator)
+
+
+def tally_of(seeds: list[int]) -> Sums:
+    tally, session = Tally(torch.device("cpu")), LocalSession()
+    for seed in seeds:
+        tally.add(*batch(seed))
+    return tally.read(session)
+
+
+def test_sums_do_not_depend_on_the_order_of_batches() -> None:
+    assert tally_of([1, 2, 3]) == tally_of([3, 1, 2])
+
+
+def test_sums_go_on_where_they_were_interrupted() -> None:
+    tally, session = Tally(torch.device("cpu")), LocalSession()
+    tally.set(tally_of([1, 2]), session)
+    tally.add(*batch(3))
+    assert tally.read(session) == tally_of([1, 2, 3])
+
+
+def test_mean_loss_and_error_are_those_of_the_images() -> None:
+    logits, labels = batch(1)
+    sums = tally_of([1])
+    assert abs(sums.mean_loss - F.cross_entropy(logits, labels).item()) < 1e-6
+    assert sums.error == 100 * (logits.argmax(1) != labels).double().mean().item()
+
+
+def test_losses_that_are_no_numbers_are_counted() -> None:
+    tally = Tally(torch.device("cpu"))
+    logits, labels = batch(1)
+    logits[7] = float("nan")
+    tally.add(logits, labels)
+    assert tally.read(LocalSession()).not_finite == 1
