@@ -66,8 +66,8 @@ class SoftMask(nn.Module):
     above, plus one unit (the skip) applied to that level's output, then r units. At the end interpolation to full size,
     without a skip there, two 1x1 convolutions and the activation.
 
-    With one pooling the mask keeps two units whatever r: r counts units between adjacent poolings. This, our reading, is what
-    brings Attention-452 to its published 8.6 million parameters; at r = 1 it changes nothing.
+    With one pooling the mask keeps two units whatever r: r counts units between adjacent poolings. This, our reading,
+    is what brings Attention-452 to its published 8.6 million parameters; at r = 1 it changes nothing.
     """
 
     def __init__(self, unit: type[Unit], channels: int, poolings: int, options: AttentionOptions) -> None:
@@ -97,7 +97,8 @@ class SoftMask(nn.Module):
         y = self.lowest(self.pool(y))
         for output, skip, units in zip(reversed(outputs), reversed(self.skip), reversed(self.up), strict=True):
             y = units(self.interpolate(y, output.shape[-2:]) + skip(output))
-        return self.activation(self.linear(self.interpolate(y, x.shape[-2:])))
+        mask: Tensor = self.activation(self.linear(self.interpolate(y, x.shape[-2:])))
+        return mask
 
 
 class LocalMask(nn.Module):
@@ -113,7 +114,8 @@ class LocalMask(nn.Module):
         self.activation = ACTIVATIONS[options.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.units(x))
+        mask: Tensor = self.activation(self.units(x))
+        return mask
 
 
 class Fusion(nn.Module):
@@ -147,7 +149,8 @@ class AttentionModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre(x)
-        return self.post(self.fusion(self.trunk(x), self.mask(x)))
+        output: Tensor = self.post(self.fusion(self.trunk(x), self.mask(x)))
+        return output
 
 
 def stack(unit: type[Unit], channels: int, count: int) -> nn.Sequential:

@@ -33,15 +33,18 @@ class ConvNorm(nn.Sequential):
 class InceptionResidual(nn.Module):
     """Branches, joined by a linear 1x1 convolution; scaled, added to the input, ReLU."""
 
-    def __init__(self, channels: int, branches: tuple[nn.Module, ...], joined: int, scale: float) -> None:
+    def __init__(
+        self, channels: int, branches: tuple[nn.Module, ...], joined: int, scale: float, *, relu: bool = True
+    ) -> None:
         super().__init__()
         self.branches = Branches(branches)
         self.project = nn.Conv2d(joined, channels, 1)
         self.scale = scale
-        self.relu = nn.ReLU(inplace=True)
+        self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(x + self.scale * self.project(self.branches(x)))
+        output: Tensor = self.activation(x + self.scale * self.project(self.branches(x)))
+        return output
 
 
 def _same(in_channels: int, out_channels: int, kernel: int | tuple[int, int]) -> ConvNorm:
@@ -67,13 +70,13 @@ def _block_b() -> InceptionResidual:
     return InceptionResidual(896, branches, joined=256, scale=0.10)
 
 
-def _block_c() -> InceptionResidual:
+def _block_c(scale: float = 0.20, *, relu: bool = True) -> InceptionResidual:
     """Inception-ResNet-C at 8x8, 1792 channels (Fig. 13)."""
     branches = (
         _same(1792, 192, 1),
         nn.Sequential(_same(1792, 192, 1), _same(192, 192, (1, 3)), _same(192, 192, (3, 1))),
     )
-    return InceptionResidual(1792, branches, joined=384, scale=0.20)
+    return InceptionResidual(1792, branches, joined=384, scale=scale, relu=relu)
 
 
 def _reduction_a() -> Branches:
@@ -99,9 +102,12 @@ class InceptionResNetV1(nn.Module):
 
     Stem (Fig. 14), 5 A, 10 B and 5 C blocks with a reduction after A and after B. The scales of the residuals are those
     of the authors' released v2. Dropout before the classifier belongs to training and is left out.
+
+    embedding: where not 0, what public implementations (FaceNet's, and those that follow it) add to that: a sixth C
+        block without scale and ReLU, and a normalised linear layer of this width before the classifier.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, embedding: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             ConvNorm(3, 32, 3, stride=2),
@@ -112,21 +118,29 @@ class InceptionResNetV1(nn.Module):
             ConvNorm(80, 192, 3),
             ConvNorm(192, 256, 3, stride=2),
         )
+        last = (_block_c(scale=1.0, relu=False),) if embedding else ()
         self.stages = nn.Sequential(
             nn.Sequential(*(_block_a() for _ in range(5))),
             nn.Sequential(_reduction_a(), *(_block_b() for _ in range(10))),
-            nn.Sequential(_reduction_b(), *(_block_c() for _ in range(5))),
+            nn.Sequential(_reduction_b(), *(_block_c() for _ in range(5)), *last),
         )
-        self.fc = nn.Linear(1792, num_classes)
+        self.embed = (
+            nn.Sequential(nn.Linear(1792, embedding, bias=False), nn.BatchNorm1d(embedding, eps=1e-3))
+            if embedding
+            else nn.Identity()
+        )
+        self.fc = nn.Linear(embedding or 1792, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         refuse_smaller(images, SMALLEST_INPUT)
-        return self.fc(self.stages(self.stem(images)).mean(dim=(2, 3)))
+        features = self.stages(self.stem(images)).mean(dim=(2, 3))
+        scores: Tensor = self.fc(self.embed(features))
+        return scores
 
 
-def inception_resnet_v1(num_classes: int) -> nn.Module:
+def inception_resnet_v1(num_classes: int, *, embedding: int) -> nn.Module:
     """See `InceptionResNetV1`."""
-    return InceptionResNetV1(num_classes)
+    return InceptionResNetV1(num_classes, embedding)
 
 
 def inception_resnet_v2(num_classes: int) -> nn.Module:

@@ -11,7 +11,7 @@ def initialise(model: nn.Module, seed: int) -> None:
     """Draw every weight of `model` in place, layer by layer in the order of registration.
 
     Convolutions and the classifier: normal with variance 2 / fan-in; biases zero; batch norm: scale 1, shift 0, running
-    mean 0 and variance 1. The paper names He initialisation; fan-in, and the same rule for the classifier, are our reading.
+    mean 0 and variance 1. The paper names He initialisation; fan-in, and the classifier drawn alike, are our reading.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():

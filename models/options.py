@@ -21,7 +21,7 @@ class AttentionOptions:
     mask:       "encoder_decoder", or "local": three residual units at full resolution (Table 4).
     p:          residual units before the split into trunk and mask, and again after their fusion.
     t:          residual units in the trunk.
-    r:          residual units between adjacent poolings of the mask; a mask with fewer than two poolings has no use for it.
+    r:          residual units between adjacent poolings of the mask; no effect in a mask with fewer than two poolings.
     """
 
     learning: str = "arl"

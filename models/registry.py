@@ -60,8 +60,8 @@ def _cifar_attention(modules: int, options: AttentionOptions = PAPER_OPTIONS, ou
     return Network("residual_attention:cifar_attention", 10, 32, {"modules": modules}, options, reading)
 
 
-def _imagenet(builder: str, image_size: int = 224, **arguments: Any) -> Network:
-    return Network(builder, 1000, image_size, arguments)
+def _imagenet(builder: str, image_size: int = 224, *, our_reading: str = "", **arguments: Any) -> Network:
+    return Network(builder, 1000, image_size, arguments, our_reading=our_reading)
 
 
 def _attention(*modules: int, unit: str = "preactivation", our_reading: str = "") -> Network:
@@ -80,7 +80,12 @@ NETWORKS: Final[dict[str, Network]] = {
     "resnet152": _imagenet("resnet:resnet", units=(3, 8, 36, 3)),
     "preresnet200": _imagenet("resnet:preresnet", units=(3, 24, 36, 3)),
     "resnext101_32x4d": _imagenet("resnet:resnext101_32x4d"),
-    "inception_resnet_v1": _imagenet("inception_resnet:inception_resnet_v1", 299),
+    "inception_resnet_v1": _imagenet(
+        "inception_resnet:inception_resnet_v1",
+        299,
+        our_reading="with the sixth C block and the layer before the classifier that public implementations have",
+        embedding=512,
+    ),
     "inception_resnet_v2": _imagenet("inception_resnet:inception_resnet_v2", 299),
     "cifar_attention56": _cifar_attention(1),
     "cifar_attention92": _cifar_attention(2),

@@ -71,7 +71,8 @@ class StagedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         refuse_smaller(images, self.smallest_input)
         features = self.activate(self.stages(self.stem(images)))
-        return self.fc(features.mean(dim=(2, 3)))
+        scores: Tensor = self.fc(features.mean(dim=(2, 3)))
+        return scores
 
 
 def refuse_smaller(images: Tensor, smallest: int) -> None:

@@ -71,7 +71,8 @@ class _PreActivation(Unit):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.activate(x)
         shortcut = x if self.shortcut is None else self.shortcut(activated)
-        return self.branch(activated) + shortcut
+        output: Tensor = self.branch(activated) + shortcut
+        return output
 
 
 class PreActivationUnit(_PreActivation):
@@ -115,7 +116,8 @@ class _PostActivation(Unit):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.branch(x) + self.shortcut(x))
+        output: Tensor = self.relu(self.branch(x) + self.shortcut(x))
+        return output
 
 
 class PostActivationUnit(_PostActivation):

@@ -1,14 +1,84 @@
-# placeholder by the training author until the real one arrives: OVERWRITE ME
+"""Weights as safetensors, with the network's configuration in the file."""
+
 from __future__ import annotations
+
 import json
+import os
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from safetensors import safe_open
-from safetensors.torch import save_file, load_file
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
 from models.registry import create_model
-def save_weights(model: Any, path: Path, *, name: str, num_classes: int, options: dict[str, Any]) -> None:
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, str(path), {"config": json.dumps({"name": name, "num_classes": num_classes, "options": options})})
-def load_model(path: Path) -> Any:
-    with safe_open(str(path), "pt") as f:
-        c = json.loads(f.metadata()["config"])
-    m = create_model(c["name"], c["num_classes"], **c["options"]); m.load_state_dict(load_file(str(path))); return m
+
+KEY: Final = "network"
+"""The file's one metadata entry, in JSON: name, num_classes, options. (With several their order would not be fixed.)"""
+
+
+def save_weights(
+    model: nn.Module, path: str | Path, *, name: str, num_classes: int, options: Mapping[str, Any] | None = None
+) -> None:
+    """Write parameters and buffers of a network that `create_model(name, num_classes, **options)` made.
+
+    Equal weights give equal bytes. The file appears under its name only when it is whole.
+    """
+    path = Path(path)
+    configuration = {"name": name, "num_classes": num_classes, "options": dict(options or {})}
+    bare = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in bare.state_dict().items()}
+    data = save(tensors, {KEY: json.dumps(configuration, sort_keys=True)})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(path: str | Path, *, name: str | None = None, device: str | torch.device = "cpu") -> nn.Module:
+    """The network of a file that `save_weights` wrote, with its weights.
+
+    name: where given, the network that the file has to hold.
+
+    Raises ValueError, in one line, for a file that is missing, damaged, foreign, or of another network.
+    """
+    configuration, tensors = _read(Path(path))
+    try:
+        found = configuration["name"]
+        model = create_model(found, configuration["num_classes"], device="meta", **configuration["options"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration is not that of a network here ({error})") from None
+    if name is not None and name != found:
+        raise ValueError(f"{path}: holds {found}, not {name}")
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    wrong = sorted(
+        key for key in expected.keys() | tensors.keys() if key not in tensors or expected.get(key) != tensors[key].shape
+    )
+    if wrong:
+        raise ValueError(f"{path}: {len(wrong)} of its tensors do not fit {found}, such as {wrong[0]}")
+    model.load_state_dict(tensors, assign=True)
+    return model.to(device)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a whole safetensors file ({reason})") from None
+    try:
+        configuration = json.loads(metadata[KEY])
+    except (KeyError, ValueError):
+        raise ValueError(f"{path}: names no network of its own; it was not written by save_weights") from None
+    if not isinstance(configuration, dict):
+        raise ValueError(f"{path}: names no network of its own; it was not written by save_weights")
+    return configuration, tensors
