@@ -10,41 +10,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.tracking.describe import summary
+from pipeline.tracking.system import read_system
 from pipeline.training.records import HISTORY, TIMING, Evaluation, Provenance, Segment, Timing, read_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The metric whose presence at a step says that the row is there: MLflow stores the metrics of one call all or none.
-HISTORY_MARK, TIMING_MARK = "test_error", "images_per_second"
 BATCH = 1000  # metrics that one call may hold
 
 
 @dataclass(frozen=True)
 class Point:
-    """One row of a curve: metrics at an iteration, and when they were measured (milliseconds since 1970)."""
+    """One row of a file: metrics at a step, and when they were measured (milliseconds since 1970)."""
 
-    iteration: int
+    step: int
     metrics: Mapping[str, float]
     milliseconds: int
 
+    @property
+    def mark(self) -> str:
+        """The metric that stands for all of the row: MLflow stores the metrics of one call all or none."""
+        return next(iter(self.metrics))
+
 
 def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
-    """All rows of `history.csv` and `timing.csv`."""
+    """All points that a run's files hold: history and timing by iteration, samples of its machines by number."""
     segments = provenance.segments if provenance else ()
-    rows: list[Evaluation | Timing] = [
-        *read_rows(folder / HISTORY, Evaluation),
-        *read_rows(folder / TIMING, Timing),
+    history = [
+        Point(row.iteration, _metrics(row, "iteration"), measured_at(row.iteration, segments))
+        for row in read_rows(folder / HISTORY, Evaluation)
     ]
-    return [point_of(asdict(row), measured_at(row.iteration, segments)) for row in rows]
+    timing = [
+        Point(row.iteration, _metrics(row, "iteration", "epoch"), measured_at(row.iteration, segments))
+        for row in read_rows(folder / TIMING, Timing)
+    ]
+    system = [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
+    return [*history, *timing, *system]
 
 
-def point_of(row: Mapping[str, float], milliseconds: int) -> Point:
-    """A row of a history or a timing; its iteration is the step, everything else a metric."""
-    metrics = {key: float(value) for key, value in row.items() if key not in ("iteration", "epoch")}
-    if HISTORY_MARK in row:
-        metrics["epoch"] = float(row["epoch"])
-    return Point(int(row["iteration"]), metrics, milliseconds)
+def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:
+    return {key: float(value) for key, value in asdict(row).items() if key not in without}
 
 
 def measured_at(iteration: int, segments: Sequence[Segment]) -> int:
@@ -64,24 +69,22 @@ def milliseconds_of(moment: str) -> int:
 class Curves:
     """The curves of one run in MLflow: knows which points are there, and adds only others."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self._present = {
-            (mark, metric.step)
-            for mark in (HISTORY_MARK, TIMING_MARK)
-            for metric in client.get_metric_history(run_id, mark)
-        }
+        self._present: dict[str, set[int]] = {}
 
     def add(self, client: MlflowClient, points: Iterable[Point]) -> int:
         """Log the points that are missing; their number."""
-        missing = [point for point in points if (_mark(point), point.iteration) not in self._present]
+        missing = [point for point in points if point.step not in self._steps(client, point.mark)]
         log_points(client, self.run_id, missing)
-        self._present |= {(_mark(point), point.iteration) for point in missing}
+        for point in missing:
+            self._present[point.mark].add(point.step)
         return len(missing)
 
-
-def _mark(point: Point) -> str:
-    return HISTORY_MARK if HISTORY_MARK in point.metrics else TIMING_MARK
+    def _steps(self, client: MlflowClient, mark: str) -> set[int]:
+        if mark not in self._present:
+            self._present[mark] = {metric.step for metric in client.get_metric_history(self.run_id, mark)}
+        return self._present[mark]
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
@@ -90,7 +93,7 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> No
 
     batch: list[Metric] = []
     for point in points:
-        metrics = [Metric(key, value, point.milliseconds, point.iteration) for key, value in point.metrics.items()]
+        metrics = [Metric(key, value, point.milliseconds, point.step) for key, value in point.metrics.items()]
         if len(batch) + len(metrics) > BATCH:
             client.log_batch(run_id, metrics=batch)
             batch = []

@@ -100,10 +100,11 @@ def _describe(
 def close_run(client: MlflowClient, run_id: str | None, folder: Path, status: Status) -> str | None:
     """End a run: points that are missing, final numbers, where it ran, small files and weights; its id.
 
-    `run_id` None (MLflow could not be reached at the start) opens the run first.
+    Without a run of that id in this store (MLflow could not be reached at the start, or the run began with another
+    store) one is opened first.
     """
     run = Described.read(folder)
-    if run_id is None:
+    if run_id is None or not _exists(client, run_id):
         if run.provenance is None:
             return None
         run_id, _ = ensure_run(client, run, run.provenance.profile)
@@ -111,9 +112,20 @@ def close_run(client: MlflowClient, run_id: str | None, folder: Path, status: St
     return run_id
 
 
+def _exists(client: MlflowClient, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
 def finish_run(client: MlflowClient, run_id: str, run: Described, status: str) -> int:
     """Log what is missing of a run and set its status; the number of points that were missing."""
-    added = Curves(client, run_id).add(client, read_points(run.folder, run.provenance))
+    added = Curves(run_id).add(client, read_points(run.folder, run.provenance))
     log_summary(client, run_id, run.folder)
     set_tags(client, run_id, origin_tags(run.provenance))
     log_files(client, run_id, run.folder)
