@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from pipeline.report.claims import judge
 from pipeline.report.evidence import gather
 from pipeline.report.figures import draw
 from pipeline.report.forms import csv_text, table_csv, table_latex
-from pipeline.report.page import page, run_rows, tally
+from pipeline.report.labels import noise_matrices
+from pipeline.report.machine import machine_page
+from pipeline.report.masks import find_masks
+from pipeline.report.page import page, run_rows, tally, traces
 from pipeline.report.paper import load_paper
 from pipeline.report.records import scan
 from pipeline.report.render import render
@@ -65,17 +69,24 @@ def build_report(
     """
     paper = load_paper()
     evidence = gather(plan, scan(sources), paper)
+    masks, damaged = find_masks(evidence)
+    matrices, changed_labels = noise_matrices(evidence, data)
+    evidence = replace(evidence, problems=(*evidence.problems, *damaged, *changed_labels))
     counted = read_counts(counts)
     tables = build_tables(evidence, counted)
     verdicts = judge(evidence, counted, margin)
-    pictures = draw(evidence, counted, data)
+    pictures = draw(evidence, counted, masks, matrices)
     context = page(evidence, tables, verdicts, pictures, margin)
     files = _tables_as_files(tables, plan) | {f"figures/{picture.file}": picture.data for picture in pictures}
     files["runs.csv"] = csv_text(*run_rows(evidence))
     files["summary.json"] = json.dumps(summary(evidence, tables, verdicts), indent=2, ensure_ascii=False) + "\n"
     files["report.md"] = render("report.md.j2", context)
-    files["report.html"] = render("report.html.j2", context | {"machine": None})
+    files["report.html"] = render("report.html.j2", context)
     changed = _write(out, files)
+    context["machine"] = machine_page(evidence)
+    context["traces"] = traces(evidence, tables, machine=True)
+    context["base"] = Path(os.path.relpath(out, local)).as_posix() + "/"
+    _write(local, {"report.html": render("report.html.j2", context)})
     return ReportSummary(
         profile=evidence.profile,
         runs_done=len(evidence.runs),

@@ -32,7 +32,10 @@ COUNT_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with its outcome. `outcome` is True (holds), False (does not hold) or None (nothing decided)."""
+    """A claim with its outcome: `outcome` is True (holds), False (does not hold) or None (nothing decided).
+
+    `effect` is what was measured of the claim: a difference of errors or slopes, an error, or a ratio of counts.
+    """
 
     claim: PaperClaim
     text: str
@@ -125,17 +128,17 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     measured = sample.estimate
     if measured is None or claim.printed is None:
         return Verdict(claim, NOT_RUN, None, f"pending: {claim.experiment}", claim.printed, seeds=sample.seeds)
-    effect = measured.shifted(claim.printed)
+    bound = claim.printed + margin
     outcome: bool | None = None
     reason = f"the interval reaches across the margin of {margin:g} points"
-    if effect.low is None or effect.high is None or effect.n < MINIMUM_SEEDS:
+    if measured.low is None or measured.high is None or measured.n < MINIMUM_SEEDS:
         reason = f"fewer than {MINIMUM_SEEDS} seeds"
-    elif effect.high < margin:
+    elif measured.high < bound:
         outcome, reason = True, f"at most {margin:g} points above the printed number"
-    elif effect.low > margin:
+    elif measured.low > bound:
         outcome, reason = False, f"more than {margin:g} points above the printed number"
     text = _wording(outcome, claim, evidence)
-    return Verdict(claim, text, outcome, reason, claim.printed, effect, sample.seeds, marks=sample.marks)
+    return Verdict(claim, text, outcome, reason, claim.printed, measured, sample.seeds, marks=sample.marks)
 
 
 def _ratio(claim: PaperClaim, counts: Counts) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -115,14 +116,24 @@ class Evidence:
         profile whose runs follow the paper's protocol."""
         if dataset in self.datasets() and self.seeds(experiment):
             return self.sample(experiment, quantity)
-        runs = {
-            run.seed: run
-            for run in reversed(self.others)
-            if (run.dataset, run.config["experiment"]) == (dataset, experiment)
-            and not run.config["data"].get("noise")
-            and not deviations(run.config, self.paper)
-        }
-        return _sample(experiment, quantity, None, [runs[seed] for seed in sorted(runs)], None, set())
+        alike: dict[str, dict[int, Run]] = defaultdict(dict)
+        for run in self.others:
+            wanted = (run.dataset, run.config["experiment"]) == (dataset, experiment)
+            if wanted and not run.config["data"].get("noise") and not deviations(run.config, self.paper):
+                alike[_but_for_the_seed(run)][run.seed] = run
+        chosen = max(alike.values(), key=_rank, default={})
+        return _sample(experiment, quantity, None, [chosen[seed] for seed in sorted(chosen)], None, set())
+
+
+def _but_for_the_seed(run: Run) -> str:
+    """What runs must share to stand in one mean."""
+    return json.dumps({k: v for k, v in run.config.items() if k not in ("identity", "seed")}, sort_keys=True)
+
+
+def _rank(runs: Mapping[int, Run]) -> tuple[int, int, str]:
+    """Of several groups of runs the newest code counts, then the most seeds; the rest only settles ties."""
+    any_run = next(iter(runs.values()))
+    return int(any_run.config["numerics"]), len(runs), min(run.identity for run in runs.values())
 
 
 def _sample(

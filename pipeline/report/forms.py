@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.report.evidence import MARKS
-from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
+from pipeline.report.numbers import DASH, MINUS, PENDING, interval, number, printed
+from pipeline.report.paper import COUNTED
 from pipeline.report.tables import Cell, Table
 
 CSV_HEADER = (
@@ -68,11 +69,26 @@ def measured_text(cell: Cell) -> str:
     return text + "".join(f" {MARKS[mark]}" for mark in cell.marks)
 
 
+def difference_text(cell: Cell) -> str:
+    """Measured less printed with its interval; of counts, the relative difference; a dash where none makes sense."""
+    away = cell.difference
+    if away is None:
+        return DASH
+    if cell.sample is None and cell.printed:
+        return f"{number(100 * away.value / cell.printed, sign=True)} %"
+    return f"{number(away.value, cell.quantity, sign=True)} {interval(away, cell.quantity)}".strip()
+
+
 def table_latex(table: Table, statement: str) -> str:
     """A booktabs table whose caption says on what the measured numbers stand."""
     header = [_escape(table.paper.row_header)]
     for column in table.columns:
-        header += [f"{_escape(column.label)}, printed", "measured", "seeds"]
+        counted = column.quantity in COUNTED
+        header += [
+            f"{_escape(column.label)}, printed",
+            "counted" if counted else "measured",
+            "" if counted else "seeds",
+        ]
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",

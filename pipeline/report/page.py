@@ -57,6 +57,8 @@ def page(
         "problems": evidence.problems,
         "protocol": _protocol(evidence),
         "traces": traces(evidence, tables, machine=False),
+        "machine": None,
+        "base": "",
         "margin": margin,
         "confidence": round(100 * CONFIDENCE),
         "minimum_seeds": MINIMUM_SEEDS,

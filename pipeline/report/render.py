@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from pipeline.report.evidence import MARKS
 from pipeline.report.figures.style import THEME, Picture
-from pipeline.report.forms import measured_text
+from pipeline.report.forms import difference_text, measured_text
 from pipeline.report.numbers import interval, number, printed, thousands
+from pipeline.report.paper import COUNTED
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -37,11 +38,12 @@ def _environment() -> Environment:
         "interval": interval,
         "thousands": thousands,
         "measured": measured_text,
+        "difference": difference_text,
         "cell": _markdown_cell,
         "picture": inline_picture,
         "data_json": _data_json,
     }
-    environment.globals |= {"marks": MARKS, "asset": _asset}
+    environment.globals |= {"marks": MARKS, "counted": COUNTED, "asset": _asset}
     return environment
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable, deviations
+from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
 from pipeline.report.statistics import Estimate
 
 Counts = Mapping[str, Mapping[str, float]]
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper with its measured cells; `extra` columns are not in the paper (stand-in data)."""
+    """A table of the paper with its measured cells."""
 
     paper: PaperTable
     columns: tuple[PaperColumn, ...]
@@ -80,6 +80,21 @@ class Table:
         """All cells, row by row."""
         return [cell for row in self.rows for cell in row.cells]
 
+    @cached_property
+    def printed_columns(self) -> tuple[bool, ...]:
+        """For each column whether the paper has it: data sets that stand in have columns of their own."""
+        return tuple(column in self.paper.columns for column in self.columns)
+
+    @cached_property
+    def compares(self) -> bool:
+        """Whether any of its numbers can be set against a printed one."""
+        return any(cell.comparable for cell in self.cells)
+
+    @cached_property
+    def is_mixed(self) -> bool:
+        """Whether its numbers come from more than one data set, profile or schedule: each then says its own."""
+        return len({cell.where for cell in self.cells if cell.where}) > 1
+
     @property
     def basis(self) -> str:
         """One line: on what data, profile, schedule and seeds the measured numbers stand."""
@@ -88,7 +103,7 @@ class Table:
             return "Counted on the networks of this project; no training is needed."
         done = [sample for sample in samples if sample.values]
         if not done:
-            return "Nothing has run yet."
+            return "Nothing has been trained yet."
         where = sorted({cell.where for cell in self.cells if cell.where})
         fewest, most = min(len(s.values) for s in done), max(len(s.values) for s in done)
         seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
@@ -116,7 +131,7 @@ def _stand_in_columns(table: PaperTable, evidence: Evidence) -> tuple[PaperColum
     """Columns for data sets of the profile that the paper's table has none for."""
     known = {column.dataset for column in table.columns}
     missing = [dataset for dataset in evidence.datasets() if dataset not in known and dataset != "imagenet"]
-    return tuple(PaperColumn(d, f"{d} error % (not in the paper)", "test_error", d) for d in missing)
+    return tuple(PaperColumn(d, f"{d} error %, not in the paper", "test_error", d) for d in missing)
 
 
 def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evidence, counts: Counts) -> Cell:
@@ -136,13 +151,6 @@ def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evide
     sample = evidence.sample(experiment, column.quantity, cell.stage)
     comparable = evidence.datasets() == [table.dataset]
     return Cell(name, column.quantity, cell.printed, sample, comparable=comparable)
-
-
-def is_reproduction(cell: Cell, evidence: Evidence) -> bool:
-    """Whether a cell's runs all follow the paper's data and schedule."""
-    if cell.sample is None or not cell.comparable:
-        return False
-    return all(not deviations(run.config, evidence.paper) for run in cell.sample.runs)
 
 
 def find_cell(tables: list[Table], name: str) -> Cell | None:

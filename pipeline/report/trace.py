@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.report.evidence import Evidence, gather
+from pipeline.report.machine import mlflow_address
 from pipeline.report.numbers import interval, number, printed
 from pipeline.report.paper import load_paper
 from pipeline.report.records import Run, scan
@@ -88,7 +89,7 @@ def _machine_pairs(run: Run) -> Group:
     pairs = [("folder", str(run.folder))]
     if run.provenance is None:
         return [*pairs, ("provenance", "none in the sources: this copy says nothing of commit and hardware")]
-    pairs.append(("MLflow run", str(run.provenance.get("mlflow_run_id") or "none")))
+    pairs.append(("MLflow run", mlflow_address(run.provenance) or "none"))
     for segment in run.provenance["segments"]:
         commit = segment.get("commit") or "unknown"
         pairs += [

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from pipeline.report.evidence import Evidence
+from pipeline.report.figures.attention import attention
 from pipeline.report.figures.comparisons import cost, depth, noise, response
 from pipeline.report.figures.curves import learning_curves
+from pipeline.report.figures.overview import confusion, progress
 from pipeline.report.figures.style import Picture, drawing
+from pipeline.report.labels import Matrix
+from pipeline.report.masks import Masks
 from pipeline.report.tables import Counts
 
 
-def draw(evidence: Evidence, counts: Counts, data: Path | None) -> list[Picture]:
+def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[Picture]:
     """Every figure that the runs at hand can fill."""
     with drawing():
         pictures = [
             depth(evidence),
             noise(evidence),
-            cost(evidence, counts),
+            attention(masks),
             response(evidence),
+            progress(evidence),
             learning_curves(evidence),
+            cost(evidence, counts),
+            confusion(matrices, " and ".join(evidence.datasets())),
         ]
     return [picture for picture in pictures if picture is not None]

@@ -35,15 +35,18 @@ def _printed(evidence: Evidence, table: str, column: str) -> dict[str, float]:
 
 
 def _points(axis: Axes, evidence: Evidence, places: Sequence[tuple[float, str]], colour: str, marker: str) -> None:
-    """Measured means with their spread at (x, experiment); places without runs stay empty."""
-    found = [(x, sample) for x, name in places if (sample := evidence.sample(name, "test_error")).estimate]
-    estimates = [sample.estimate for _, sample in found if sample.estimate]
-    bars = [
-        (e.spread if e.spread is not None else s.binomial_error) or 0.0
-        for (_, s), e in zip(found, estimates, strict=True)
-    ]
-    x = [x for x, _ in found]
-    axis.errorbar(x, [e.value for e in estimates], bars, color=colour, marker=marker, capsize=3, linewidth=1.8)
+    """Measured means with their spread at (x, experiment); places without runs stay empty.
+
+    Squares are moved a little to the right, so that two series' bars do not hide each other.
+    """
+    x, means, bars = [], [], []
+    for place, name in places:
+        sample = evidence.sample(name, "test_error")
+        if sample.estimate is not None:
+            x.append(place + (0.8 if marker == "s" else 0))
+            means.append(sample.estimate.value)
+            bars.append(sample.estimate.spread or sample.binomial_error or 0.0)
+    axis.errorbar(x, means, bars, color=colour, marker=marker, capsize=3, linewidth=1.8, elinewidth=1.2)
 
 
 def _paper_line(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str, marker: str) -> None:
@@ -54,11 +57,11 @@ def _paper_line(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str,
 
 def _kinds(single: bool = False) -> list[Line2D]:
     """Legend entries: what is filled was measured here, what is hollow stands in the paper."""
-    bar = "one seed: binomial standard error" if single else "standard deviation over seeds"
+    bars = "binomial s.e." if single else "s.d. of seeds"
     return [
-        Line2D([], [], color=MUTED, marker="o", linewidth=1.8, label=f"measured here (bar: {bar})"),
+        Line2D([], [], color=MUTED, marker="o", linewidth=1.8, label=f"measured, bars: {bars}"),
         Line2D([], [], color=MUTED, marker="o", markerfacecolor=PAPER, linestyle=(0, (3, 2)), linewidth=1.0,
-               label="printed in the paper (CIFAR-10)"),
+               label="the paper, on CIFAR-10"),
     ]  # fmt: skip
 
 
@@ -72,7 +75,7 @@ def noise(evidence: Evidence) -> Picture | None:
     names = [name for group in experiments.values() for name in group]
     if not any(evidence.sample(name, "test_error").values for name in names):
         return None
-    figure, (axis,) = panels(1, 1, 6.4, 3.9)
+    figure, (axis,) = panels(1, 1, 5.6, 3.8)
     handles: list[Any] = []
     for key, (label, colour, marker) in _NETWORKS.items():
         places = list(zip((0, *_LEVELS), experiments[key], strict=True))
@@ -81,8 +84,8 @@ def noise(evidence: Evidence) -> Picture | None:
         _paper_line(axis, _LEVELS, printed, colour, marker)
         values = [evidence.sample(name, "test_error").estimate for _, name in places[1:]]
         ours = slope(_LEVELS, [v.value for v in values if v]) if all(values) else None
-        text = f"{label}: slope " + ("pending" if ours is None else f"{ours:.2f}")
-        text += f" (paper {slope(_LEVELS, printed):.2f})"
+        text = f"{label}, slope " + ("pending" if ours is None else f"{ours:.2f}")
+        text += f" ({slope(_LEVELS, printed):.2f})"
         handles.append(Line2D([], [], color=colour, marker=marker, label=text))
     axis.set_xlabel("labels redrawn at random, %")
     axis.set_ylabel("test error %")
@@ -92,7 +95,8 @@ def noise(evidence: Evidence) -> Picture | None:
     return Picture(
         "error-by-noise",
         "Error against label noise",
-        "Slopes are least squares over the four noise levels, in points of error for 10 points of noise.",
+        "Slopes are least squares over the four noise levels, in points of error for 10 points of noise; the paper's "
+        "in brackets.",
         "svg",
         svg(figure, "error-by-noise"),
     )
@@ -104,7 +108,7 @@ def depth(evidence: Evidence) -> Picture | None:
     names = [name + suffix for name in _DEPTHS for _, suffix, _, _ in arms.values()]
     if not any(evidence.sample(name, "test_error").values for name in names):
         return None
-    figure, (axis,) = panels(1, 1, 6.4, 3.9)
+    figure, (axis,) = panels(1, 1, 5.6, 3.8)
     handles: list[Any] = []
     for column, (label, suffix, colour, marker) in arms.items():
         _points(axis, evidence, [(d, name + suffix) for name, d in _DEPTHS.items()], colour, marker)
@@ -148,12 +152,11 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(lambda value, _: "")
     axes[0].set_ylabel("test error %")
-    axes[0].set_ylim(bottom=0)
     handles = [
         Line2D([], [], color=BLUE, marker="o", linestyle="", label="attention networks"),
         Line2D([], [], color=RUST, marker="s", linestyle="", label="ResNets"),
         Line2D([], [], color=GREEN, marker="^", linestyle="", label="wide ResNets"),
-        Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label="hollow: printed, CIFAR-10"),
+        Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label="hollow: the paper, CIFAR-10"),
     ]
     legend_below(figure, handles, 4)
     return Picture(
@@ -173,7 +176,9 @@ def _dot(axis: Axes, x: float, y: float, name: str, *, hollow: bool) -> None:
     )
     axis.plot([x], [y], color=colour, marker=marker, markerfacecolor=PAPER if hollow else colour, linestyle="")
     short = name.removeprefix("attention").removeprefix("resnet").removeprefix("wrn").replace("_", "-")
-    axis.annotate(short, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=MUTED)
+    axis.annotate(
+        short, (x, y), xytext=(5, -10 if hollow else 4), textcoords="offset points", fontsize=7.5, color=MUTED
+    )
 
 
 def response(evidence: Evidence) -> Picture | None:
@@ -182,7 +187,7 @@ def response(evidence: Evidence) -> Picture | None:
     columns = {column.id: column.label for column in table.columns}
     if not any(evidence.sample(name, "response", 2).values for name in columns):
         return None
-    figure, (axis,) = panels(1, 1, 6.4, 3.9)
+    figure, (axis,) = panels(1, 1, 5.6, 3.8)
     handles: list[Any] = []
     looks = ((BLUE, "o"), (RUST, "s"), (GREEN, "^"))
     for (name, label), (colour, marker) in zip(columns.items(), looks, strict=True):

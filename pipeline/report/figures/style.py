@@ -1,8 +1,8 @@
 """The look of all figures, and how a figure becomes bytes that are the same every time.
 
 Colours are those of Okabe and Ito, told apart by the colour-blind; every series also has its own marker and dash, so
-that nothing is lost in grey. `INK`, `MUTED` and `PAPER` are turned into the page's own colours when a figure is
-put into HTML, so that it follows light and dark.
+that nothing is lost in grey. The colours of `THEME` are turned into the page's own when a figure is put into
+HTML, so that it follows light and dark.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#fffffe"
-THEME = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper"}
+NEUTRAL = "#7d8792"
+"""Text of a picture without a background of its own: readable on white and on black."""
 
 BLUE, ORANGE, GREEN, PINK, SKY, RUST, YELLOW = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#c9b800",
 )  # fmt: skip
+THEME = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper", BLUE: "--blue", RUST: "--rust"}
 COLOURS = (BLUE, RUST, GREEN, PINK, ORANGE, SKY, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = (
@@ -102,7 +104,7 @@ def svg(figure: Figure, name: str) -> bytes:
     return b"\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + b"\n"
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def png(figure: Figure, dpi: int = 144) -> bytes:
     """The figure as PNG without metadata."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})

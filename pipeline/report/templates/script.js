@@ -1,14 +1,15 @@
 "use strict";
 // Sorting: a click on a header orders the rows by data-sort (a number or text) of that column.
 for (const table of document.querySelectorAll("table.sortable")) {
-  table.querySelectorAll("thead th").forEach((header, index) => {
+  const headers = table.querySelectorAll("thead tr:last-child th");
+  headers.forEach((header, index) => {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
     header.append(button);
     button.addEventListener("click", () => {
       const down = header.getAttribute("aria-sort") === "ascending";
-      table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+      headers.forEach((other) => other.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", down ? "descending" : "ascending");
       const body = table.tBodies[0];
       const key = (row) => row.cells[index].dataset.sort ?? row.cells[index].textContent.trim();
@@ -43,7 +44,7 @@ document.addEventListener("click", (event) => {
   const trace = traces[button.dataset.cell];
   const content = document.getElementById("trace-content");
   content.replaceChildren();
-  dialog.querySelector("h3").textContent = button.dataset.cell;
+  document.getElementById("trace-title").textContent = button.dataset.cell;
   for (const group of trace) {
     const list = document.createElement("dl");
     for (const [key, value] of group) line(list, key, value);

@@ -73,6 +73,17 @@ class World:
         """One run in results/."""
         return write_run(self.results / profile / run["experiment"] / f"seed{run['seed']}", run, **options)
 
+    def noisy(self, plan: dict[str, Any]) -> Path:
+        """The manifests of the plan's noisy labels."""
+        for run in plan["runs"].values():
+            level = run["data"]["noise"]
+            path = self.root / "noisy" / run["data"]["dataset"] / str(level) / "manifest.json"
+            if level and not path.is_file():
+                path.parent.mkdir(parents=True)
+                matrix = np.full((10, 10), level, dtype=int) + (900 - 10 * level) * np.eye(10, dtype=int)
+                write_json(path, {"checksum": run["data"]["noise_checksum"], "matrix": matrix.tolist()})
+        return self.root / "noisy"
+
     def stored(self, run: dict[str, Any], status: str = "finished", profile: str = "digits") -> Path:
         """One run in the store, with its provenance."""
         folder = write_run(self.store / f"{run['experiment']}-s{run['seed']}-{run['identity']}", run)

@@ -1,0 +1,82 @@
+"""What attention does to features, for a low and a high stage (after the paper's Figure 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.report.figures.style import NEUTRAL, Picture, png
+from pipeline.report.masks import Masks
+
+_PICTURES = 5
+_TITLES = {
+    "channel_before": "feature before",
+    "channel_mask": "stage {stage}, module {module}\nmask over image",
+    "channel_after": "feature after",
+}
+_WIDTHS = (1, 0.12, 1, 1, 1, 0.12, 1, 1, 1)
+_FIRST_COLUMNS = (2, 6)
+
+
+def attention(masks: Masks | None) -> Picture | None:
+    """Rows of pictures: input, then feature before, mask and feature after at the first and the last module."""
+    if masks is None:
+        return None
+    places = (min(masks.modules), max(masks.modules))
+    rows = min(_PICTURES, len(masks.images))
+    figure = Figure(figsize=(9.2, 1.22 * rows + 0.45), layout="constrained", facecolor="none")
+    grid = figure.add_gridspec(rows, len(_WIDTHS), width_ratios=_WIDTHS, wspace=0.03, hspace=0.03)
+    for row in range(rows):
+        inputs = _bare(figure.add_subplot(grid[row, 0]))
+        inputs.imshow(masks.images[row])
+        if row == 0:
+            _title(inputs, "input")
+        for place, first in zip(places, _FIRST_COLUMNS, strict=True):
+            for column, part in enumerate(_TITLES, start=first):
+                axis = _bare(figure.add_subplot(grid[row, column]))
+                _draw(axis, masks, place, part, row)
+                if row == 0:
+                    _title(axis, _TITLES[part].format(stage=place[0], module=place[1]))
+    return Picture(
+        "attention-masks",
+        "Attention masks over input images",
+        f"{masks.run.name} on {masks.run.dataset}: for each picture the channel whose mask varies most over positions, "
+        "at the first module and at the last one. Features are scaled to their own range; bright is high. "
+        "Over the image, the mask darkens what it suppresses.",
+        "png",
+        png(figure),
+        wide=True,
+    )
+
+
+def _bare(axis: Axes) -> Axes:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    return axis
+
+
+def _title(axis: Axes, text: str) -> None:
+    axis.set_title(text, fontsize=8.5, color=NEUTRAL, fontweight="normal", loc="center", pad=4)
+
+
+def _draw(axis: Axes, masks: Masks, place: tuple[int, int], part: str, row: int) -> None:
+    values = masks.modules[place][part][row]
+    if part != "channel_mask":
+        axis.imshow(values, cmap="cividis")
+        return
+    image = masks.images[row]
+    height, width = image.shape[:2]
+    axis.imshow(image, extent=(0, width, height, 0))
+    shade = np.zeros((*values.shape, 4), dtype=np.float32)
+    shade[..., 3] = 0.85 * (1 - _scaled(values))
+    axis.imshow(shade, extent=(0, width, height, 0), interpolation="bilinear")
+
+
+def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values brought to [0, 1]; a constant map becomes ones."""
+    low, high = float(values.min()), float(values.max())
+    return np.ones_like(values) if high == low else (values - low) / (high - low)

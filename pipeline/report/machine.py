@@ -1,0 +1,64 @@
+"""What differs from machine to machine: seconds, hardware, commits, MLflow runs. It stays out of the tracked report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.report.evidence import Evidence
+from pipeline.report.records import Run
+
+MLFLOW_URL = "http://127.0.0.1:5000"
+"""Where `make ui` serves MLflow."""
+
+
+def machine_page(evidence: Evidence) -> dict[str, Any]:
+    """Context of the local page's own part: one entry for each run with its provenance, and totals."""
+    runs = [_entry(evidence.runs[name]) for name in evidence.plan["runs"] if name in evidence.runs]
+    known = [entry for entry in runs if entry["seconds"] is not None]
+    return {
+        "runs": runs,
+        "seconds": sum(entry["seconds"] for entry in known),
+        "devices": sorted({device for entry in known for device in entry["devices"]}),
+        "commits": sorted({commit for entry in known for commit in entry["commits"]}),
+        "unknown": len(runs) - len(known),
+        "elsewhere": evidence.elsewhere,
+    }
+
+
+def _entry(run: Run) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": run.name, "identity": run.identity, "folder": str(run.folder), "seconds": None}
+    if run.provenance is None:
+        return entry
+    segments = run.provenance["segments"]
+    seconds = sum(float(segment.get("seconds") or 0) for segment in segments)
+    trained = run.iterations * run.config["protocol"]["batch_size"]
+    return entry | {
+        "seconds": seconds,
+        "images_per_second": trained / seconds if seconds else 0.0,
+        "segments": len(segments),
+        "devices": _distinct(segments, "device"),
+        "versions": _distinct([{"v": _versions(segment)} for segment in segments], "v"),
+        "commits": _distinct([{"c": _commit(segment)} for segment in segments], "c"),
+        "moved": len({(s.get("device"), s.get("threads"), _versions(s)) for s in segments}) > 1,
+        "mlflow": mlflow_address(run.provenance),
+    }
+
+
+def mlflow_address(provenance: Mapping[str, Any]) -> str | None:
+    """Address of the run's page in MLflow's user interface, None for a run that was not tracked."""
+    run_id = provenance.get("mlflow_run_id")
+    return f"{MLFLOW_URL}/#/runs/{run_id}" if run_id else None
+
+
+def _distinct(segments: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(str(segment.get(key) or "unknown") for segment in segments))
+
+
+def _commit(segment: Mapping[str, Any]) -> str:
+    commit = str(segment.get("commit") or "unknown")[:10]
+    return f"{commit} with local changes" if segment.get("dirty") else commit
+
+
+def _versions(segment: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (segment.get("versions") or {}).items())
