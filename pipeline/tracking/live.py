@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
-from pipeline.tracking.points import Curves, read_points
+from pipeline.tracking.points import add_points, read_points
 from pipeline.tracking.store import survives
 from pipeline.tracking.system import PATTERN
 from pipeline.training.records import HISTORY, TIMING, Provenance
@@ -21,8 +21,8 @@ POLL_SECONDS = 2.0
 
 @dataclass
 class _Followed:
+    run_id: str
     folder: Path
-    curves: Curves
     seen: list[tuple[int, int]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     wanted: bool = True
@@ -60,7 +60,7 @@ class Follower:
     def add(self, run_id: str, folder: Path) -> None:
         """Follow a run from now on."""
         with self._lock:
-            self._runs[run_id] = _Followed(folder, Curves(run_id))
+            self._runs[run_id] = _Followed(run_id, folder)
 
     def remove(self, run_id: str) -> None:
         """Follow it no longer; for before `close_run`, which logs the rest."""
@@ -92,5 +92,5 @@ def _add(client: MlflowClient, followed: _Followed) -> bool:
         points = read_points(followed.folder, Provenance.read(followed.folder))
     except UserError:
         return False
-    followed.curves.add(client, points)
+    add_points(client, followed.run_id, points)
     return True

@@ -66,25 +66,17 @@ def milliseconds_of(moment: str) -> int:
     return int(1000 * datetime.fromisoformat(moment).timestamp())
 
 
-class Curves:
-    """The curves of one run in MLflow: knows which points are there, and adds only others."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        self._present: dict[str, set[int]] = {}
-
-    def add(self, client: MlflowClient, points: Iterable[Point]) -> int:
-        """Log the points that are missing; their number."""
-        missing = [point for point in points if point.step not in self._steps(client, point.mark)]
-        log_points(client, self.run_id, missing)
-        for point in missing:
-            self._present[point.mark].add(point.step)
-        return len(missing)
-
-    def _steps(self, client: MlflowClient, mark: str) -> set[int]:
-        if mark not in self._present:
-            self._present[mark] = {metric.step for metric in client.get_metric_history(self.run_id, mark)}
-        return self._present[mark]
+def add_points(client: MlflowClient, run_id: str, points: Iterable[Point]) -> int:
+    """Log the points that MLflow does not have yet; their number."""
+    present: dict[str, set[int]] = {}
+    missing = []
+    for point in points:
+        if point.mark not in present:
+            present[point.mark] = {metric.step for metric in client.get_metric_history(run_id, point.mark)}
+        if point.step not in present[point.mark]:
+            missing.append(point)
+    log_points(client, run_id, missing)
+    return len(missing)
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:

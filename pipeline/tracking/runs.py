@@ -23,7 +23,7 @@ from pipeline.tracking.describe import (
     tags,
 )
 from pipeline.tracking.masks import draw_masks
-from pipeline.tracking.points import Curves, log_summary, milliseconds_of, read_points
+from pipeline.tracking.points import add_points, log_summary, milliseconds_of, read_points
 from pipeline.tracking.store import artifact_root, survives
 from pipeline.training.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
 
@@ -125,10 +125,12 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
 
 def finish_run(client: MlflowClient, run_id: str, run: Described, status: str) -> int:
     """Log what is missing of a run and set its status; the number of points that were missing."""
-    added = Curves(run_id).add(client, read_points(run.folder, run.provenance))
+    added = add_points(client, run_id, read_points(run.folder, run.provenance))
     log_summary(client, run_id, run.folder)
     set_tags(client, run_id, origin_tags(run.provenance))
     log_files(client, run_id, run.folder)
+    if status == "RUNNING":
+        return added
     segments = run.provenance.segments if run.provenance else ()
     ended = milliseconds_of(segments[-1].started) + int(1000 * segments[-1].seconds) if segments else None
     client.set_terminated(run_id, status, ended)

@@ -78,23 +78,29 @@ class Store:
         """The client; raises OSError where the store does not answer, at once for a while after it did not."""
         with self.lock:
             if not self._healthy:
-                if time.monotonic() < self._silent_until:
-                    raise ConnectionError("it did not answer a moment ago")
-                probe(self.uri)
+                self._probe()
             if self._client is None:
                 with _exclusive(sqlite_path(self.uri)):
                     self._client = _open(self.uri)
             return self._client
 
+    def _probe(self) -> None:
+        if time.monotonic() < self._silent_until:
+            raise ConnectionError("no answer a moment ago")
+        try:
+            probe(self.uri)
+        except OSError:
+            self._silent_until = time.monotonic() + REST_SECONDS
+            raise
+
     def answered(self) -> None:
+        """Remember that the store works."""
         with self.lock:
             self._healthy, self._warned = True, False
 
     def failed(self, error: Exception) -> None:
         """Remember that the store failed, and say so once until it answers again."""
         with self.lock:
-            if isinstance(error, OSError) and time.monotonic() >= self._silent_until:
-                self._silent_until = time.monotonic() + REST_SECONDS
             self._healthy = False
             if not self._warned:
                 self._warned = True

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+from pipeline import tracking
+from pipeline.errors import UserError
+from tests.unit.tracking.run_folders import EPOCH, make_spec, write_run
+
+
+def steps(client: MlflowClient, run_id: str, metric: str = "test_error") -> list[int]:
+    return [point.step for point in client.get_metric_history(run_id, metric)]
+
+
+def finished(uri: str, client: MlflowClient, folder: Path) -> Run:
+    run_id = tracking.open_run(uri, folder, profile="digits")
+    assert tracking.close_run(uri, run_id, folder, "FINISHED") == run_id
+    return client.get_run(run_id)
+
+
+def test_a_run_shows_its_full_configuration_as_parameters(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_spec())
+    params = finished(uri, client, folder).data.params
+    assert params["network.options.learning"] == "arl"
+    assert params["protocol.milestones"] == "[24, 36]"
+    assert params["protocol.nesterov"] == "true"
+    leaves = [value for group in json.loads((folder / "config.json").read_text()).values() for value in _leaves(group)]
+    assert len(params) == len(leaves)
+
+
+def _leaves(value: object) -> list[object]:
+    return [leaf for item in value.values() for leaf in _leaves(item)] if isinstance(value, dict) else [value]
+
+
+def test_a_run_can_be_walked_back_by_its_tags(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    spec = make_spec("attention92", seed=3)
+    tags = finished(uri, client, write_run(tmp_path, spec)).data.tags
+    expected = {
+        "identity": spec.identity,
+        "experiment": "attention92",
+        "seed": "3",
+        "profile": "digits",
+        "data.checksum": spec.data.checksum,
+        "paper.tables": "table3",
+        "paper.cells": "table3/attention92/arl",
+        "mlflow.source.git.commit": "c0ffee",
+        "mlflow.source.git.dirty": "False",
+        "mlflow.source.name": "python -m pipeline launch",
+        "version.torch": "2.11.0",
+        "hardware": "cpu: Example",
+    }
+    assert {key: tags.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(("inside", "stage"), [(None, "train@digits-attention56-0"), ("launch", "launch")])
+def test_the_dvc_stage_is_a_tag(
+    uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str | None, stage: str
+) -> None:
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if inside:
+        monkeypatch.setenv("DVC_STAGE", inside)
+    assert finished(uri, client, write_run(tmp_path, make_spec())).data.tags["DVC_STAGE"] == stage
+
+
+def test_before_its_first_segment_a_run_has_the_commit_of_this_checkout(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    run_id = tracking.open_run(uri, write_run(tmp_path, make_spec(), 0, "running"), profile="digits")
+    tags = client.get_run(run_id).data.tags
+    assert len(tags.get("mlflow.source.git.commit", "")) in (0, 40)  # none where this is no git checkout
+    assert tags["mlflow.source.name"].startswith("python -m pipeline")
+
+
+def test_data_are_inputs_with_digests_and_noisy_labels_have_their_own(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    clean, noisy = (
+        [
+            (given.dataset.name, given.dataset.digest, given.tags[0].value)
+            for given in finished(uri, client, write_run(tmp_path, spec)).inputs.dataset_inputs
+        ]
+        for spec in (make_spec(), make_spec("attention92-noise30", noise=30))
+    )
+    assert sorted(clean) == [("digits", "ab" * 18, "train"), ("digits-test", "ab" * 18, "test")]
+    assert sorted(noisy) == [("digits-noise30", "cd" * 18, "train"), ("digits-test", "ab" * 18, "test")]
+
+
+def test_the_description_links_to_each_table_and_names_each_cell(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = finished(uri, client, write_run(tmp_path, make_spec()))
+    note = run.data.tags["mlflow.note.content"]
+    for number, cell in {
+        1: "table1/mixed/error",
+        3: "table3/attention56/arl",
+        4: "table4/encoder_decoder/error",
+    }.items():
+        table = tracking.open_parent(uri, "table", f"table{number}", "digits")
+        assert f"[Table {number}](#/experiments/{run.info.experiment_id}/runs/{table})" in note
+        assert f"python -m pipeline trace {cell}" in note
+
+
+def test_a_run_is_nested_under_its_first_table(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    runs = [finished(uri, client, write_run(tmp_path, make_spec(seed=seed))) for seed in (0, 1)]
+    table = tracking.open_parent(uri, "table", "table1", "digits")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {table}
+    parent = client.get_run(table)
+    assert (parent.info.run_name, parent.info.status) == ("Table 1", "FINISHED")
+    assert "Activation of the mask" in parent.data.tags["mlflow.note.content"]
+    assert parent.info.experiment_id == runs[0].info.experiment_id
+
+
+def test_trials_are_nested_under_their_search(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    search = tracking.open_parent(uri, "search", "optimiser", "digits")
+    trial = tracking.open_run(uri, write_run(tmp_path, make_spec()), profile="digits", parent=search)
+    assert client.get_run(trial).data.tags["mlflow.parentRunId"] == search
+    assert client.get_run(search).info.status == "RUNNING"
+    tracking.close_parent(uri, search, "FINISHED")
+    assert client.get_run(search).info.status == "FINISHED"
+    assert tracking.open_parent(uri, "search", "optimiser", "digits") == search
+
+
+def test_a_finished_run_has_its_curves_numbers_and_files(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_spec())
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    run = finished(uri, client, folder)
+    assert run.info.status == "FINISHED"
+    assert (run.info.start_time, run.info.end_time - run.info.start_time) == (1772359200000, 30_000)
+    points = client.get_metric_history(run.info.run_id, "test_error")
+    assert [(point.step, point.value, point.timestamp - run.info.start_time) for point in points] == [
+        (20, 4.5, 10_000),
+        (40, 2.25, 20_000),
+        (60, 1.5, 30_000),
+    ]
+    assert steps(client, run.info.run_id, "images_per_second") == [20, 40, 60]
+    assert run.data.metrics["parameters"] == 1030362
+    assert run.data.metrics["response.relative3"] == 0.25
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"metrics.json", "responses.json", "masks.png", "weights.safetensors"} <= files
+    with Image.open(client.download_artifacts(run.info.run_id, "masks.png", str(tmp_path))) as picture:
+        assert picture.size == (4 + 3 * 68, 18 + 8 * 68)  # a column each for picture, s1m1 and s2m1; a row a picture
+
+
+def test_artifacts_lie_beside_the_database(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    run = finished(uri, client, write_run(tmp_path / "runs", make_spec()))
+    assert run.info.artifact_uri.startswith(str(tmp_path / "mlartifacts"))
+    assert (tmp_path / "mlartifacts" / "digits" / run.info.run_id / "artifacts" / "metrics.json").exists()
+
+
+def test_a_resumed_run_continues_its_own_curve_without_duplicates(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path, make_spec(), 2, "paused")
+    first = tracking.open_run(uri, folder, profile="digits")
+    tracking.close_run(uri, first, folder, "KILLED")
+    assert client.get_run(first).info.status == "KILLED"
+    second = tracking.open_run(uri, folder, profile="digits")
+    assert client.get_run(second).info.status == "RUNNING"
+    write_run(tmp_path, make_spec())
+    tracking.close_run(uri, second, folder, "FINISHED")
+    assert second == first
+    for metric in ("test_error", "learning_rate", "images_per_second"):
+        assert steps(client, first, metric) == [EPOCH, 2 * EPOCH, 3 * EPOCH]
+
+
+def test_another_seed_is_another_run(uri: str, tmp_path: Path) -> None:
+    ids = {tracking.open_run(uri, write_run(tmp_path, make_spec(seed=seed)), profile="digits") for seed in (0, 1, 0)}
+    assert len(ids) == 2
+
+
+def test_a_run_whose_opening_was_cut_short_is_completed(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    spec = make_spec()
+    experiment = client.create_experiment("residual-attention/digits")
+    tags = {"identity": spec.identity, "experiment": spec.experiment}
+    begun = client.create_run(experiment, tags=tags).info.run_id
+    assert tracking.open_run(uri, write_run(tmp_path, spec), profile="digits") == begun
+    run = client.get_run(begun)
+    assert run.data.params["seed"] == "0"
+    assert run.inputs.dataset_inputs
+
+
+def test_a_deleted_run_stays_deleted_and_a_new_one_is_made(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_spec())
+    old = tracking.open_run(uri, folder, profile="digits")
+    client.delete_run(old)
+    new = tracking.close_run(uri, old, folder, "FINISHED")
+    assert new != old
+    assert steps(client, new) == [20, 40, 60]
+
+
+def test_a_run_begun_with_another_store_is_closed_in_this_one(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    run_id = tracking.close_run(uri, "0" * 32, write_run(tmp_path, make_spec()), "FAILED")
+    assert client.get_run(run_id).info.status == "FAILED"
+
+
+def test_nothing_is_written_into_the_run_folder(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_spec())
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    finished(uri, client, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_without_configuration_is_named(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json: no such file"):
+        tracking.open_run(uri, tmp_path, profile="digits")
+
+
+def test_report_and_figures_are_artifacts_of_one_report_run(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "digits"
+    (report / "figures").mkdir(parents=True)
+    (report / "report.html").write_text("first")
+    (report / "figures" / "noise.png").write_bytes(b"png")
+    first = tracking.log_report(uri, "digits", report)
+    (report / "report.html").write_text("second")
+    assert tracking.log_report(uri, "digits", report) == first
+    assert Path(client.download_artifacts(first, "report.html", str(tmp_path))).read_text() == "second"
+    assert [file.path for file in client.list_artifacts(first, "figures")] == ["figures/noise.png"]
