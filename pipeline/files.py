@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,31 @@ from pipeline.errors import UserError
 
 def _sibling(path: Path) -> Path:
     """A name of our own in the folder of `path`: a rename within one folder is atomic."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _prefix(path: Path) -> str:
+    """How the temporary names of this host begin; process numbers mean nothing on another one."""
+    return f".{path.name}.{socket.gethostname()}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary folders for `path` of processes of this host that were killed."""
+    prefix = _prefix(path)
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        number = leftover.name.removeprefix(prefix).partition("-")[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 is not sent, only its address is checked
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -41,10 +67,11 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
     """Give an empty folder to fill; when the block ends without an error it takes the place of `path`.
 
     After an error nothing has changed. A folder cannot be replaced in one step: for the moment between two
-    renames there is none at `path`.
+    renames there is none at `path`. What a killed process left behind is removed.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     fresh = _sibling(path)
     fresh.mkdir()
     try:

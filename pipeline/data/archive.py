@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 
 def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
@@ -30,7 +30,7 @@ def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
                 if member.name in names and member.isreg() and (file := tar.extractfile(member)):
                     contents[member.name] = file.read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{archive}: damaged archive ({error})") from None
+        raise UserError(f"{archive}: damaged archive ({one_line(error)})") from None
     for name in names:
         if name not in contents:
             raise UserError(f"{archive}: has no file {name}")
@@ -51,7 +51,7 @@ def read_batch(pickled: bytes, label_key: str, shape: tuple[int, int, int], clas
         planes = batch["data"].pixels().reshape(len(labels), channels, height, width)
         return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, np.int64))
     except Exception as error:  # foreign bytes: the unpickler raises whatever it stumbles over
-        raise UserError(f"{place}: not a batch of images ({error or type(error).__name__})") from None
+        raise UserError(f"{place}: not a batch of images ({one_line(error)})") from None
 
 
 class _Array:
@@ -108,7 +108,7 @@ _ALLOWED = {
 
 class _BatchUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed") from None
+        if (module, name) not in _ALLOWED:
+            wanted = f"{module}.{name}"
+            raise pickle.UnpicklingError(f"it asks for {wanted!r}, which is not allowed")
+        return _ALLOWED[module, name]

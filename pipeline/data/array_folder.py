@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import read_json, replace_folder, sha256_file, write_json
 
 MANIFEST = "manifest.json"
@@ -60,5 +60,5 @@ def open_arrays(folder: Path, names: Sequence[str]) -> tuple[dict[str, Any], dic
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not an array ({error})") from None
+            raise UserError(f"{path}: not an array ({one_line(error)})") from None
     return manifest, arrays

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from pipeline.data.progress import BYTES, progress_bar
+from pipeline.errors import one_line
 
 _ATTEMPTS = 10
 _TIMEOUT_SECONDS = 30.0
@@ -51,9 +52,9 @@ def _complete(url: str, part: Path) -> None:
         try:
             _transfer(url, part, before)
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error.reason) if type(error) is urllib.error.URLError else str(error)
+            reason = str(error.reason) if type(error) is urllib.error.URLError else one_line(error)
             if not part.exists() or part.stat().st_size <= before:
-                raise DownloadError(reason or type(error).__name__) from None
+                raise DownloadError(reason) from None
         else:
             return
     raise DownloadError(f"{_ATTEMPTS} attempts were cut off, the last one: {reason}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
 from pipeline.data.progress import progress_bar
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 ALLOWED = "allowed are PNG, BMP, PPM and lossless WebP"
 _LOSSLESS_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"P6": "PPM"}
@@ -60,7 +60,7 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int], place: str) -> NDA
             size, mode = image.size, image.mode
             pixels = np.asarray(image.convert("RGB")) if size == (shape[1], shape[0]) else None
     except Exception as error:  # foreign bytes: the decoders raise whatever they stumble over
-        raise UserError(f"{place}: damaged {allowed_format} image ({error})") from None
+        raise UserError(f"{place}: damaged {allowed_format} image ({one_line(error)})") from None
     if pixels is None:
         raise UserError(f"{place}: {size[0]}x{size[1]} pixels, expected {shape[1]}x{shape[0]}")
     if mode not in _EXACT_MODES:

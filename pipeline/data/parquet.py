@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.images import Record
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 _SHARD = re.compile(r"(?P<split>train|test)-(?P<index>\d+)-of-(?P<total>\d+)(?P<suffix>.*)\.parquet")
 _BATCH = 1024  # rows held in memory at once
@@ -95,8 +95,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged Parquet file ({reason})") from None
+        raise UserError(f"{path}: damaged Parquet file ({one_line(error)})") from None
 
 
 def _label_column(schema: Any, labels: Sequence[str], path: Path) -> str:

@@ -1,0 +1,199 @@
+"""Parquet shards: the hub's layout is read, anything incomplete or damaged is refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import data
+from pipeline.data.parquet import read_shards
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from tests.unit.data.conftest import Sample
+
+FIRST = "train-00000-of-00003.parquet"
+
+
+@pytest.fixture
+def shards(sample: Sample, tmp_path: Path) -> Path:
+    return sample.write_parquet(tmp_path / "hub")
+
+
+def fetch(folder: Path) -> None:
+    data.fetch("cifar10", str(folder), folder.parent / "data")
+
+
+def prepare(folder: Path) -> None:
+    fetch(folder)
+    data.prepare("cifar10", folder.parent / "data")
+
+
+def rewrite(path: Path, change: Callable[[dict[str, list[Any]]], Any]) -> None:
+    columns = pq.read_table(path).to_pydict()
+    change(columns)
+    pq.write_table(pa.table(columns), path)
+
+
+def set_value(column: str, value: Any) -> Callable[[dict[str, list[Any]]], None]:
+    def change(columns: dict[str, list[Any]]) -> None:
+        columns[column][0] = value
+
+    return change
+
+
+def rename(old: str, new: str) -> Callable[[dict[str, list[Any]]], None]:
+    return lambda columns: columns.update({new: columns.pop(old)})
+
+
+@pytest.mark.parametrize("place", ["", "data", "plain_text", "cifar10"])
+def test_shards_are_found_in_the_folder_or_one_below(sample: Sample, place: str, tmp_path: Path) -> None:
+    sample.write_parquet(tmp_path / "hub" / place)
+    prepare(tmp_path / "hub")
+
+
+def test_shards_in_two_places_are_refused(sample: Sample, tmp_path: Path) -> None:
+    for place in ("data", "plain_text"):
+        sample.write_parquet(tmp_path / "hub" / place)
+    with pytest.raises(UserError, match=r"data and .*plain_text hold Parquet shards"):
+        fetch(tmp_path / "hub")
+
+
+def test_other_columns_are_passed_over(shards: Path) -> None:
+    for path in shards.iterdir():
+        rewrite(path, lambda columns: columns.update(coarse_label=columns["label"], split=columns["label"]))
+    prepare(shards)
+
+
+def test_a_shard_may_carry_the_hash_that_the_hub_appends(shards: Path) -> None:
+    for path in shards.iterdir():
+        path.rename(path.with_name(f"{path.stem}-0123456789abcdef.parquet"))
+    prepare(shards)
+
+
+def test_cifar100_takes_the_fine_labels(either_sample: Sample, tmp_path: Path) -> None:
+    dataset = either_sample.dataset
+    folder = either_sample.write_parquet(tmp_path / "hub")
+    columns = set(pq.read_schema(folder / FIRST).names)
+    assert columns == {"img", "fine_label" if dataset.name == "cifar100" else "label"}
+    if dataset.name == "cifar100":
+        for path in folder.iterdir():
+            rewrite(path, lambda table: table.update(label=[0] * len(table["img"])))  # coarse ones, perhaps
+    data.fetch(dataset.name, str(folder), tmp_path)
+    data.prepare(dataset.name, tmp_path)
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_missing_shard_is_named(shards: Path, index: int) -> None:
+    (shards / f"train-{index:05d}-of-00003.parquet").unlink()
+    with pytest.raises(UserError, match=f"sibling train-{index:05d}-of-00003.parquet is missing"):
+        fetch(shards)
+
+
+def test_a_missing_split_is_named(shards: Path) -> None:
+    (shards / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match=r"no test-\*\.parquet"):
+        fetch(shards)
+
+
+def test_a_wrong_number_of_rows_is_refused(shards: Path) -> None:
+    pq.write_table(pq.read_table(shards / FIRST).slice(1), shards / FIRST)
+    with pytest.raises(UserError, match="59 train rows in 3 shards, expected 60"):
+        fetch(shards)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (rename("img", "image"), "columns label, image; needed are img and label"),
+        (rename("label", "fine_label"), "columns img, fine_label; needed are img and label"),
+        (lambda columns: columns.update(img=["x"] * len(columns["img"])), "column img is string, needed is a struct"),
+        (lambda columns: columns.update(label=["cat"] * len(columns["img"])), "column label is string, needed are int"),
+    ],
+)
+def test_other_columns_than_those_needed_are_refused_at_once(
+    shards: Path, change: Callable[[dict[str, list[Any]]], Any], problem: str
+) -> None:
+    rewrite(shards / FIRST, change)
+    with pytest.raises(UserError, match=problem):
+        fetch(shards)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (set_value("label", 10), "label 10, allowed are 0 to 9"),
+        (set_value("label", -1), "label -1, allowed are 0 to 9"),
+        (set_value("label", None), "no image bytes or no label"),
+        (set_value("img", None), "no image bytes or no label"),
+        (set_value("img", {"bytes": None, "path": "a.png"}), "no image bytes or no label"),
+        (set_value("img", {"bytes": b"", "path": "a.png"}), "not an image of a known lossless format"),
+        (set_value("img", {"bytes": b"\x89PNG\r\n\x1a\n", "path": "a.png"}), "damaged PNG image"),
+    ],
+)
+def test_a_wrong_row_is_named(shards: Path, change: Callable[[dict[str, list[Any]]], None], problem: str) -> None:
+    rewrite(shards / FIRST, change)
+    with pytest.raises(UserError, match=f"{FIRST} row 0: {problem}"):
+        prepare(shards)
+    assert not data.prepared_folder(shards.parent / "data", "cifar10").exists()
+
+
+def test_too_few_images_of_a_class_are_refused(shards: Path) -> None:
+    label = pq.read_table(shards / FIRST)["label"][0].as_py()
+    rewrite(shards / FIRST, set_value("label", (label + 1) % 10))
+    with pytest.raises(UserError, match=r"cifar10 train: [57] images of \w+, expected 6"):
+        prepare(shards)
+
+
+def test_images_of_another_size_are_refused(sample: Sample, shards: Path) -> None:
+    small = sample.encode(np.zeros((16, 31, 3), np.uint8))
+    rewrite(shards / FIRST, set_value("img", {"bytes": small, "path": "a.png"}))
+    with pytest.raises(UserError, match=f"{FIRST} row 0: 31x16 pixels, expected 32x32"):
+        prepare(shards)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
+def test_lossy_images_are_refused(sample: Sample, shards: Path, image_format: str) -> None:
+    lossy = sample.encode(sample.train.images[0], image_format, lossless=False)
+    rewrite(shards / FIRST, set_value("img", {"bytes": lossy, "path": "a"}))
+    with pytest.raises(UserError, match=f"{FIRST} row 0: .* lossy"):
+        prepare(shards)
+
+
+def test_a_shard_changed_since_it_was_fetched_is_named(shards: Path) -> None:
+    fetch(shards)
+    content = bytearray((shards / FIRST).read_bytes())
+    content[100] ^= 1
+    (shards / FIRST).write_bytes(content)
+    with pytest.raises(UserError, match=f"{FIRST}: its content has changed since cifar10 was fetched"):
+        data.prepare("cifar10", shards.parent / "data")
+
+
+def test_a_truncated_shard_is_refused(shards: Path) -> None:
+    content = (shards / FIRST).read_bytes()
+    for length in (0, 3, 100, len(content) // 2, len(content) - 1):
+        (shards / FIRST).write_bytes(content[:length])
+        with pytest.raises(UserError, match=f"{FIRST}: damaged Parquet file"):
+            fetch(shards)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_damaged_shard_escapes_as_another_error(shards: Path, choices: st.DataObject) -> None:
+    content = bytearray((shards / "test-00000-of-00001.parquet").read_bytes())
+    for _ in range(choices.draw(st.integers(1, 3))):
+        content[choices.draw(st.integers(0, len(content) - 1))] = choices.draw(st.integers(0, 255))
+    (shards / "damaged.parquet").write_bytes(content)
+    try:
+        for record in read_shards(shards, ["damaged.parquet"], ["label"]):
+            assert isinstance(record.encoded, bytes) and isinstance(record.label, int)
+    except UserError as error:
+        assert "\n" not in str(error)
