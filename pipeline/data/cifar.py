@@ -79,7 +79,7 @@ class Cifar(DataSet):
                 wrong = f"{archive} is damaged and " if archive.is_file() else ""
                 raise UserError(
                     f"{self.name}: {wrong}{official.url} cannot be downloaded ({error}); either put that file at "
-                    f"{archive} by hand, or give as data.source (or --source) {_FORMS}"
+                    f"{archive.absolute()} by hand, or give as data.source (or --source) {_FORMS}"
                 ) from None
         return Source(self.name, "archive", ".", record_files(raw, [official.filename]))
 

@@ -69,6 +69,8 @@ def load_source(dataset: str, raw: Path) -> Source:
         source = Source(record["dataset"], record["kind"], record["location"], files)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: not a record that fetch wrote; fetch {dataset} again") from None
+    if not files:
+        raise UserError(f"{path}: records no files; fetch {dataset} again")
     if source.dataset != dataset:
         raise UserError(f"{path}: records {source.dataset!r}, not {dataset!r}; fetch {dataset} again")
     return source

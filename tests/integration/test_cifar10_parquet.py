@@ -17,10 +17,9 @@ from pipeline.data.arrays import load
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("RAN_CIFAR10", ROOT.parent / "shared" / "data" / "cifar10"))
 
-pytestmark = [
-    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no CIFAR-10 at {FOLDER} (set RAN_CIFAR10 to a folder of shards)"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason=f"no CIFAR-10 at {FOLDER} (set RAN_CIFAR10 to a folder of shards)"
+)
 
 
 def test_cifar10_has_its_published_statistics(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_preparing_what_was_not_fetched_is_refused(tmp_path: Path) -> None:
         ({"dataset": "digits"}, "records 'digits', not 'cifar10'"),
         ({"kind": "jpeg"}, "unknown kind 'jpeg'"),
         ({"files": {"a": 1}}, "not a record that fetch wrote"),
+        ({"files": {}}, "records no files"),
         ({"files": None}, "not a record that fetch wrote"),
     ],
 )
