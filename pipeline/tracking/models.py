@@ -129,7 +129,7 @@ def _register(client: MlflowClient, run_id: str, run: Described, profile: str, l
     client.create_model_version(name, logged.artifact_location, run_id, tags, model_id=logged.model_id)
     versions = [found for found in client.search_model_versions(f"name = '{name}'") if _of(found.tags, profile)]
     best = min(versions, key=lambda version: (_test_error(version.tags), int(version.version)))
-    client.set_registered_model_alias(name, f"best-{profile}", best.version)
+    client.set_registered_model_alias(name, f"best-{profile}", str(best.version))
 
 
 def _of(tags: dict[str, str], profile: str) -> bool:
