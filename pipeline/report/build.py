@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.files import read_json, write_atomic
 from pipeline.report.claims import judge
+from pipeline.report.counts import read_counts
 from pipeline.report.evidence import gather
 from pipeline.report.figures import draw
 from pipeline.report.forms import csv_text, table_csv, table_latex
@@ -23,7 +24,7 @@ from pipeline.report.records import scan
 from pipeline.report.render import render
 from pipeline.report.statistics import EQUIVALENCE_MARGIN
 from pipeline.report.summary import summary
-from pipeline.report.tables import Table, build_tables, read_counts
+from pipeline.report.tables import Table, build_tables
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def build_report(
     evidence = gather(plan, scan(sources), paper)
     masks, damaged = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
-    evidence = replace(evidence, problems=(*evidence.problems, *damaged, *changed_labels))
-    counted = read_counts(counts)
+    counted, not_counted = read_counts(counts)
+    evidence = replace(evidence, problems=(*evidence.problems, *damaged, *changed_labels, *not_counted))
     tables = build_tables(evidence, counted)
     verdicts = judge(evidence, counted, margin)
     pictures = draw(evidence, counted, masks, matrices)

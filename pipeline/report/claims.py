@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
 from pipeline.report.paper import PaperClaim, PaperTable
 from pipeline.report.statistics import (
@@ -21,7 +22,6 @@ from pipeline.report.statistics import (
     seeds_needed,
     slope,
 )
-from pipeline.report.tables import Counts
 
 UNDECIDED, NOT_RUN = "undecided", "not run"
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
@@ -143,10 +143,10 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
 
 def _ratio(claim: PaperClaim, counts: Counts) -> Verdict:
     """A ratio of counts in percent, which no run is needed for."""
-    pair = [counts.get(str(name), {}).get(claim.quantity) for name in (claim.network, claim.reference)]
-    if pair[0] is None or pair[1] is None or claim.printed is None:
+    network, reference = counts.get(str(claim.network)), counts.get(str(claim.reference))
+    if network is None or reference is None or claim.printed is None:
         return Verdict(claim, NOT_RUN, None, "pending: the counts of both networks", claim.printed)
-    ratio = 100 * pair[0] / pair[1]
+    ratio = 100 * network.of(claim.quantity) / reference.of(claim.quantity)
     agrees = abs(ratio / claim.printed - 1) <= COUNT_TOLERANCE
     reason = f"counted, needs no training; tolerance {100 * COUNT_TOLERANCE:g} % of the printed ratio"
     return Verdict(claim, AGREES if agrees else DIFFERS, agrees, reason, claim.printed, Estimate(ratio, 1))

@@ -68,6 +68,13 @@ def _data_json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
+def _own_ids(text: str, name: str) -> str:
+    """An SVG whose ids begin with `name`, so that several can stand on one page; ids that nothing uses go."""
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+
+
 def inline_picture(picture: Picture) -> Markup:
     """A picture to stand inside HTML: an SVG takes the page's colours, a PNG becomes a data address."""
     title = str(Markup.escape(picture.title))
@@ -77,6 +84,7 @@ def inline_picture(picture: Picture) -> Markup:
     text = picture.data.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = _own_ids(text, picture.name)
     text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var({variable})")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -52,7 +53,7 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     if len(values) < 2:
         return Estimate(float(values[0]), 1)
     mean = math.fsum(values) / len(values)
-    spread = float(stats.tstd(values)) if len(set(values)) > 1 else 0.0
+    spread = float(np.std(values, ddof=1)) if len(set(values)) > 1 else 0.0
     low, high = _t_interval(mean, spread / math.sqrt(len(values)), len(values) - 1, confidence)
     return Estimate(mean, len(values), spread, low, high, "t interval")
 

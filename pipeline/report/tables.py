@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
+from pipeline.report.counts import Count, Counts
 from pipeline.report.evidence import Evidence, Sample
 from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
 from pipeline.report.statistics import Estimate
-
-Counts = Mapping[str, Mapping[str, float]]
-"""Network name -> parameters, multiply_adds and depth, as exact counts."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,7 @@ class Cell:
     quantity: str
     printed: float | None
     sample: Sample | None = None
-    count: float | None = None
+    count: Count | None = None
     comparable: bool = False
 
     @cached_property
@@ -32,7 +27,7 @@ class Cell:
         """Mean over the seeds, or the count as an estimate without spread."""
         if self.sample is not None:
             return self.sample.estimate
-        return None if self.count is None else Estimate(self.count, 1)
+        return None if self.count is None else Estimate(self.count.of(self.quantity) / UNITS[self.quantity], 1)
 
     @cached_property
     def difference(self) -> Estimate | None:
@@ -140,9 +135,7 @@ def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evide
     if cell is None:
         cell = PaperCell(None, experiment=next(c.experiment for c in row.cells.values() if c.experiment))
     if column.quantity in COUNTED:
-        count = counts.get(str(cell.network), {}).get(column.quantity)
-        scaled = None if count is None else count / UNITS[column.quantity]
-        return Cell(name, column.quantity, cell.printed, count=scaled, comparable=True)
+        return Cell(name, column.quantity, cell.printed, count=counts.get(str(cell.network)), comparable=True)
     experiment = str(cell.experiment)
     if table.scope == "everywhere":
         dataset = column.dataset or table.dataset
@@ -156,15 +149,3 @@ def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evide
 def find_cell(tables: list[Table], name: str) -> Cell | None:
     """The cell of that id (`<table>/<row>/<column>`), if there is one."""
     return next((cell for table in tables for cell in table.cells if cell.id == name), None)
-
-
-def read_counts(folder: Path | None) -> dict[str, dict[str, float]]:
-    """Counts by network from the CSV files of `folder`; empty where nothing was counted yet."""
-    counts: dict[str, dict[str, float]] = {}
-    for path in sorted(folder.glob("*.csv")) if folder is not None else ():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get("network"):
-                    numbers = {key: float(row[key]) for key in COUNTED if row.get(key)}
-                    counts.setdefault(row["network"], {}).update(numbers)
-    return counts

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence, gather
 from pipeline.report.machine import mlflow_address
-from pipeline.report.numbers import interval, number, printed
+from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.paper import load_paper
 from pipeline.report.records import Run, scan
-from pipeline.report.tables import Cell, build_tables, find_cell, read_counts
+from pipeline.report.tables import Cell, build_tables, find_cell
 
 Group = list[tuple[str, str]]
 
@@ -21,7 +22,7 @@ def trace(plan: Mapping[str, Any], sources: Sequence[Path], cell: str, counts: P
     """What stands behind a number, e.g. "table3/attention92/nal", as text; UserError for a name that is none."""
     paper = load_paper()
     evidence = gather(plan, scan(sources), paper)
-    tables = build_tables(evidence, read_counts(counts))
+    tables = build_tables(evidence, read_counts(counts)[0])
     found = find_cell(tables, cell)
     if found is None:
         allowed = _nearest(cell, [known.id for table in tables for known in table.cells])
@@ -55,13 +56,25 @@ def trace_groups(cell: Cell, evidence: Evidence, machine: bool) -> list[Group]:
             text += interval(value, cell.quantity)
         head.append(("measured", text))
     if sample is None:
-        head.append(("counted by", "python -m pipeline counts"))
-        return [head]
+        return [[*head, *_count_pairs(cell)]]
     head.append(("seeds", sample.seeds))
     if sample.binomial_error is not None:
         head.append(("standard error", f"{number(sample.binomial_error)} (binomial, one seed)"))
     head += [("experiment", sample.experiment), ("statement", str(evidence.plan["labels"]["statement"]))]
     return [head, *(_run_group(run, evidence, machine) for run in sample.runs)]
+
+
+def _count_pairs(cell: Cell) -> Group:
+    count = cell.count
+    if count is None:
+        return [("counted by", "python -m pipeline counts")]
+    pairs = [
+        ("exactly", thousands(count.of(cell.quantity))),
+        ("network", f"{count.network}, {count.image_size}x{count.image_size} images"),
+        ("our reading", count.reading),
+        ("counted by", "python -m pipeline counts"),
+    ]
+    return [(key, value) for key, value in pairs if value]
 
 
 def _run_group(run: Run, evidence: Evidence, machine: bool) -> Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.attention import attention
 from pipeline.report.figures.comparisons import cost, depth, noise, response
@@ -12,7 +13,6 @@ from pipeline.report.figures.overview import confusion, progress
 from pipeline.report.figures.style import Picture, drawing
 from pipeline.report.labels import Matrix
 from pipeline.report.masks import Masks
-from pipeline.report.tables import Counts
 
 
 def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[Picture]:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.style import (
     BLUE,
@@ -22,7 +23,6 @@ from pipeline.report.figures.style import (
     svg,
 )  # fmt: skip
 from pipeline.report.statistics import slope
-from pipeline.report.tables import Counts
 
 _LEVELS = (10, 30, 50, 70)
 _NETWORKS = {"resnet164": ("ResNet-164", RUST, "s"), "attention92": ("Attention-92", BLUE, "o")}
@@ -142,11 +142,9 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
             assert value is not None
             _dot(axis, sample.runs[0].metrics[key] / 1e6, value.value, name, hollow=False)
         for name, row in networks.items():
-            counted = counts.get(str(row.cells["parameters"].network), {}).get(key)
-            if counted is None and key == "parameters" and row.cells["parameters"].printed:
-                counted = row.cells["parameters"].printed * 1e6
-            if counted is not None:
-                _dot(axis, counted / 1e6, float(row.cells["cifar10"].printed or 0), name, hollow=True)
+            count = counts.get(str(row.cells["parameters"].network))
+            if count is not None:
+                _dot(axis, count.of(key) / 1e6, float(row.cells["cifar10"].printed or 0), name, hollow=True)
         axis.set_xscale("log")
         axis.set_xlabel(f"{key.replace('_', '-')}, millions")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -36,6 +36,9 @@ class World:
         self.results = root / "results"
         self.store = root / "runs"
         self.published = root / "published"
+        self.folder = self.local = root
+        self.built_plan: dict[str, Any] = {}
+        self.summary: Any = None
 
     @property
     def sources(self) -> list[Path]:
@@ -64,10 +67,10 @@ class World:
             "runs": {name: run | {"cost": {"seconds": 1}} for name, run in runs.items()},
         }
 
-    def train(self, plan: dict[str, Any], spread: float = 0.05, effect: float = 1.0) -> None:
-        """Write every run of the plan into results/, with errors scattered by about `spread` over the seeds."""
+    def train(self, plan: dict[str, Any], rows: int = 8) -> None:
+        """Write every run of the plan into results/, each with `rows` evaluations."""
         for run in plan["runs"].values():
-            self.result(plan["profile"], run, spread=spread, effect=effect)
+            self.result(plan["profile"], run, rows=rows)
 
     def result(self, profile: str, run: dict[str, Any], **options: Any) -> Path:
         """One run in results/."""
@@ -110,16 +113,15 @@ def config(experiment: str, seed: int, dataset: str, protocol: dict[str, Any]) -
     }  # fmt: skip
 
 
-def write_run(folder: Path, run: dict[str, Any], spread: float = 0.05, effect: float = 1.0) -> Path:
+def write_run(folder: Path, run: dict[str, Any], rows: int = 8) -> Path:
     """The small files of a finished run: synthetic, but as consistent as real ones."""
     folder.mkdir(parents=True)
     experiment, seed, protocol = run["experiment"], run["seed"], run["protocol"]
     random = np.random.default_rng([seed, *experiment.encode()])
-    mean = 5.5 + effect * (ERRORS.get(experiment, 5.0) - 5.5)
-    error = round(mean + spread * float(random.standard_normal()), 4)
+    error = round(ERRORS.get(experiment, 5.0) + 0.05 * float(random.standard_normal()), 4)
     base = experiment.split("-")[0]
     write_json(folder / "config.json", {key: value for key, value in run.items() if key != "cost"})
-    write_history(folder / "history.csv", protocol["iterations"], error)
+    write_history(folder / "history.csv", protocol["iterations"], error, rows)
     metrics = {
         "test_error": error, "test_loss": 0.2, "train_error": 1.0, "train_loss": 0.05, "best_test_error": error - 0.02,
         "best_epoch": 7.0, "iterations": protocol["iterations"], "epochs": 8.0,
@@ -133,11 +135,11 @@ def write_run(folder: Path, run: dict[str, Any], spread: float = 0.05, effect: f
     return folder
 
 
-def write_history(path: Path, iterations: int, error: float, rows: int = 8) -> None:
+def write_history(path: Path, iterations: int, error: float, rows: int) -> None:
     """A curve that falls to `error` at the last of `rows` evaluations."""
     lines = ["epoch,iteration,learning_rate,train_loss,train_error,test_loss,test_error"]
     for row in range(1, rows + 1):
-        test = error + (rows - row) * 8.0
+        test = error + (rows - row) * 56.0 / rows
         lines.append(f"{row},{iterations * row // rows},0.1,0.5,{test + 1},0.6,{test}")
     path.write_text("\n".join(lines) + "\n")
 
@@ -171,6 +173,41 @@ def write_provenance(folder: Path, status: str, profile: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def counts_folder(root: Path) -> Path:
+    """Counts of a few networks, as `python -m pipeline counts` lays them out."""
+    path = root / "counts" / "networks.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "network,dataset,num_classes,image_size,parameters,multiply_adds,trunk_depth,our_reading\n"
+        "attention92,imagenet,1000,224,52466344,10533789696,92,\n"
+        "attention92,imagenet,1000,320,52466344,21495398400,92,\n"
+        "cifar_attention92,cifar10,10,32,1841242,211913216,92,widths inferred\n"
+        "preresnet200,imagenet,1000,224,64666280,15007481856,200,\n"
+    )
+    return path.parent
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A world with the finished report of a `digits` profile of three seeds, one run of which is by older code."""
+    from pipeline.report import build_report
+
+    world = World(tmp_path_factory.mktemp("built"))
+    world.built_plan = plan = world.plan(seeds=3)
+    for name, run in plan["runs"].items():
+        if name == "attention164-nal-s2":
+            world.result("digits", run | {"numerics": 1, "identity": "0" * 12})
+        elif name == "attention128-nal-s1":
+            world.stored(run, status="paused")
+        elif not name.startswith("attention56-local"):
+            world.stored(run) if run["seed"] == 0 else world.result("digits", run)
+    world.folder, world.local = world.root / "reports/digits", world.root / "reports/local/digits"
+    world.summary = build_report(
+        plan, world.sources, world.folder, world.local, counts_folder(world.root), data=world.noisy(plan)
+    )
+    return world
 
 
 @pytest.fixture
