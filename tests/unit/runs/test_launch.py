@@ -1,0 +1,161 @@
+"""The order of things around a launch, with a training function that only pretends."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline import runs
+from pipeline.display import Board
+from pipeline.driver import Driver
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.launch import Summary, pending, run_all
+from pipeline.training.execution import Execution
+from pipeline.training.records import DETERMINISTIC, Provenance
+from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+
+PROTOCOL = Protocol(10, 4, 0.1, (5,), 0.1, 0.9, True, 1e-4, 2, False, 4)
+DATA = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
+
+
+def spec(name: str) -> RunSpec:
+    return RunSpec(name, 0, NetworkSpec("cifar_attention56", 10, {"t": len(name)}), DATA, PROTOCOL)
+
+
+SPECS = [spec(name) for name in ("a", "bb", "ccc")]
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Driver:
+    plan = {
+        "profile": "digits",
+        "execution": {
+            "store": "runs",
+            "resources": {},
+            "checkpoints": {"seconds": 60.0, "keep": 2},
+            "tracking": {"enabled": False, "models": "none", "system_metrics": False},
+        },
+        "runs": {
+            s.name: {**s.to_json(), "cost": {"training_multiply_adds": size}}
+            for s, size in zip(SPECS, (1, 3, 2), strict=True)
+        },
+    }
+    return Driver(plan, tmp_path)
+
+
+def finish(folder: Path, run: RunSpec) -> None:
+    for name in DETERMINISTIC:
+        (folder / name).write_text("x")
+    write_json(folder / "config.json", run.to_json())
+    Provenance("finished", "digits").write(folder)
+
+
+def go(driver: Driver, train: object, slots: int = 2) -> tuple[Summary, str]:
+    out, summary = io.StringIO(), Summary()
+    with Board(len(SPECS), Console(file=out, width=200)) as board:
+        run_all(driver, SPECS, train, slots, board, summary)  # type: ignore[arg-type]
+    return summary, out.getvalue()
+
+
+def test_the_longest_run_comes_first(driver: Driver) -> None:
+    assert [s.name for s in pending(driver)] == ["bb-s0", "ccc-s0", "a-s0"]
+
+
+def test_finished_and_published_runs_are_not_pending(driver: Driver, tmp_path: Path) -> None:
+    for folder in (driver.store / SPECS[0].folder_name, tmp_path / "published" / "digits" / SPECS[1].folder_name):
+        folder.mkdir(parents=True)
+    finish(driver.store / SPECS[0].folder_name, SPECS[0])
+    finish(tmp_path / "published" / "digits" / SPECS[1].folder_name, SPECS[1])
+    assert [s.name for s in pending(driver)] == ["ccc-s0"]
+
+
+def test_a_pattern_that_fits_nothing_is_refused(driver: Driver) -> None:
+    with pytest.raises(UserError, match=r"--only 'x\*': fits no run of the plan, which has a-s0, bb-s0, ccc-s0"):
+        pending(driver, "x*")
+
+
+@pytest.mark.parametrize("how", ["raises", "says so", "dies"])
+def test_a_run_that_fails_stops_no_other_and_is_named_with_its_log(driver: Driver, how: str) -> None:
+    def train(run: RunSpec, execution: Execution) -> str:
+        if run.name == "bb-s0":
+            if how == "raises":
+                raise RuntimeError("no such thing")
+            if how == "dies":
+                Provenance("running", "digits").write(execution.folder)
+                return "finished"
+            return "failed: no such thing"
+        finish(execution.folder, run)
+        return "finished"
+
+    summary, text = go(driver, train)
+    assert sorted(summary.finished) == ["a-s0", "ccc-s0"]
+    reason = "its worker died" if how == "dies" else "no such thing"
+    assert reason in summary.failed["bb-s0"]
+    assert "log.txt" in summary.failed["bb-s0"]
+    assert "bb-s0 failed" in text
+    assert runs.status(SPECS[1], driver.store) == "failed"
+
+
+def test_no_more_runs_go_at_once_than_there_are_slots(driver: Driver) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        finish(execution.folder, run)
+        return "finished"
+
+    summary, _ = go(driver, train, slots=2)
+    assert len(summary.finished) == 3
+    assert most[0] == 2
+
+
+def test_when_the_time_is_up_nothing_new_begins(driver: Driver) -> None:
+    driver.stop_after = 1e-9
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        raise AssertionError("began")
+
+    summary, _ = go(driver, train)
+    assert summary.paused == [s.name for s in SPECS]
+
+
+def test_publishing_leaves_weights_and_host_names_behind(driver: Driver, tmp_path: Path) -> None:
+    folder = driver.store / SPECS[0].folder_name
+    folder.mkdir(parents=True)
+    finish(folder, SPECS[0])
+    (folder / "timing.csv").write_text("x")
+    (folder / "weights.safetensors").write_text("x")
+    target = runs.publish(SPECS[0], "digits", driver.store, tmp_path / "published")
+    assert {path.name for path in target.iterdir()} == {*DETERMINISTIC, "provenance.json", "timing.csv"}
+
+
+def test_importing_refuses_a_run_whose_identity_does_not_fit(driver: Driver, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "run"
+    elsewhere.mkdir(parents=True)
+    write_json(elsewhere / "config.json", {**SPECS[0].to_json(), "seed": 3})
+    with pytest.raises(UserError, match="does not belong to this configuration"):
+        runs.import_runs(tmp_path / "elsewhere", driver.store)
+    write_json(elsewhere / "config.json", SPECS[0].to_json())
+    assert runs.import_runs(tmp_path / "elsewhere", driver.store) == [SPECS[0].folder_name]
+    assert runs.import_runs(tmp_path / "elsewhere", driver.store) == [SPECS[0].folder_name]  # still unfinished
+    with pytest.raises(UserError, match="holds no run"):
+        runs.import_runs(tmp_path / "nothing", driver.store)
+
+
+def test_a_run_of_another_identity_under_the_same_name_is_not_taken_for_finished(driver: Driver) -> None:
+    folder = driver.store / SPECS[0].folder_name
+    folder.mkdir(parents=True)
+    finish(folder, replace(SPECS[0], seed=9))
+    assert runs.locate(SPECS[0], driver.store) is None
