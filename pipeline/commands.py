@@ -264,8 +264,10 @@ def _run_publish(options: argparse.Namespace) -> int:
     done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
     if not done:
         raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
+    profile = driver.plan["profile"]
     for spec in done:
-        print(runs.publish(spec, driver.plan["profile"], driver.store))
+        print(runs.publish(spec, profile, driver.store))
+    plan.write_plan(driver.plan, runs.PUBLISHED / profile / plan.PLAN)
     return 0
 
 
@@ -344,6 +346,29 @@ def _run_track(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(commands: Commands) -> None:
+    _command(commands, "compare", _run_compare, "say whether the report agrees with the committed one")
+
+
+def _run_compare(options: argparse.Namespace) -> None:
+    from pipeline import plan
+    from pipeline.compare import compare
+
+    print(compare(plan.read_plan()["profile"], Path.cwd()))
+
+
+def _ui(commands: Commands) -> None:
+    command = _command(commands, "ui", _run_ui, "serve the MLflow UI")
+    command.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+    command.add_argument("--port", type=_positive, default=5000)
+
+
+def _run_ui(options: argparse.Namespace) -> int:
+    from pipeline.ui import serve
+
+    return serve(Path.cwd(), options.host, options.port)
+
+
 def _positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number above 0")
@@ -375,4 +400,6 @@ ALL = (
     _report,
     _trace,
     _track,
+    _compare,
+    _ui,
 )

@@ -77,6 +77,7 @@ def build_plan(config: Config, data: Path) -> dict[str, Any]:
     return {
         "profile": config.profile,
         "labels": config.label.model_dump(),
+        "report": config.report.model_dump(),
         "execution": config.model_dump(include={"store", "resources", "checkpoints", "tracking"}),
         "identity": {spec.name: spec.identity for spec in specs},
         "runs": {spec.name: {**spec.to_json(), "cost": _cost(spec)} for spec in specs},
@@ -107,7 +108,7 @@ def read_plan(path: Path = Path(PLAN)) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: no such file; run `python -m pipeline plan` (or `dvc repro plan`) first")
     plan = read_json(path)
-    if not isinstance(plan, dict) or not {"profile", "execution", "identity", "runs"} <= plan.keys():
+    if not isinstance(plan, dict) or not {"profile", "report", "execution", "identity", "runs"} <= plan.keys():
         raise UserError(f"{path}: not a plan; run `python -m pipeline plan` again")
     return plan
 

@@ -42,7 +42,13 @@ def write_report(profile: str | None, root: Path) -> str:
     plan = find_plan(profile, root)
     name, reports = plan["profile"], root / REPORTS
     summary = build_report(
-        plan, _sources(plan, root), out=reports / name, local=reports / "local" / name, counts=reports / "counts"
+        plan,
+        _sources(plan, root),
+        out=reports / name,
+        local=reports / "local" / name,
+        counts=reports / "counts",
+        data=root / "data" / "noisy",
+        margin=plan["report"]["equivalence_margin"],
     )
     build_index(reports)
     return str(summary)
