@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from models.options import AttentionOptions
-from models.registry import Network, create_model, find_network, list_models, resolve_options
+from models.registry import NETWORKS, Network, create_model, find_network, list_models, resolve_options
 
-__all__ = ["AttentionOptions", "Network", "create_model", "find_network", "list_models", "resolve_options"]
+__all__ = ["NETWORKS", "AttentionOptions", "Network", "create_model", "find_network", "list_models", "resolve_options"]

@@ -43,8 +43,9 @@ def _matrix_for(images: Tensor, inputs: int, outputs: int) -> Tensor:
 
 def interpolation_matrix(inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix [outputs, inputs] that resizes a line of points linearly, its end points kept."""
-    position = torch.arange(outputs, device=device) * (inputs - 1) / max(outputs - 1, 1)
-    distance = position[:, None] - torch.arange(inputs, device=device)
+    precise = torch.promote_types(dtype, torch.float32)
+    position = torch.arange(outputs, dtype=precise, device=device) * (inputs - 1) / max(outputs - 1, 1)
+    distance = position[:, None] - torch.arange(inputs, dtype=precise, device=device)
     return (1 - distance.abs()).clamp(min=0).to(dtype)
 
 
