@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic
 from pipeline.report.claims import judge
 from pipeline.report.counts import read_counts
@@ -23,7 +24,7 @@ from pipeline.report.paper import load_paper
 from pipeline.report.records import scan
 from pipeline.report.render import render
 from pipeline.report.statistics import EQUIVALENCE_MARGIN
-from pipeline.report.summary import summary
+from pipeline.report.summary import INDEXED, summarise
 from pipeline.report.tables import Table, build_tables
 
 
@@ -80,7 +81,7 @@ def build_report(
     context = page(evidence, tables, verdicts, pictures, margin)
     files = _tables_as_files(tables, plan) | {f"figures/{picture.file}": picture.data for picture in pictures}
     files["runs.csv"] = csv_text(*run_rows(evidence))
-    files["summary.json"] = json.dumps(summary(evidence, tables, verdicts), indent=2, ensure_ascii=False) + "\n"
+    files["summary.json"] = json.dumps(summarise(evidence, tables, verdicts), indent=2, ensure_ascii=False) + "\n"
     files["report.md"] = render("report.md.j2", context)
     files["report.html"] = render("report.html.j2", context)
     changed = _write(out, files)
@@ -125,6 +126,15 @@ def _write(folder: Path, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
 
 def build_index(reports: Path) -> None:
     """Write index.md and index.html over the reports of all profiles below `reports`."""
-    entries = [read_json(path) for path in sorted(reports.glob("*/summary.json"))]
-    context = {"paper": load_paper(), "entries": entries}
+    entries, problems = [], []
+    for path in sorted(reports.glob("*/summary.json")):
+        try:
+            summary = read_json(path)
+        except UserError:
+            summary = None
+        if isinstance(summary, dict) and summary.keys() >= INDEXED:
+            entries.append(summary)
+        else:
+            problems.append(path.relative_to(reports).as_posix())
+    context = {"paper": load_paper(), "entries": entries, "problems": problems}
     _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html")})

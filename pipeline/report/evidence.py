@@ -45,13 +45,13 @@ class Sample:
 
     @property
     def seeds(self) -> str:
-        """`2 of 5 seeds`, `3 seeds`, or `pending`."""
+        """`2 of 5 seeds`, `3 seeds` (of a plan not known here), or `not planned`."""
         n = len(self.values)
-        if n == 0:
-            return "pending"
+        if self.planned == 0:
+            return "not planned"
         if self.planned is None:
-            return f"{n} seed{'s' if n > 1 else ''}"
-        return f"{n} of {self.planned} seed{'s' if self.planned > 1 else ''}"
+            return f"{n} seed{'' if n == 1 else 's'}"
+        return f"{n} of {self.planned} seed{'' if self.planned == 1 else 's'}"
 
 
 @dataclass(frozen=True)

@@ -57,16 +57,27 @@ def _csv_row(cell: Cell) -> list[Any]:
 
 
 def measured_text(cell: Cell) -> str:
-    """The measured number in words: mean, half interval or standard error, marks; `pending` for a hole."""
+    """The measured number: mean, half of its interval, marks; `pending` for a hole."""
     measured = cell.measured
     if measured is None:
         return PENDING
     text = number(measured.value, cell.quantity)
     if measured.half_width is not None:
         text += f" ± {number(measured.half_width, cell.quantity)}"
-    elif cell.sample and cell.sample.binomial_error is not None:
-        text += f" (s.e. {number(cell.sample.binomial_error)})"
     return text + "".join(f" {MARKS[mark]}" for mark in cell.marks)
+
+
+def seeds_text(cell: Cell) -> str:
+    """How many seeds stand behind a number and how they spread; for one seed, the error of its test set."""
+    sample, measured = cell.sample, cell.measured
+    if sample is None:
+        return ""
+    if measured is None:
+        return sample.seeds
+    if sample.binomial_error is not None:
+        return f"{sample.seeds}, s.e. {number(sample.binomial_error)}"
+    spread = "" if measured.spread is None else f", s.d. {number(measured.spread, cell.quantity)}"
+    return sample.seeds + spread
 
 
 def difference_text(cell: Cell) -> str:
@@ -103,8 +114,7 @@ def table_latex(table: Table, statement: str) -> str:
     for row in table.rows:
         cells = [_escape(row.label)]
         for cell in row.cells:
-            seeds = cell.sample.seeds if cell.sample and cell.sample.values else ""
-            cells += [printed(cell.printed, cell.quantity), measured_text(cell), seeds]
+            cells += [printed(cell.printed, cell.quantity), measured_text(cell), seeds_text(cell)]
         lines.append(f"    {' & '.join([cells[0], *(_escape(text) for text in cells[1:])])} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from pipeline.report.evidence import MARKS
 from pipeline.report.figures.style import THEME, Picture
-from pipeline.report.forms import difference_text, measured_text
+from pipeline.report.forms import difference_text, measured_text, seeds_text
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.paper import COUNTED
 
@@ -39,6 +39,8 @@ def _environment() -> Environment:
         "thousands": thousands,
         "measured": measured_text,
         "difference": difference_text,
+        "seeds": seeds_text,
+        "code": _markdown_code,
         "cell": _markdown_cell,
         "picture": inline_picture,
         "data_json": _data_json,
@@ -55,6 +57,11 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 def _markdown_cell(text: object) -> str:
     """Text that cannot break out of a Markdown table's cell, nor become markup."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text)).replace("\n", " ")
+
+
+def _markdown_code(text: object) -> str:
+    """Text between backticks, which it cannot leave."""
+    return "`" + str(text).replace("`", "'").replace("\n", " ") + "`"
 
 
 def _asset(name: str) -> Markup:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -45,7 +45,7 @@ class Estimate:
     def shifted(self, by: float) -> Estimate:
         """The same estimate less the constant `by`, e.g. a printed number."""
         low, high = (None if end is None else end - by for end in (self.low, self.high))
-        return Estimate(self.value - by, self.n, self.spread, low, high, self.method)
+        return replace(self, value=self.value - by, low=low, high=high)
 
 
 def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
@@ -68,13 +68,13 @@ def _t_interval(mean: float, error: float, degrees: float, confidence: float) ->
 def difference(first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE) -> Estimate:
     """Mean of `first` less mean of `second`, each by seed.
 
-    Paired (Student's t on the differences) when both have the same seeds, else by Welch's unequal variances. `n`
-    is the smaller number of seeds.
+    Paired (Student's t on the differences) over the seeds that both have, when these are all or at least three; else
+    by Welch's unequal variances over all seeds. `n` is the number of pairs, or the smaller number of seeds.
     """
+    common = sorted(first.keys() & second.keys())
+    if len(common) >= MINIMUM_SEEDS or first.keys() == second.keys():
+        return replace(estimate([first[seed] - second[seed] for seed in common], confidence), method="paired t")
     n = min(len(first), len(second))
-    if first.keys() == second.keys():
-        paired = estimate([first[seed] - second[seed] for seed in sorted(first)], confidence)
-        return Estimate(paired.value, n, paired.spread, paired.low, paired.high, "paired t")
     value = estimate(list(first.values())).value - estimate(list(second.values())).value
     if n < 2:
         return Estimate(value, n, method="unpaired")
@@ -94,7 +94,10 @@ def _pooled_spread(first: Mapping[int, float], second: Mapping[int, float]) -> f
 
 
 def equivalent(effect: Estimate, margin: float, confidence: float = CONFIDENCE) -> bool:
-    """Two one-sided tests at level 1 - confidence: is the effect shown to lie within plus or minus `margin`?"""
+    """Two one-sided tests at level 1 - confidence: is the effect shown to lie within plus or minus `margin`?
+
+    Of an interval by Welch, too, only n - 1 degrees of freedom are taken: that errs on the side of "not shown".
+    """
     if effect.low is None or effect.high is None or effect.n < MINIMUM_SEEDS:
         return False
     if effect.width == 0:

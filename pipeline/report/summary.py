@@ -10,8 +10,11 @@ from pipeline.report.page import tally
 from pipeline.report.statistics import Estimate
 from pipeline.report.tables import Cell, Table
 
+INDEXED = {"profile", "statement", "reproduction", "runs", "tally", "claims"}
+"""What the index over all profiles reads of a summary."""
 
-def summary(evidence: Evidence, tables: list[Table], verdicts: list[Verdict]) -> dict[str, Any]:
+
+def summarise(evidence: Evidence, tables: list[Table], verdicts: list[Verdict]) -> dict[str, Any]:
     """Every number and verdict of the report, with what it stands on."""
     labels = evidence.plan["labels"]
     return {

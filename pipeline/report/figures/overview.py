@@ -37,9 +37,11 @@ _MOST_SEEDS_SHOWN = 60
 def progress(evidence: Evidence) -> Picture | None:
     """A heat map of experiments by seeds."""
     experiments = evidence.experiments()
-    seeds = sorted({seed for name in experiments for seed in evidence.seeds(name)})[:_MOST_SEEDS_SHOWN]
-    if not seeds:
+    planned = sorted({seed for name in experiments for seed in evidence.seeds(name)})
+    if not planned:
         return None
+    seeds = planned[:_MOST_SEEDS_SHOWN]
+    hidden = f" Only the first {len(seeds)} seeds are drawn." if len(seeds) < len(planned) else ""
     order = list(STATUSES)
     codes = np.full((len(experiments), len(seeds)), np.nan)
     for row, name in enumerate(experiments):
@@ -67,7 +69,7 @@ def progress(evidence: Evidence) -> Picture | None:
     return Picture(
         "progress",
         "What is done and what is pending",
-        f"{len(evidence.runs)} of {len(evidence.plan['runs'])} planned runs are finished.",
+        f"{len(evidence.runs)} of {len(evidence.plan['runs'])} planned runs are finished.{hidden}",
         "svg",
         svg(figure, "progress"),
     )

@@ -60,7 +60,7 @@ def test_every_cell_has_its_printed_number_spread_interval_and_seeds(built: Any)
 
 def test_holes_stay_visible(built: Any) -> None:
     text = (built.folder / "report.md").read_text()
-    assert re.search(r"\| local convolutions \| 6\.48 \| pending \| pending \|", text)
+    assert re.search(r"\| local convolutions \| 6\.48 \| pending \| 0 of 3 seeds \|", text)
     assert "2 of 3 seeds" in text
     assert "attention56-local-s0" in text.split("Pending:")[1]
 
@@ -157,7 +157,8 @@ def test_with_one_seed_the_binomial_standard_error_is_stated(world: Any) -> None
     plan = world.plan(experiments={"attention56": 5.5})
     world.train(plan)
     build(world, plan)
-    assert re.search(r"5\.4\d \(s\.e\. 1\.20\)", (world.root / "reports/digits/report.md").read_text())
+    text = (world.root / "reports/digits/report.md").read_text()
+    assert re.search(r"\| 5\.4\d \| 1 of 1 seed, s\.e\. 1\.20 \|", text)
 
 
 def test_the_papers_own_protocol_gives_differences_and_verdicts(world: Any) -> None:
@@ -219,7 +220,10 @@ def test_damaged_pictures_and_manifests_are_named(world: Any) -> None:
 def test_the_index_has_a_line_for_each_profile(world: Any) -> None:
     for profile in ("digits", "cifar10-short"):
         build(world, world.plan(profile, dataset="digits" if profile == "digits" else "cifar10"))
+    (world.root / "reports/broken").mkdir()
+    (world.root / "reports/broken/summary.json").write_text("[]")
     build_index(world.root / "reports")
+    assert "broken/summary.json" in (world.root / "reports/index.md").read_text()
     for name, link in (("index.md", "report.md"), ("index.html", "report.html")):
         text = (world.root / "reports" / name).read_text()
         assert f"digits/{link}" in text and f"cifar10-short/{link}" in text
