@@ -153,6 +153,8 @@ def _read(folder: Path, shown: str, profile: str | None) -> Run:
     _check_config(folder, config)
     provenance = _provenance(folder)
     _check_finished(folder, provenance)
+    if not (folder / "metrics.json").is_file():
+        raise DamagedError("unfinished: metrics.json is missing")
     metrics = _mapping(folder, "metrics.json", _METRICS)
     _check_metrics(config, metrics)
     history = _history(folder / "history.csv")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from pipeline.report.figures.style import NEUTRAL, Picture, png
 from pipeline.report.masks import Masks
@@ -43,8 +41,8 @@ def attention(masks: Masks | None) -> Picture | None:
         "attention-masks",
         "Attention masks over input images",
         f"{masks.run.name} on {masks.run.dataset}: for each picture the channel whose mask varies most over positions, "
-        "at the first module and at the last one. Features are scaled to their own range; bright is high. "
-        "Over the image, the mask darkens what it suppresses.",
+        "at the first module and at the last one. Each map is scaled to its own range: yellow is high, blue is low. "
+        "The mask lies over the image in grey.",
         "png",
         png(figure),
         wide=True,
@@ -68,15 +66,7 @@ def _draw(axis: Axes, masks: Masks, place: tuple[int, int], part: str, row: int)
     if part != "channel_mask":
         axis.imshow(values, cmap="cividis")
         return
-    image = masks.images[row]
-    height, width = image.shape[:2]
-    axis.imshow(image, extent=(0, width, height, 0))
-    shade = np.zeros((*values.shape, 4), dtype=np.float32)
-    shade[..., 3] = 0.85 * (1 - _scaled(values))
-    axis.imshow(shade, extent=(0, width, height, 0), interpolation="bilinear")
-
-
-def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values brought to [0, 1]; a constant map becomes ones."""
-    low, high = float(values.min()), float(values.max())
-    return np.ones_like(values) if high == low else (values - low) / (high - low)
+    grey = masks.images[row].mean(axis=-1)
+    extent = (0, grey.shape[1], grey.shape[0], 0)
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
+    axis.imshow(values, cmap="cividis", alpha=0.65, interpolation="bilinear", extent=extent)

@@ -31,7 +31,7 @@ STATUSES = {
     "damaged": (RUST, "x", "damaged or foreign"),
     "pending": (GRID, "", "pending"),
 }
-_MOST_SEEDS_SHOWN = 60
+_MOST_SEEDS_SHOWN, _LEAST_COLUMNS = 60, 8
 
 
 def progress(evidence: Evidence) -> Picture | None:
@@ -59,7 +59,8 @@ def progress(evidence: Evidence) -> Picture | None:
     axis.set_yticks(np.arange(len(experiments)) + 0.5, experiments)
     step = 1 + len(seeds) // 20
     axis.set_xticks(np.arange(0, len(seeds), step) + 0.5, [str(seed) for seed in seeds[::step]])
-    axis.set_xlabel("seed")
+    axis.set_xlabel("seed", loc="left")
+    axis.set_xlim(0, max(len(seeds), _LEAST_COLUMNS))  # a few seeds do not fill the width
     axis.invert_yaxis()
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
