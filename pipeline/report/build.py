@@ -11,10 +11,11 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic
-from pipeline.report.claims import judge
+from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
-from pipeline.report.evidence import gather
+from pipeline.report.evidence import Evidence, gather
 from pipeline.report.figures import draw
+from pipeline.report.figures.style import Picture
 from pipeline.report.forms import csv_text, table_csv, table_latex
 from pipeline.report.labels import noise_matrices
 from pipeline.report.machine import machine_page
@@ -69,25 +70,19 @@ def build_report(
         data: folder of the noisy labels (`<dataset>/<level>/manifest.json`) for their confusion matrices.
         margin: points of test error within which two errors count as equal.
     """
-    paper = load_paper()
-    evidence = gather(plan, scan(sources), paper)
+    evidence = gather(plan, scan(sources), load_paper())
     masks, damaged = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
     counted, not_counted = read_counts(counts)
     evidence = replace(evidence, problems=(*evidence.problems, *damaged, *changed_labels, *not_counted))
-    tables = build_tables(evidence, counted)
-    verdicts = judge(evidence, counted, margin)
+    tables, verdicts = build_tables(evidence, counted), judge(evidence, counted, margin)
     pictures = draw(evidence, counted, masks, matrices)
     context = page(evidence, tables, verdicts, pictures, margin)
-    files = _tables_as_files(tables, plan) | {f"figures/{picture.file}": picture.data for picture in pictures}
-    files["runs.csv"] = csv_text(*run_rows(evidence))
-    files["summary.json"] = json.dumps(summarise(evidence, tables, verdicts), indent=2, ensure_ascii=False) + "\n"
-    files["report.md"] = render("report.md.j2", context)
-    files["report.html"] = render("report.html.j2", context)
-    changed = _write(out, files)
-    context["machine"] = machine_page(evidence)
-    context["traces"] = traces(evidence, tables, machine=True)
-    context["base"] = Path(os.path.relpath(out, local)).as_posix() + "/"
+    files = _data_files(evidence, tables, verdicts, pictures)
+    files |= {name: render(f"{name}.j2", context) for name in ("report.md", "report.html")}
+    changed = (*_write(out, files), *_take_away(out, files))
+    base = Path(os.path.relpath(out, local)).as_posix() + "/"
+    context |= {"machine": machine_page(evidence), "traces": traces(evidence, tables, machine=True), "base": base}
     _write(local, {"report.html": render("report.html.j2", context)})
     return ReportSummary(
         profile=evidence.profile,
@@ -100,28 +95,38 @@ def build_report(
     )
 
 
-def _tables_as_files(tables: Sequence[Table], plan: Mapping[str, Any]) -> dict[str, str | bytes]:
-    files: dict[str, str | bytes] = {}
+def _data_files(
+    evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], pictures: Sequence[Picture]
+) -> dict[str, str | bytes]:
+    """Everything but the pages: tables, figures, runs and the summary, by path in the report's folder."""
+    files: dict[str, str | bytes] = {f"figures/{picture.file}": picture.data for picture in pictures}
     for table in tables:
         files[f"tables/{table.paper.id}.csv"] = table_csv(table)
-        files[f"tables/{table.paper.id}.tex"] = table_latex(table, plan["labels"]["statement"])
+        files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan["labels"]["statement"])
+    files["runs.csv"] = csv_text(*run_rows(evidence))
+    summary = summarise(evidence, tables, verdicts)
+    files["summary.json"] = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return files
 
 
-def _write(folder: Path, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
-    """Write what is new or other than before; take away tables and figures that the report no longer has."""
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
+    """Write what is new or other than before; the paths written."""
     changed = []
     for name, content in files.items():
         path, data = folder / name, content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != data:
             write_atomic(path, data)
             changed.append(path)
-    for kind in ("tables", "figures"):
-        for path in sorted((folder / kind).glob("*")):
-            if f"{kind}/{path.name}" not in files:
-                path.unlink()
-                changed.append(path)
-    return tuple(changed)
+    return changed
+
+
+def _take_away(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
+    """Remove the tables and figures of an earlier report that this one does not have; their paths."""
+    kept = {folder / name for name in files}
+    old = [path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*")) if path not in kept]
+    for path in old:
+        path.unlink()
+    return old
 
 
 def build_index(reports: Path) -> None:

@@ -7,12 +7,12 @@ reproduction. What is only counted `agrees` or `differs`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.paper import PaperClaim, PaperTable
+from pipeline.report.paper import Arm, PaperClaim, PaperTable
 from pipeline.report.statistics import (
     EQUIVALENCE_MARGIN,
     MINIMUM_SEEDS,
@@ -47,6 +47,11 @@ class Verdict:
     seeds_needed: int | None = None
     marks: tuple[str, ...] = ()
 
+    @property
+    def quantity(self) -> str:
+        """Of what kind `printed` and `effect` are, for writing them."""
+        return "ratio" if self.claim.kind == "ratio" else self.claim.quantity
+
 
 def judge(evidence: Evidence, counts: Counts, margin: float = EQUIVALENCE_MARGIN) -> list[Verdict]:
     """A verdict for every claim of the paper, in its order."""
@@ -56,17 +61,14 @@ def judge(evidence: Evidence, counts: Counts, margin: float = EQUIVALENCE_MARGIN
 def _judge(claim: PaperClaim, evidence: Evidence, counts: Counts, margin: float) -> Verdict:
     if claim.kind == "ratio":
         return _ratio(claim, counts)
-    if (claim.kind == "value" or claim.dataset) and not _can_decide(claim, evidence):
-        where = claim.dataset or evidence.paper.table(claim.table).dataset
-        return Verdict(claim, NOT_RUN, None, f"needs runs on {where} at the paper's protocol", claim.printed)
+    dataset = claim.dataset or evidence.paper.table(claim.table).dataset
+    if claim.dataset not in (None, *evidence.datasets) or (dataset != "imagenet" and not evidence.has_cifar_networks):
+        return Verdict(claim, NOT_RUN, None, f"needs runs on {dataset}", claim.printed)
+    if claim.kind == "value" and not evidence.is_reproduction:
+        return Verdict(claim, NOT_RUN, None, f"needs runs on {dataset} at the paper's protocol", claim.printed)
     if claim.kind == "value":
         return _value(claim, evidence, margin)
     return _comparison(claim, evidence, margin)
-
-
-def _can_decide(claim: PaperClaim, evidence: Evidence) -> bool:
-    """A claim about a named data set is decided by a profile of that data set only."""
-    return evidence.is_reproduction and claim.dataset in evidence.datasets()
 
 
 def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
@@ -80,34 +82,44 @@ def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict
         missing = [sample.experiment for sample in (*lower, *higher) if not sample.values]
         reason = f"pending: {', '.join(missing)}"
         return Verdict(claim, NOT_RUN, None, reason, printed, seeds=seeds)
-    effect = difference(_by_seed(claim, higher), _by_seed(claim, lower))
+    values = [_by_seed(claim, arm) for arm in (higher, lower)]
+    if not all(values):
+        return Verdict(claim, NOT_RUN, None, "pending: no seed has every noise level", printed, seeds=seeds)
+    effect = difference(*values)
     outcome, reason = _decide(effect, margin if claim.quantity == "test_error" else None)
+    errors = [sample.binomial_error for sample in (*lower, *higher) if sample.binomial_error is not None]
+    if claim.kind == "lower" and len(errors) == 2:
+        reason += f"; its test images alone give it a standard error of {math.hypot(*errors):.2f} points"
     needed = None if effect.spread is None else seeds_needed(effect.value, effect.spread)
     marks = tuple(sorted({mark for sample in (*lower, *higher) for mark in sample.marks}))
     text = _wording(outcome, claim, evidence)
     return Verdict(claim, text, outcome, reason, printed, effect, seeds, needed, marks)
 
 
-def _arm(claim: PaperClaim, arm: str | Mapping[int, str], evidence: Evidence) -> list[Sample]:
-    names = [arm] if isinstance(arm, str) else list(arm.values())
-    return [evidence.sample(name, claim.quantity, claim.stage) for name in names]
+def _arm(claim: PaperClaim, arm: Arm, evidence: Evidence) -> list[Sample]:
+    return [evidence.sample(name, claim.quantity, claim.stage) for name in _by_level(arm).values()]
+
+
+def _by_level(arm: Arm) -> dict[int, str]:
+    """Experiments of an arm by noise level; a single one stands at none."""
+    return {0: arm} if isinstance(arm, str) else dict(arm or {})
 
 
 def _by_seed(claim: PaperClaim, samples: list[Sample]) -> dict[int, float]:
     """An arm's value by seed: its one quantity, or its slope over the noise levels for seeds that have all."""
     if claim.kind == "lower":
         return dict(samples[0].values)
+    levels = list(_by_level(claim.lower))
     seeds = set.intersection(*(set(sample.values) for sample in samples))
-    return {seed: slope(list(claim.lower), [sample.values[seed] for sample in samples]) for seed in sorted(seeds)}
+    return {seed: slope(levels, [sample.values[seed] for sample in samples]) for seed in sorted(seeds)}
 
 
 def _printed_slopes(claim: PaperClaim, table: PaperTable) -> float:
-    printed = {cell.experiment: cell.printed for row in table.rows for cell in row.cells.values()}
-
-    def of(arm: Mapping[int, str]) -> float:
-        return slope(list(arm), [printed[name] or 0.0 for name in arm.values()])
-
-    return of(claim.higher) - of(claim.lower)
+    """Slope of the paper's own numbers for the higher arm, less that for the lower one."""
+    printed = {cell.experiment: cell.printed or 0.0 for row in table.rows for cell in row.cells.values()}
+    arms = [_by_level(arm) for arm in (claim.higher, claim.lower)]
+    first, second = (slope(list(arm), [printed[name] for name in arm.values()]) for arm in arms)
+    return first - second
 
 
 def _decide(effect: Estimate, margin: float | None) -> tuple[bool | None, str]:
@@ -156,7 +168,7 @@ def _wording(outcome: bool | None, claim: PaperClaim, evidence: Evidence) -> str
     if outcome is None:
         return UNDECIDED
     dataset = claim.dataset or evidence.paper.table(claim.table).dataset
-    if evidence.is_reproduction and evidence.datasets() == [dataset]:
+    if evidence.is_reproduction and evidence.datasets == [dataset]:
         return REPRODUCED if outcome else NOT_REPRODUCED
     return f"{'holds' if outcome else 'does not hold'} {_setting(evidence)}"
 
@@ -164,7 +176,7 @@ def _wording(outcome: bool | None, claim: PaperClaim, evidence: Evidence) -> str
 def _setting(evidence: Evidence) -> str:
     """Why a result of this profile is no reproduction, as the end of a verdict."""
     labels = evidence.plan["labels"]
-    data = " and ".join(evidence.datasets())
+    data = " and ".join(evidence.datasets)
     if labels["standin"]:
         return f"on stand-in data ({data})"
     if not evidence.is_reproduction:

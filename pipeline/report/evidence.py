@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pipeline.report.paper import Paper, deviations
@@ -71,7 +72,7 @@ class Evidence:
         """Name of the report's profile."""
         return str(self.plan["profile"])
 
-    @property
+    @cached_property
     def is_reproduction(self) -> bool:
         """Whether the plan trains the paper's data by the paper's schedule; if not, nothing here reproduces it."""
         labels = self.plan["labels"]
@@ -81,17 +82,31 @@ class Evidence:
             and not any(deviations(config, self.paper) for config in self.plan["runs"].values())
         )
 
+    @cached_property
+    def has_cifar_networks(self) -> bool:
+        """Whether the plan trains the paper's CIFAR networks; those for ImageNet share their names."""
+        return any(config["network"]["name"].startswith("cifar_") for config in self.plan["runs"].values())
+
+    @cached_property
     def datasets(self) -> list[str]:
         """Data sets of the plan, by name."""
         return sorted({config["data"]["dataset"] for config in self.plan["runs"].values()})
 
-    def seeds(self, experiment: str) -> list[int]:
-        """Seeds that the plan wants for an experiment."""
-        return sorted(c["seed"] for c in self.plan["runs"].values() if c["experiment"] == experiment)
+    @cached_property
+    def _seeds(self) -> dict[str, list[int]]:
+        seeds: dict[str, list[int]] = {}
+        for config in self.plan["runs"].values():
+            seeds.setdefault(config["experiment"], []).append(config["seed"])
+        return seeds
 
+    @property
     def experiments(self) -> list[str]:
         """Experiments of the plan, in its order."""
-        return list(dict.fromkeys(config["experiment"] for config in self.plan["runs"].values()))
+        return list(self._seeds)
+
+    def seeds(self, experiment: str) -> list[int]:
+        """Seeds that the plan wants for an experiment."""
+        return sorted(self._seeds.get(experiment, ()))
 
     def status(self, experiment: str, seed: int) -> str:
         """`done`, `marked`, `damaged`, `unfinished` or `pending`."""
@@ -114,7 +129,7 @@ class Evidence:
     def sample_of(self, dataset: str, experiment: str, quantity: str) -> Sample:
         """A quantity of an experiment on a data set: of this profile where it plans that, else of any other
         profile whose runs follow the paper's protocol."""
-        if dataset in self.datasets() and self.seeds(experiment):
+        if dataset in self.datasets and self.seeds(experiment):
             return self.sample(experiment, quantity)
         alike: dict[str, dict[int, Run]] = defaultdict(dict)
         for run in self.others:

@@ -33,7 +33,7 @@ class Masks:
 def find_masks(evidence: Evidence) -> tuple[Masks | None, list[Problem]]:
     """Masks of the first attention network that has readable ones, and the damaged files met on the way."""
     problems: list[Problem] = []
-    attention = [name for name in evidence.experiments() if name.startswith("attention")]
+    attention = [name for name in evidence.experiments if name.startswith("attention")]
     for experiment in dict.fromkeys((*PREFERRED, *attention)):
         for seed in evidence.seeds(experiment):
             run = evidence.runs.get(f"{experiment}-s{seed}")

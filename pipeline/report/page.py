@@ -36,7 +36,7 @@ def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
 
 
 def page(
-    evidence: Evidence, tables: list[Table], verdicts: list[Verdict], pictures: list[Picture], margin: float
+    evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], pictures: Sequence[Picture], margin: float
 ) -> dict[str, Any]:
     """Context of the report's templates."""
     header, rows = run_rows(evidence)
@@ -45,7 +45,7 @@ def page(
         "profile": evidence.profile,
         "labels": evidence.plan["labels"],
         "is_reproduction": evidence.is_reproduction,
-        "datasets": evidence.datasets(),
+        "datasets": evidence.datasets,
         "done": len(evidence.runs),
         "planned": len(evidence.plan["runs"]),
         "tables": tables,
@@ -66,7 +66,7 @@ def page(
     }
 
 
-def traces(evidence: Evidence, tables: list[Table], machine: bool) -> dict[str, Any]:
+def traces(evidence: Evidence, tables: Sequence[Table], machine: bool) -> dict[str, Any]:
     """The way back from each number that is there, by cell."""
     return {
         cell.id: trace_groups(cell, evidence, machine)
@@ -76,7 +76,7 @@ def traces(evidence: Evidence, tables: list[Table], machine: bool) -> dict[str, 
     }
 
 
-def tally(verdicts: list[Verdict]) -> dict[str, int]:
+def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """How many claims have each verdict, in the order of their weight."""
     order = sorted(verdicts, key=lambda v: (v.claim.kind == "ratio", v.outcome is None, not v.outcome, v.text))
     tally: dict[str, int] = {}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 Scope = Literal["profile", "everywhere", "counts"]
+Arm = str | Mapping[int, str] | None
 ClaimKind = Literal["lower", "slope", "value", "ratio"]
 
 COUNTED = ("parameters", "multiply_adds", "depth")
@@ -80,8 +81,8 @@ class PaperClaim:
     printed: float | None = None
     dataset: str | None = None
     stage: int | None = None
-    lower: Any = None
-    higher: Any = None
+    lower: Arm = None
+    higher: Arm = None
     experiment: str | None = None
     network: str | None = None
     reference: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.claims import Verdict
@@ -14,7 +15,7 @@ INDEXED = {"profile", "statement", "reproduction", "runs", "tally", "claims"}
 """What the index over all profiles reads of a summary."""
 
 
-def summarise(evidence: Evidence, tables: list[Table], verdicts: list[Verdict]) -> dict[str, Any]:
+def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Every number and verdict of the report, with what it stands on."""
     labels = evidence.plan["labels"]
     return {

@@ -125,7 +125,7 @@ def _table(table: PaperTable, evidence: Evidence, counts: Counts) -> Table:
 def _stand_in_columns(table: PaperTable, evidence: Evidence) -> tuple[PaperColumn, ...]:
     """Columns for data sets of the profile that the paper's table has none for."""
     known = {column.dataset for column in table.columns}
-    missing = [dataset for dataset in evidence.datasets() if dataset not in known and dataset != "imagenet"]
+    missing = [dataset for dataset in evidence.datasets if dataset not in known and dataset != "imagenet"]
     return tuple(PaperColumn(d, f"{d} error %, not in the paper", "test_error", d) for d in missing)
 
 
@@ -141,8 +141,10 @@ def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evide
         dataset = column.dataset or table.dataset
         sample = evidence.sample_of(dataset, experiment, column.quantity)
         return Cell(name, column.quantity, cell.printed, sample, comparable=True)
+    if not evidence.has_cifar_networks:
+        return Cell(name, column.quantity, cell.printed, Sample(experiment, column.quantity, {}, (), planned=0))
     sample = evidence.sample(experiment, column.quantity, cell.stage)
-    comparable = evidence.datasets() == [table.dataset]
+    comparable = evidence.datasets == [table.dataset]
     return Cell(name, column.quantity, cell.printed, sample, comparable=comparable)
 
 

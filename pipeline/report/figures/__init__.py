@@ -17,15 +17,16 @@ from pipeline.report.masks import Masks
 
 def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[Picture]:
     """Every figure that the runs at hand can fill."""
+    cifar = evidence.has_cifar_networks
     with drawing():
         pictures = [
-            depth(evidence),
-            noise(evidence),
+            depth(evidence) if cifar else None,
+            noise(evidence) if cifar else None,
             attention(masks),
-            response(evidence),
+            response(evidence) if cifar else None,
             progress(evidence),
             learning_curves(evidence),
-            cost(evidence, counts),
-            confusion(matrices, " and ".join(evidence.datasets())),
+            cost(evidence, counts) if cifar else None,
+            confusion(matrices, " and ".join(evidence.datasets)),
         ]
     return [picture for picture in pictures if picture is not None]

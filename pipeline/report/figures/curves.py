@@ -35,7 +35,7 @@ def learning_curves(evidence: Evidence) -> Picture | None:
     }
     drawn = {title: members for title, members in groups.items() if members}
     named = {name for members in drawn.values() for name, _ in members}
-    rest = [(name, evidence.sample(name, "test_error").runs) for name in evidence.experiments() if name not in named]
+    rest = [(name, evidence.sample(name, "test_error").runs) for name in evidence.experiments if name not in named]
     for start in range(0, len(left := [member for member in rest if member[1]]), len(COLOURS)):
         drawn[f"Others {start // len(COLOURS) + 1}"] = left[start : start + len(COLOURS)]
     if not drawn:

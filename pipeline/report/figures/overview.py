@@ -36,7 +36,7 @@ _MOST_SEEDS_SHOWN, _LEAST_COLUMNS = 60, 8
 
 def progress(evidence: Evidence) -> Picture | None:
     """A heat map of experiments by seeds."""
-    experiments = evidence.experiments()
+    experiments = evidence.experiments
     planned = sorted({seed for name in experiments for seed in evidence.seeds(name)})
     if not planned:
         return None

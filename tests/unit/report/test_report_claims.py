@@ -100,11 +100,28 @@ def test_slopes_are_compared_over_seeds_that_have_all_levels(world: Any) -> None
     assert result.printed == pytest.approx(0.115)
 
 
-def test_slopes_without_a_common_seed_decide_nothing(world: Any) -> None:
-    plan = full_plan(world)
+def test_slopes_without_a_seed_that_has_all_levels_decide_nothing(world: Any) -> None:
     runs = {f"{net}-noise{level}": [7.0] for net in ("attention92", "resnet164") for level in (10, 30, 50)}
-    evidence = evidence_of(plan, runs)
-    assert verdict(evidence, "noise-slope").text == "not run"
+    assert verdict(evidence_of(full_plan(world), runs), "noise-slope").text == "not run"
+    apart = evidence_of(full_plan(world), runs | {f"{net}-noise70": [8.0, 8.0] for net in ("attention92", "resnet164")})
+    del apart.runs["attention92-noise70-s0"]
+    result = verdict(apart, "noise-slope")
+    assert (result.text, result.reason) == ("not run", "pending: no seed has every noise level")
+
+
+def test_one_seed_states_what_the_size_of_the_test_set_alone_leaves_open(world: Any) -> None:
+    errors = {"attention56": [5.5], "attention56-nal": [5.9]}
+    assert "standard error of 0.33 points" in verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56").reason
+
+
+def test_networks_for_imagenet_decide_no_claim_about_those_for_cifar(world: Any) -> None:
+    plan = world.plan(
+        "imagenet", dataset="imagenet", full=True, experiments={"attention56": 21.8, "attention56-nal": 30.0}
+    )
+    for run in plan["runs"].values():
+        run["network"]["name"] = "attention56"
+    result = verdict(evidence_of(plan, {name: [error] for name, error in errors.items()}), "arl-beats-nal-56")
+    assert (result.text, result.reason) == ("not run", "needs runs on cifar10")
 
 
 def test_a_printed_value_is_met_within_the_margin_or_below(world: Any) -> None:
@@ -131,7 +148,8 @@ def test_a_stand_in_says_so_in_every_verdict(world: Any) -> None:
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     evidence = evidence_of(world.plan(seeds=3), errors)
     assert verdict(evidence, "arl-beats-nal-56").text == "holds on stand-in data (digits)"
-    assert verdict(evidence, "attention452-cifar10").text == "not run"
+    assert verdict(evidence, "attention452-cifar10").reason == "needs runs on cifar10"
+    assert verdict(evidence, "attention92-beats-resnet164-cifar100").reason == "needs runs on cifar100"
 
 
 def test_a_short_schedule_says_so_in_every_verdict(world: Any) -> None:
