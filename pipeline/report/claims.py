@@ -82,10 +82,10 @@ def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict
         missing = [sample.experiment for sample in (*lower, *higher) if not sample.values]
         reason = f"pending: {', '.join(missing)}"
         return Verdict(claim, NOT_RUN, None, reason, printed, seeds=seeds)
-    values = [_by_seed(claim, arm) for arm in (higher, lower)]
-    if not all(values):
+    above, below = _by_seed(claim, higher), _by_seed(claim, lower)
+    if not above or not below:
         return Verdict(claim, NOT_RUN, None, "pending: no seed has every noise level", printed, seeds=seeds)
-    effect = difference(*values)
+    effect = difference(above, below)
     outcome, reason = _decide(effect, margin if claim.quantity == "test_error" else None)
     errors = [sample.binomial_error for sample in (*lower, *higher) if sample.binomial_error is not None]
     if claim.kind == "lower" and len(errors) == 2:

@@ -17,7 +17,6 @@ CONFIDENCE = 0.95
 EQUIVALENCE_MARGIN = 0.25
 """Points of error below which two errors count as equal: about one standard deviation over seeds on CIFAR-10."""
 MINIMUM_SEEDS = 3
-_POWER = 0.8
 _MOST_SEEDS = 1000
 
 
@@ -114,26 +113,22 @@ def binomial_error(error: float, images: int) -> float:
 
 
 def seeds_needed(effect: float, spread: float, confidence: float = CONFIDENCE) -> int | None:
-    """Seeds with which a paired t test finds `effect` with a power of 80 %, given the spread of the differences.
+    """Seeds with which the interval would be no wider than the effect, if effect and spread stay as they are.
 
-    None when there is no effect to find, or when more than 1,000 seeds would be needed.
+    `spread` is the standard deviation of the differences. None when there is no effect, or when more than 1,000 seeds
+    would be needed.
     """
-    if effect == 0:
-        return None
-    if spread == 0:
-        return MINIMUM_SEEDS
 
-    def power(n: int) -> float:
-        shift = abs(effect) / spread * math.sqrt(n)
-        critical = stats.t.ppf((1 + confidence) / 2, n - 1)
-        return float(stats.nct.sf(critical, n - 1, shift))
+    def narrow(n: int) -> bool:
+        half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n)
+        return 2 * half <= abs(effect)
 
     low, high = MINIMUM_SEEDS, _MOST_SEEDS
-    if power(high) < _POWER:
+    if effect == 0 or not narrow(high):
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(middle) >= _POWER else (middle + 1, high)
+        low, high = (low, middle) if narrow(middle) else (middle + 1, high)
     return low
 
 

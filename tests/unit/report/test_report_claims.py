@@ -115,9 +115,8 @@ def test_one_seed_states_what_the_size_of_the_test_set_alone_leaves_open(world: 
 
 
 def test_networks_for_imagenet_decide_no_claim_about_those_for_cifar(world: Any) -> None:
-    plan = world.plan(
-        "imagenet", dataset="imagenet", full=True, experiments={"attention56": 21.8, "attention56-nal": 30.0}
-    )
+    errors = {"attention56": 21.8, "attention56-nal": 30.0}
+    plan = world.plan("imagenet", dataset="imagenet", full=True, experiments=errors)
     for run in plan["runs"].values():
         run["network"]["name"] = "attention56"
     result = verdict(evidence_of(plan, {name: [error] for name, error in errors.items()}), "arl-beats-nal-56")

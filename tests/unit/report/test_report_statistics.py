@@ -80,11 +80,21 @@ def test_equivalence_needs_a_narrow_interval_within_the_margin() -> None:
 
 
 def test_seeds_needed_grow_with_the_spread() -> None:
-    assert seeds_needed(1.0, 1.0) == 10  # tables of the power of the paired t test: d = 1, 80 %
-    assert seeds_needed(0.5, 1.0) == 34
+    assert seeds_needed(1.0, 1.0) == 18  # 2 * 2.1098 / sqrt(18) = 0.995, with 17 seeds 1.028
+    assert seeds_needed(0.5, 1.0) == 64
     assert seeds_needed(1.0, 0.01) == 3
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(0.01, 1.0) is None
+
+
+@given(st.lists(st.floats(-10, 10), min_size=3, max_size=8))
+def test_an_undecided_claim_needs_more_seeds_than_it_has(differences: list[float]) -> None:
+    effect = estimate(differences)
+    needed = seeds_needed(effect.value, effect.spread or 0.0)
+    if effect.width > abs(effect.value):
+        assert needed is None or needed > effect.n
+    else:
+        assert needed is None or needed <= effect.n
 
 
 def test_the_slope_is_in_points_for_ten_points_of_noise() -> None:
