@@ -16,22 +16,23 @@ from pipeline.tracking.paper import Cell, cells, table_title
 from pipeline.training.records import CONFIG, METRICS, RESPONSES, Provenance
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
-IDENTITY, EXPERIMENT = "identity", "experiment"
+KIND, IDENTITY, EXPERIMENT, PARENT = "kind", "identity", "experiment", "mlflow.parentRunId"
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a data set
 
 
 @dataclass(frozen=True)
 class Described:
-    """A run folder as MLflow sees it."""
+    """A run folder as MLflow sees it; `search` is the run of the search that it is a trial of."""
 
     folder: Path
     config: Mapping[str, Any]
     provenance: Provenance | None
+    search: str | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> Described:
+    def read(cls, folder: Path, search: str | None = None) -> Described:
         """A run folder; without a configuration it raises UserError."""
-        return cls(folder, read_json(folder / CONFIG), Provenance.read(folder))
+        return cls(folder, read_json(folder / CONFIG), Provenance.read(folder), search)
 
     @property
     def name(self) -> str:
@@ -40,7 +41,9 @@ class Described:
 
     @property
     def cells(self) -> list[Cell]:
-        """The cells of the paper's tables that the run fills."""
+        """The cells of the paper's tables that the run fills; a trial fills none."""
+        if self.search:
+            return []
         return cells(self.config["experiment"], self.config["data"]["dataset"])
 
 
@@ -55,22 +58,24 @@ def parameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def identity_tags(config: Mapping[str, Any]) -> dict[str, str]:
-    """The tags by which a run is found again."""
-    return {IDENTITY: config["identity"], EXPERIMENT: config["experiment"]}
+def identity_tags(run: Described) -> dict[str, str]:
+    """The tags by which a run is found again; a trial, within its search."""
+    found = {IDENTITY: run.config["identity"], EXPERIMENT: run.config["experiment"]}
+    return found | ({KIND: "trial", PARENT: run.search} if run.search else {KIND: "run"})
 
 
-def tags(run: Described, profile: str) -> dict[str, str]:
+def run_tags(run: Described, profile: str) -> dict[str, str]:
     """Everything one may want to filter runs by, and where the run came from."""
     data = run.config["data"]
-    found = identity_tags(run.config) | {
+    found = identity_tags(run) | {
         "seed": str(run.config["seed"]),
         "profile": profile,
         "data.checksum": data["checksum"],
-        "paper.tables": ",".join(dict.fromkeys(cell.table for cell in run.cells)),
-        "paper.cells": ",".join(map(str, run.cells)),
         "DVC_STAGE": os.environ.get("DVC_STAGE", f"train@{profile}-{run.config['experiment']}-{run.config['seed']}"),
     }
+    if run.cells:
+        found["paper.tables"] = ",".join(dict.fromkeys(cell.table for cell in run.cells))
+        found["paper.cells"] = ",".join(map(str, run.cells))
     if data["noise_checksum"]:
         found["data.noise_checksum"] = data["noise_checksum"]
     return found | origin_tags(run.provenance)
@@ -175,6 +180,16 @@ def table_note(table: str, profile: str) -> str:
         f"{table_label(table)} of [arXiv:1704.06904]({PAPER_URL}): {table_title(table)}. Its runs of profile"
         f" `{profile}` are nested below; measured beside printed: `reports/{profile}/report.md`."
     )
+
+
+def search_note(name: str, profile: str) -> str:
+    """Description of the parent run of a search."""
+    return f"Search `{name}`, profile `{profile}`: its trials are nested below."
+
+
+def report_note(profile: str) -> str:
+    """Description of the run that holds a report."""
+    return f"The report of profile `{profile}` as last generated: `report.html` among the artifacts."
 
 
 def summary(folder: Path) -> dict[str, float]:

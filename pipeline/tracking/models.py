@@ -78,6 +78,7 @@ def _save(run: Described, target: Path, entry: Model) -> None:
     import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
+
     from models.weights import load_model
 
     size, classes = run.config["data"]["image_size"], len(run.config["data"]["classes"])

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.files import sha256_file
 from pipeline.tracking.describe import (
+    KIND,
+    PARENT,
     Described,
     datasets,
     identity_tags,
     note,
     origin_tags,
     parameters,
+    report_note,
+    run_tags,
+    search_note,
     table_label,
     table_note,
-    tags,
 )
 from pipeline.tracking.masks import draw_masks
 from pipeline.tracking.points import add_points, log_summary, milliseconds_of, read_points
@@ -34,8 +38,8 @@ if TYPE_CHECKING:
 Kind = Literal["table", "search"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
-KIND, NAME = "kind", "name"
+NOTE = "mlflow.note.content"
+NAME = "name"
 ARTIFACTS_TAG = "artifacts.sha256"
 FILES = (CONFIG, METRICS, RESPONSES, HISTORY, TIMING, WEIGHTS)
 ENTITIES = 100  # parameters that one call may hold
@@ -48,20 +52,20 @@ def open_run(client: MlflowClient, folder: Path, *, profile: str, parent: str | 
     `parent` is the run of a search; without it a run belongs to the first table of the paper that shows it.
     Nothing is written into the folder.
     """
-    return ensure_run(client, Described.read(folder), profile, parent)[0]
+    return ensure_run(client, Described.read(folder, parent), profile)[0]
 
 
-def ensure_run(client: MlflowClient, run: Described, profile: str, parent: str | None = None) -> tuple[str, bool]:
+def ensure_run(client: MlflowClient, run: Described, profile: str) -> tuple[str, bool]:
     """The run of a run folder, set running, and whether it is new."""
     experiment = experiment_id(client, profile)
-    found = find(client, experiment, identity_tags(run.config))
+    found = find(client, experiment, identity_tags(run))
     if found is None:
-        run_id = create(client, experiment, run.name, identity_tags(run.config), _started(run))
+        run_id = create(client, experiment, run.name, identity_tags(run), _started(run))
     else:
         run_id = found.info.run_id
         client.update_run(run_id, status="RUNNING")
     if found is None or found.inputs is None or not found.inputs.dataset_inputs:
-        _describe(client, run_id, experiment, run, profile, parent)
+        _describe(client, run_id, experiment, run, profile)
     else:
         set_tags(client, run_id, origin_tags(run.provenance))
     return run_id, found is None
@@ -72,16 +76,14 @@ def _started(run: Described) -> int | None:
     return milliseconds_of(segments[0].started) if segments else None
 
 
-def _describe(
-    client: MlflowClient, run_id: str, experiment: str, run: Described, profile: str, parent: str | None
-) -> None:
+def _describe(client: MlflowClient, run_id: str, experiment: str, run: Described, profile: str) -> None:
     """Log what a run has from its start: tags, description, parent, configuration, and its data last."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     tables = {cell.table: table_run(client, cell.table, profile) for cell in run.cells}
     links = {table: f"#/experiments/{experiment}/runs/{table_id}" for table, table_id in tables.items()}
-    parent = parent or next(iter(tables.values()), None)
-    described = tags(run, profile) | {NOTE: note(run, profile, links)} | ({PARENT: parent} if parent else {})
+    parent = run.search or next(iter(tables.values()), None)
+    described = run_tags(run, profile) | {NOTE: note(run, profile, links)} | ({PARENT: parent} if parent else {})
     set_tags(client, run_id, described)
     values = [Param(key, value) for key, value in parameters(run.config).items()]
     for start in range(0, len(values), ENTITIES):
@@ -97,18 +99,28 @@ def _describe(
 
 
 @survives
-def close_run(client: MlflowClient, run_id: str | None, folder: Path, status: Status) -> str | None:
+def close_run(
+    client: MlflowClient,
+    run_id: str | None,
+    folder: Path,
+    status: Status,
+    *,
+    parent: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str | None:
     """End a run: points that are missing, final numbers, where it ran, small files and weights; its id.
 
     Without a run of that id in this store (MLflow could not be reached at the start, or the run began with another
-    store) one is opened first.
+    store) one is opened first. `tags` are added, e.g. that a trial was pruned.
     """
-    run = Described.read(folder)
+    run = Described.read(folder, parent)
     if run_id is None or not _exists(client, run_id):
         if run.provenance is None:
             return None
         run_id, _ = ensure_run(client, run, run.provenance.profile)
     finish_run(client, run_id, run, status)
+    if tags:
+        set_tags(client, run_id, tags)
     return run_id
 
 
@@ -159,8 +171,7 @@ def open_parent(client: MlflowClient, kind: Kind, name: str, profile: str) -> st
     """The run that holds the runs of a table of the paper (``table1``), or the trials of a search."""
     if kind == "table":
         return table_run(client, name, profile)
-    note = f"Search `{name}`, profile `{profile}`: its trials are nested below."
-    return _parent(client, kind, name, profile, f"Search {name}", note)
+    return _parent(client, kind, name, profile, f"Search {name}", search_note(name, profile))
 
 
 @survives
@@ -193,8 +204,7 @@ def log_report(client: MlflowClient, profile: str, report_folder: Path) -> str:
     key = {KIND: "report", NAME: profile}
     found = find(client, experiment, key)
     run_id = found.info.run_id if found else create(client, experiment, "Report", key)
-    note = f"The report of profile `{profile}` as last generated: `report.html` among the artifacts."
-    set_tags(client, run_id, {"profile": profile, NOTE: note} | origin_tags(None))
+    set_tags(client, run_id, {"profile": profile, NOTE: report_note(profile)} | origin_tags(None))
     client.log_artifacts(run_id, str(report_folder))
     client.set_terminated(run_id)
     return run_id

@@ -27,17 +27,19 @@ class SyncResult:
     failed: tuple[str, ...]
 
 
-def sync(uri: str, folders: Sequence[Path]) -> SyncResult:
+def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> SyncResult:
     """Bring MLflow to what the run folders say: runs, points, final numbers and files that are missing, nothing twice.
 
-    A folder without provenance (a run that never started) is passed over.
+    Of folders with one name (in the store and published) the first counts. A folder without provenance, of a run that
+    never started, is passed over. `parent` is the run of the search that they are trials of.
     """
+    folders = list({folder.name: folder for folder in reversed(folders)}.values())[::-1]
     if not initialise(uri):
         return SyncResult(0, 0, 0, tuple(folder.name for folder in folders))
     runs = created = points = 0
     failed = []
     for folder in folders:
-        run = Described.read(folder)
+        run = Described.read(folder, parent)
         if run.provenance is None:
             continue
         done = _sync_run(uri, run)

@@ -125,6 +125,21 @@ def test_trials_are_nested_under_their_search(uri: str, client: MlflowClient, tm
     assert tracking.open_parent(uri, "search", "optimiser", "digits") == search
 
 
+def test_a_trial_belongs_to_its_search_alone_and_fills_no_cell_of_the_paper(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path, make_spec())
+    searches = [tracking.open_parent(uri, "search", name, "digits") for name in ("optimiser", "architecture")]
+    trials = [tracking.open_run(uri, folder, profile="digits", parent=search) for search in searches]
+    assert len({*trials, tracking.open_run(uri, folder, profile="digits")}) == 3
+    assert tracking.close_run(uri, None, folder, "KILLED", parent=searches[1], tags={"pruned": "true"}) == trials[1]
+    assert tracking.sync(uri, [folder], parent=searches[0]).created == 0
+    tags = client.get_run(trials[1]).data.tags
+    assert tags["pruned"] == "true"
+    assert "paper.cells" not in tags
+    assert "trace" not in tags["mlflow.note.content"]
+
+
 def test_a_finished_run_has_its_curves_numbers_and_files(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_spec())
     (folder / "weights.safetensors").write_bytes(b"weights")
@@ -176,7 +191,7 @@ def test_another_seed_is_another_run(uri: str, tmp_path: Path) -> None:
 def test_a_run_whose_opening_was_cut_short_is_completed(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     spec = make_spec()
     experiment = client.create_experiment("residual-attention/digits")
-    tags = {"identity": spec.identity, "experiment": spec.experiment}
+    tags = {"kind": "run", "identity": spec.identity, "experiment": spec.experiment}
     begun = client.create_run(experiment, tags=tags).info.run_id
     assert tracking.open_run(uri, write_run(tmp_path, spec), profile="digits") == begun
     run = client.get_run(begun)

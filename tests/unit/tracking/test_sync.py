@@ -71,6 +71,14 @@ def test_only_what_is_missing_is_added(uri: str, client: MlflowClient, tmp_path:
     assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=4, failed=())
 
 
+def test_a_published_copy_of_a_run_in_the_store_adds_nothing(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "store", make_spec())
+    copy = write_run(tmp_path / "published", make_spec())
+    (copy / "timing.csv").unlink()
+    assert tracking.sync(uri, [folder, copy]).runs == 1
+    assert "timing.csv" in everything(client)["attention56-s0"][-1]
+
+
 def test_a_folder_that_never_started_is_passed_over(uri: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_spec(), 0, "running")
     (folder / "provenance.json").unlink()
