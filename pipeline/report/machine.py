@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.report.evidence import Evidence
@@ -37,10 +37,10 @@ def _entry(run: Run) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_second": trained / seconds if seconds else 0.0,
         "segments": len(segments),
-        "devices": _distinct(segments, "device"),
-        "versions": _distinct([{"v": _versions(segment)} for segment in segments], "v"),
-        "commits": _distinct([{"c": _commit(segment)} for segment in segments], "c"),
-        "moved": len({(s.get("device"), s.get("threads"), _versions(s)) for s in segments}) > 1,
+        "devices": _distinct(hardware(segment) for segment in segments),
+        "versions": _distinct(_versions(segment) for segment in segments),
+        "commits": _distinct(_commit(segment) for segment in segments),
+        "moved": len({(hardware(segment), _versions(segment)) for segment in segments}) > 1,
         "mlflow": mlflow_address(run.provenance),
     }
 
@@ -51,8 +51,16 @@ def mlflow_address(provenance: Mapping[str, Any]) -> str | None:
     return f"{MLFLOW_URL}/#/runs/{run_id}" if run_id else None
 
 
-def _distinct(segments: list[dict[str, Any]], key: str) -> list[str]:
-    return list(dict.fromkeys(str(segment.get(key) or "unknown") for segment in segments))
+def hardware(segment: Mapping[str, Any]) -> str:
+    """Device and threads of one stretch of a run."""
+    device, threads = str(segment.get("device") or "unknown"), segment.get("threads")
+    if not threads or "thread" in device:
+        return device
+    return f"{device}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
 
 
 def _commit(segment: Mapping[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.claims import COUNT_TOLERANCE, Verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.style import Picture
-from pipeline.report.paper import deviations
 from pipeline.report.statistics import CONFIDENCE, MINIMUM_SEEDS
 from pipeline.report.tables import Table
 from pipeline.report.trace import trace_groups
@@ -79,10 +79,7 @@ def traces(evidence: Evidence, tables: Sequence[Table], machine: bool) -> dict[s
 def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """How many claims have each verdict, in the order of their weight."""
     order = sorted(verdicts, key=lambda v: (v.claim.kind == "ratio", v.outcome is None, not v.outcome, v.text))
-    tally: dict[str, int] = {}
-    for verdict in order:
-        tally[verdict.text] = tally.get(verdict.text, 0) + 1
-    return tally
+    return dict(Counter(verdict.text for verdict in order))
 
 
 def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
@@ -97,6 +94,5 @@ def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
         entry = entries.setdefault(repr(sorted(settings.items())), {"settings": settings, "experiments": []})
         if config["experiment"] not in entry["experiments"]:
             entry["experiments"].append(config["experiment"])
-        entry["deviations"] = deviations(config, evidence.paper)
         entry["paper"] = evidence.paper.protocols.get(config["data"]["dataset"], evidence.paper.protocols["cifar10"])
     return list(entries.values())

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence, gather
-from pipeline.report.machine import mlflow_address
+from pipeline.report.machine import hardware, mlflow_address
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.paper import load_paper
 from pipeline.report.records import Run, scan
@@ -108,7 +108,7 @@ def _machine_pairs(run: Run) -> Group:
         pairs += [
             ("commit", f"{commit}{', with local changes' if segment.get('dirty') else ''}"),
             ("command", str(segment.get("command", "unknown"))),
-            ("hardware", str(segment.get("device", "unknown"))),
+            ("hardware", hardware(segment)),
             ("time", f"{segment.get('started')}, {segment.get('seconds', 0):.1f} s, "
                      f"iterations {segment.get('from_iteration')} to {segment.get('to_iteration')}, "
                      f"{segment.get('images_per_second') or 0:.0f} images/s"),
