@@ -1,0 +1,173 @@
+"""Every network of the table: it trains, evaluates, and keeps its memory format, its precision and its state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import create_model, find_network, list_models
+
+CLASSES = 5
+QUICK = {"cifar_attention56", "cifar_preresnet164", "cifar_wrn16_8"}
+"""Networks whose real passes take well under a second; the slow tests run the others."""
+
+ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in list_models()]
+OPTIONS = [
+    {},
+    {"learning": "nal"},
+    {"activation": "channel"},
+    {"activation": "spatial", "mask": "local"},
+    {"p": 2, "t": 3, "r": 2},
+]
+
+
+def sizes(name: str) -> list[int]:
+    if name.startswith("cifar_"):
+        return [16, 32]
+    return [75, 96] if name.startswith("inception") else [32, 64]
+
+
+def batch(size: int, images: int = 2) -> Tensor:
+    return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def step(model: nn.Module, images: Tensor) -> Tensor:
+    """Loss of a training pass, its gradients in the parameters."""
+    labels = torch.arange(len(images)) % CLASSES
+    loss = F.cross_entropy(model(images).float(), labels)
+    loss.backward()
+    return loss.detach()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in {"cifar_attention452", "cifar_preresnet1001"} else ())
+        for name in list_models()
+    ],
+)
+def test_every_network_maps_images_of_several_sizes_to_scores(name: str) -> None:
+    model = create_model(name, CLASSES, device="meta").eval()
+    own = find_network(name).image_size
+    for height, width in ((own, own), (own + 96, own + 32)):
+        assert model(torch.empty(2, 3, height, width, device="meta")).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_network_trains_and_evaluates(name: str) -> None:
+    model = create_model(name, CLASSES).to(memory_format=torch.channels_last)
+    for size in sizes(name):
+        model.zero_grad()
+        assert step(model.train(), batch(size)).isfinite()
+        gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+    with torch.inference_mode():
+        scores = model.eval()(batch(sizes(name)[0]))
+        alone = torch.cat([model(image[None]) for image in batch(sizes(name)[0])])
+    assert scores.isfinite().all()
+    torch.testing.assert_close(scores, alone, rtol=1e-3, atol=1e-3 * scores.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_network_comes_from_its_seed_and_comes_back_from_its_state(name: str) -> None:
+    model, other = (create_model(name, CLASSES, seed=1) for _ in range(2))
+    images = batch(sizes(name)[0])
+    with torch.no_grad():
+        drawn = zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+        assert all(torch.equal(first, second) for first, second in drawn)
+        model(images)  # running statistics move
+        assert not torch.equal(model.eval()(images), other.eval()(images))
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(model(images), other(images))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_network_keeps_channels_last_from_end_to_end(name: str) -> None:
+    model = create_model(name, CLASSES).to(memory_format=torch.channels_last)
+    strayed = []
+
+    def check(part: nn.Module, _inputs: object, output: Tensor) -> None:
+        if output.dim() == 4 and not output.is_contiguous(memory_format=torch.channels_last):
+            strayed.append(type(part).__name__)
+
+    for part in model.modules():
+        part.register_forward_hook(check)
+    size = sizes(name)[0]
+    images = batch(size).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = model(images.contiguous())
+        strayed.clear()
+        scores = model(images)
+    assert strayed == []
+    torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-3 * scores.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_network_trains_in_bfloat16(name: str) -> None:
+    model = create_model(name, CLASSES).to(memory_format=torch.channels_last)
+    images = batch(sizes(name)[0], 4).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = model(images)
+        assert scores.dtype == torch.bfloat16
+        loss = step(model, images)
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_trains_at_both_precisions(options: dict[str, object]) -> None:
+    model = create_model("cifar_attention56", CLASSES, **options).to(memory_format=torch.channels_last)
+    images = batch(16, 8).contiguous(memory_format=torch.channels_last)
+    exact = step(model, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = step(model, images)
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.15)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", ["attention56", "attentionnext56", "cifar_attention92"])
+def test_options_work_on_every_attention_network(name: str, options: dict[str, object]) -> None:
+    model = create_model(name, CLASSES, device="meta", **options).eval()
+    assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("cifar_attention56", 8),
+        ("cifar_attention92", 8),
+        ("attention56", 31),
+        ("attentionnext56", 31),
+        ("attentioninception56", 31),
+        ("inception_resnet_v1", 75),
+        ("inception_resnet_v2", 75),
+    ],
+)
+def test_images_too_small_are_refused_with_the_smallest_allowed(name: str, least: int) -> None:
+    model = create_model(name, CLASSES, device="meta").eval()
+    assert model(torch.empty(1, 3, least, least, device="meta")).shape == (1, CLASSES)
+    for height, width in ((least - 1, least), (least, least - 1)):
+        with pytest.raises(ValueError, match=f"images of {height}x{width} .* smallest allowed are {least}x{least}"):
+            model(torch.empty(1, 3, height, width, device="meta"))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_smallest_size_is_the_same_for_all_options(options: dict[str, object]) -> None:
+    model = create_model("cifar_attention56", CLASSES, **options)
+    assert model.smallest_input == 8
+    assert step(model, batch(8, 4)).isfinite()
+
+
+def test_a_step_learns() -> None:
+    """Twelve steps on one batch bring its loss down: gradients point where they should."""
+    model = create_model("cifar_attention56", CLASSES).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    losses = []
+    for _ in range(12):
+        optimiser.zero_grad()
+        losses.append(step(model, batch(16, 10)).item())
+        optimiser.step()
+    assert losses[-1] < 0.7 * losses[0]
