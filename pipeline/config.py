@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -30,6 +30,9 @@ class Settings(BaseModel):
     """Base of the tree: frozen, strict in types, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+Tree = TypeVar("Tree", bound=Settings)
 
 
 class Label(Settings):
@@ -218,7 +221,12 @@ def _simple(name: str) -> str:
 
 
 def parse(content: Any, source: str = PARAMS) -> Config:
-    """Check a tree of settings.
+    """Check a tree of settings; see `check`."""
+    return check(Config, content, source)
+
+
+def check(model: type[Tree], content: Any, source: str) -> Tree:
+    """What a YAML file holds, as a typed tree.
 
     Raises:
         UserError: one line that names the key, its value and what is allowed.
@@ -226,9 +234,9 @@ def parse(content: Any, source: str = PARAMS) -> Config:
     if not isinstance(content, Mapping):
         raise UserError(f"{source}: must hold keys and values, not {type(content).__name__}")
     try:
-        return Config.model_validate(_tuples(content))
+        return model.model_validate(_tuples(content))
     except ValidationError as error:
-        raise UserError(f"{source}: {_sentence(error)}") from None
+        raise UserError(f"{source}: {_sentence(error, model)}") from None
 
 
 def _tuples(value: Any) -> Any:
@@ -238,7 +246,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, model: type[Settings]) -> str:
     """The first of pydantic's complaints, in one line."""
     first = error.errors(include_url=False)[0]
     key = ".".join(
@@ -247,7 +255,7 @@ def _sentence(error: ValidationError) -> str:
     reason = str(first.get("ctx", {}).get("error", first["msg"])).replace("\n", " ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _fields_at(first["loc"][:-1]), n=1)
+        near = difflib.get_close_matches(str(first["loc"][-1]), _fields_at(model, first["loc"][:-1]), n=1)
         return f"{key}: unknown key{f', did you mean {near[0]!r}?' if near else ''}{more}"
     if first["type"] == "missing":
         return f"{key}: missing{more}"
@@ -261,9 +269,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed at a place of the tree."""
-    model: Any = Config
+def _fields_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at a place of a tree."""
     for part in location:
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
         model = Experiment if part == "experiments" else (annotation or model)
