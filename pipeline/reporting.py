@@ -59,4 +59,4 @@ def trace_cell(cell: str, root: Path) -> str:
     from pipeline.report import trace
 
     plan = find_plan(None, root)
-    return trace(plan, _sources(plan, root), cell)
+    return trace(plan, _sources(plan, root), cell, root / REPORTS / "counts")

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pipeline import data
+from pipeline.data.array_folder import write_arrays
 from pipeline.training.execution import Execution
 from pipeline.training.loop import Worker
 from pipeline.training.numerics import NUMERICS
@@ -23,29 +24,48 @@ from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 GOLDEN = Path(__file__).with_name("losses.json")
 NETWORKS: dict[str, dict[str, Any]] = {
     "cifar_attention56": {},
-    "cifar_attention92": {"learning": "nal"},
+    "cifar_attention92": {},
     "cifar_preresnet164": {},
 }
-PROTOCOL = Protocol(20, 16, 0.01, (10, 15), 0.1, 0.9, True, 1e-4, 2, True, 16)
-# What other processors and versions may add in 20 steps; another crop, order or initialisation is off by tenths.
-TOLERANCE = 2e-3
+PROTOCOL = Protocol(20, 16, 1e-5, (10, 15), 0.1, 0.9, True, 1e-4, 0, True, 16)
+# What other processors may add in 20 steps at this low rate; another order, initialisation or momentum is off by far more.
+# (At a usual rate, or with NAL, rounding alone grows to a tenth within ten steps.)
+TOLERANCE = 1e-3
+
+
+def noise_images(folder: Path) -> dict[str, Any]:
+    """Prepared data of random pixels; their manifest.
+
+    Flat areas, as digits and padding have them, would tie in the max pooling, and rounding would decide where gradients
+    go: two threads instead of one change the losses of the digits by a tenth within ten steps.
+    """
+    random = np.random.Generator(np.random.PCG64(0)).integers
+    images, labels = random(0, 256, (160, 16, 16, 3), dtype=np.uint8), random(0, 10, 160)
+    arrays = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images[:10],
+        "test_labels": labels[:10],
+        "mean": (images.astype(np.int64).sum(0) / (255 * len(images))).astype(np.float32),
+    }
+    about = {"classes": list("0123456789"), "image_shape": [16, 16, 3], "train_images": 160, "test_images": 10}
+    return write_arrays(folder, arrays, about)
 
 
 def losses(network: str, root: Path) -> list[float]:
-    """Training losses of the first 20 steps on the digits: seed 0, float32, batches of 16."""
-    data.fetch("digits", "official", root)
-    manifest = data.prepare("digits", root)
-    checksum, classes = manifest["checksum"], tuple(manifest["classes"])
+    """Training losses of the first 20 steps: seed 0, batches of 16, the network in double precision."""
+    checksum = noise_images(root / "prepared")["checksum"]
     spec = RunSpec(
         experiment="golden",
         seed=0,
         network=NetworkSpec(network, 10, NETWORKS[network]),
-        data=DataSpec("digits", 0, checksum, None, 16, manifest["train_images"], manifest["test_images"], classes),
+        data=DataSpec("noise", 0, checksum, None, 16, 160, 10, tuple("0123456789")),
         protocol=PROTOCOL,
     )
     session = LocalSession()
-    worker = Worker(spec, Execution(root, data.prepared_folder(root, "digits"), None, "golden"), session)
+    worker = Worker(spec, Execution(root, root / "prepared", None, "golden"), session)
     worker.restore()
+    worker.bare.double().register_forward_pre_hook(lambda _module, inputs: (inputs[0].double(),))
     found = []
     for iteration in range(PROTOCOL.iterations):
         worker.step(iteration)

@@ -20,7 +20,7 @@ def settings(clone: Clone, **resources: int) -> None:
     tree = yaml.safe_load(path.read_text())
     tree["resources"].update(resources)
     tree["tracking"]["enabled"] = False
-    tree["protocol"].update(iterations=20, milestones=[15], learning_rate=0.01)
+    tree["protocol"].update(iterations=20, milestones=[15], learning_rate=1e-7)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
@@ -48,9 +48,10 @@ def test_two_workers_train_as_one_does_and_ray_as_this_process_does(clone: Clone
     assert [segment.workers for segment in provenance.segments] == [2]
     assert json.loads((together / "config.json").read_text()) == json.loads((alone / "config.json").read_text())
     (one,), (two,) = (read_rows(folder / "history.csv", Evaluation) for folder in (alone, together))
-    # The mean loss of the 20 batches: other batches, crops or batch-norm groups would be off by a hundredth.
-    assert two.train_loss == pytest.approx(one.train_loss, abs=1e-4)
-    assert two.test_loss == pytest.approx(one.test_loss, rel=1e-2)
+    # The mean loss of the 20 batches, at a rate that leaves the weights nearly alone (the first steps of such a network
+    # are chaotic in single precision): other batches, crops or batch-norm groups would be off by a hundredth.
+    assert two.train_loss == pytest.approx(one.train_loss, abs=1e-5)
+    assert two.test_loss == pytest.approx(one.test_loss, rel=1e-3)
 
 
 def test_a_request_that_the_machine_can_never_satisfy_is_refused_before_anything_starts(clone: Clone) -> None:
