@@ -48,11 +48,15 @@ class Line:
 
 
 class Board:
-    """The runs of a launch. Use as a context manager."""
+    """The runs of a launch, or of a search. Use as a context manager.
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
+    Args:
+        measure: what the error is one of, where it is not the test images.
+    """
+
+    def __init__(self, total: int, console: Console | None = None, measure: str = "test error") -> None:
         self.console = console or Console(stderr=True, highlight=False)
-        self.total, self.ended_runs = total, 0
+        self.total, self.ended_runs, self.measure = total, 0, measure
         self.lines: dict[str, Line] = {}
         self.specs: dict[str, RunSpec] = {}
         self.begun_at = time.monotonic()
@@ -87,7 +91,7 @@ class Board:
         history = read_rows(line.folder / HISTORY, Evaluation)
         if history:
             line.error, line.epoch = history[-1].test_error, history[-1].epoch
-        error = "" if line.error is None else f", test error {line.error:.2f} %"
+        error = "" if line.error is None else f", {self.measure} {line.error:.2f} %"
         why = f": {reason}" if reason else ""
         self.note(f"[{self.ended_runs}/{self.total}] {spec.name} {state}{error}, {line.seconds:.0f} s{why}")
 
@@ -102,7 +106,7 @@ class Board:
             if not self.live and line.state == "training" and now - max(line.logged, line.begun) >= LOG_SECONDS:
                 line.logged = now
                 self.note(
-                    f"{line.name}: epoch {line.epoch:.1f}, {_percent(line.error)} test error,"
+                    f"{line.name}: epoch {line.epoch:.1f}, {_percent(line.error)} {self.measure},"
                     f" {line.speed:.0f} images/s, {_duration(line.left)} left"
                 )
         if self.live:
@@ -111,7 +115,7 @@ class Board:
     def table(self) -> Table:
         """The board as a table: what is going on, and the whole."""
         table = Table(box=None, pad_edge=False)
-        for title in ("run", "state", "done", "epoch", "test error", "images/s", "left"):
+        for title in ("run", "state", "done", "epoch", self.measure, "images/s", "left"):
             table.add_column(title, justify="left" if title in ("run", "state") else "right")
         for line in self.lines.values():
             if line.seconds is None:

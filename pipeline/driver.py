@@ -41,6 +41,7 @@ class Driver:
         plan: content of ``plan.json``.
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds after which each run is paused.
+        parent: the search in MLflow that the runs are trials of.
     """
 
     plan: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Driver:
     origin: Origin = field(init=False)
     uri: str | None = field(init=False, default=None)
     follower: Follower | None = field(init=False, default=None)
+    parent: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         execution = self.plan["execution"]
@@ -83,7 +85,7 @@ class Driver:
         if self.uri is not None and self.follower is not None:
             from pipeline import tracking
 
-            run_id = tracking.open_run(self.uri, folder, profile=profile)
+            run_id = tracking.open_run(self.uri, folder, profile=profile, parent=self.parent)
             before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
             if run_id:
                 self.follower.add(run_id, folder)
@@ -103,8 +105,8 @@ class Driver:
             mlflow_run_id=before.mlflow_run_id,
         )
 
-    def end(self, execution: Execution, error: str | None = None) -> str:
-        """Record how a run ended; returns its status."""
+    def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:
+        """Record how a run ended, in MLflow with `tags`; returns its status."""
         found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
         provenance = found.ended("failed", error) if error else found
         if provenance.status == "running":  # the worker is gone without a word
@@ -116,7 +118,8 @@ class Driver:
             if self.follower is not None and provenance.mlflow_run_id:
                 self.follower.remove(provenance.mlflow_run_id)
             state = {"finished": "FINISHED", "failed": "FAILED"}.get(provenance.status, "KILLED")
-            tracking.close_run(self.uri, provenance.mlflow_run_id, execution.folder, state)
+            run_id, folder = provenance.mlflow_run_id, execution.folder
+            tracking.close_run(self.uri, run_id, folder, state, parent=self.parent, tags=tags)
         return provenance.status
 
     def log_models(self, folders: list[Path]) -> None:

@@ -78,10 +78,15 @@ def build_plan(config: Config, data: Path) -> dict[str, Any]:
         "profile": config.profile,
         "labels": config.label.model_dump(),
         "report": config.report.model_dump(),
-        "execution": config.model_dump(include={"store", "resources", "checkpoints", "tracking"}),
+        "execution": execution(config),
         "identity": {spec.name: spec.identity for spec in specs},
         "runs": {spec.name: {**spec.to_json(), "cost": _cost(spec)} for spec in specs},
     }
+
+
+def execution(config: Config) -> dict[str, Any]:
+    """How the runs of a profile are executed."""
+    return config.model_dump(include={"store", "resources", "checkpoints", "tracking"})
 
 
 def _cost(spec: core.RunSpec) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.driver import Resources
 from pipeline.errors import UserError
-from pipeline.training.execution import Execution
+from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import LOG
 from pipeline.training.spec import RunSpec
 
@@ -39,19 +39,31 @@ ENVIRONMENT = {
 
 
 class RaySession:
-    """A worker of a Ray Train run."""
+    """A worker of a Ray Train run.
 
-    def __init__(self) -> None:
+    Args:
+        reports: whether evaluations go to Ray: those of a search's trials do, and Ray Tune compares them.
+    """
+
+    def __init__(self, *, reports: bool) -> None:
         import ray.train
         import ray.train.torch
 
+        self._reports = reports
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
 
     def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
-        """Nothing: the run folder has it all, and a report to Ray without a checkpoint is kept nowhere."""
+        """For a run of its own, nothing: its folder has it all, and Ray keeps no report without a checkpoint.
+
+        The last evaluation of a trial is not reported from here: it counts once the run has written all of its files.
+        """
+        import ray.train
+
+        if self._reports and not last:
+            ray.train.report(dict(metrics))
 
 
 def _train_loop(job: dict[str, Any]) -> str:
@@ -62,16 +74,20 @@ def _train_loop(job: dict[str, Any]) -> str:
     """
     from pipeline.training.loop import DivergedError, train
 
-    spec, execution = job["spec"], job["execution"]
-    session = RaySession()
+    spec, execution, is_trial = job["spec"], job["execution"], job["is_trial"]
+    session = RaySession(reports=is_trial)
     if session.rank == 0:
         handler = logging.FileHandler(execution.folder / LOG)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("pipeline").addHandler(handler)
     try:
-        return train(spec, execution, session)
+        return train(spec, execution, session, should_stop=(execution.folder / STOP).exists if is_trial else _never)
     except (UserError, DivergedError) as error:
         return f"failed: {error}"
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -183,8 +199,13 @@ def check_shared(store: Path) -> None:
         )
 
 
-def train_under_ray(spec: RunSpec, execution: Execution, resources: Resources, each: Share) -> str:
+def train_under_ray(
+    spec: RunSpec, execution: Execution, resources: Resources, each: Share, *, is_trial: bool = False
+) -> str:
     """Train one run; needs a session, and may be called from several threads at once.
+
+    Args:
+        is_trial: called within a trial of Ray Tune, which then gets the evaluations and may have the run stopped.
 
     Returns:
         finished, paused, or failed and why.
@@ -195,7 +216,7 @@ def train_under_ray(spec: RunSpec, execution: Execution, resources: Resources, e
     storage = execution.folder.parent / STORAGE
     trainer = TorchTrainer(
         _train_loop,
-        train_loop_config={"spec": spec, "execution": execution},
+        train_loop_config={"spec": spec, "execution": execution, "is_trial": is_trial},
         scaling_config=ScalingConfig(
             num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
         ),
@@ -204,6 +225,7 @@ def train_under_ray(spec: RunSpec, execution: Execution, resources: Resources, e
             name=spec.folder_name,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=resources.max_failures, controller_failure_limit=3),
+            callbacks=_to_tune() if is_trial else None,
         ),
     )
     try:
@@ -212,6 +234,12 @@ def train_under_ray(spec: RunSpec, execution: Execution, resources: Resources, e
         return f"failed: {_root_cause(error)}"
     finally:
         shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
+
+
+def _to_tune() -> list[Any]:
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    return [TuneReportCallback()]
 
 
 def _root_cause(error: BaseException) -> str:

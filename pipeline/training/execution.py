@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+STOP = "stop"  # a file of this name in the folder of a search's trial stops the trial
+
 
 @dataclass(frozen=True)
 class Execution:
