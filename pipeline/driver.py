@@ -18,6 +18,7 @@ from pipeline.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from pipeline.tracking import Follower
+    from pipeline.tracking.runs import Status
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +118,9 @@ class Driver:
 
             if self.follower is not None and provenance.mlflow_run_id:
                 self.follower.remove(provenance.mlflow_run_id)
-            state = {"finished": "FINISHED", "failed": "FAILED"}.get(provenance.status, "KILLED")
-            run_id, folder = provenance.mlflow_run_id, execution.folder
-            tracking.close_run(self.uri, run_id, folder, state, parent=self.parent, tags=tags)
+            states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
+            state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
+            tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
         return provenance.status
 
     def log_models(self, folders: list[Path]) -> None:
