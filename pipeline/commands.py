@@ -32,11 +32,16 @@ def _compose(commands: Commands) -> None:
     command = _command(commands, "compose", _run_compose, "compose a profile from conf/ into params.yaml")
     command.add_argument("profile")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. data.source=/path/to/shards")
+    command.add_argument("--override", type=Path, metavar="FILE", help="YAML put over it, e.g. best.yaml of a search")
 
 
 def _run_compose(options: argparse.Namespace) -> None:
     from pipeline import config
 
+    if options.override:
+        from pipeline.tuning.override import read_arguments
+
+        options.overrides = [*read_arguments(options.override), *options.overrides]
     before = Path(config.PARAMS).read_text(encoding="utf-8") if Path(config.PARAMS).exists() else None
     config.compose(options.profile, options.overrides, Path(config.PARAMS))
     same = Path(config.PARAMS).read_text(encoding="utf-8") == before
@@ -336,6 +341,8 @@ def _track(commands: Commands) -> None:
 def _run_track(options: argparse.Namespace) -> int:
     from pipeline import plan, runs, tracking
     from pipeline.driver import Driver
+    from pipeline.tracking.searches import sync_search
+    from pipeline.tuning.trials import searches
 
     driver = Driver(plan.read_plan(), Path.cwd())
     uri = tracking.tracking_uri(Path.cwd())
@@ -343,6 +350,8 @@ def _run_track(options: argparse.Namespace) -> int:
         return 1
     published = sorted(path.parent for path in runs.PUBLISHED.glob("*/*/config.json"))
     print(tracking.sync(uri, [*runs.folders(driver.store), *published]))
+    for folder in searches(driver.store):
+        print(f"{folder}: {sync_search(uri, folder)} trials")
     return 0
 
 
@@ -367,6 +376,46 @@ def _run_ui(options: argparse.Namespace) -> int:
     from pipeline.ui import serve
 
     return serve(Path.cwd(), options.host, options.port)
+
+
+def _tune(commands: Commands) -> None:
+    command = _command(
+        commands, "tune", _run_tune, "search for better settings, on images held out of the training set"
+    )
+    command.add_argument(
+        "--space", default="optimiser", metavar="NAME|FILE", help="what is varied: a file of conf/tune/"
+    )
+    command.add_argument("--experiment", default="attention56", help="the experiment that is varied")
+    command.add_argument("--trials", type=_positive, metavar="N", help="trials in all; default: as the space says")
+    command.add_argument("--resume", action="store_true", help="continue a search that was interrupted")
+    command.add_argument("--max-parallel", type=_positive, metavar="N", help="trials at once, at most")
+
+
+def _run_tune(options: argparse.Namespace) -> int:
+    from pipeline.tuning.command import summary, tune
+
+    found, target = tune(
+        options.space, options.experiment, options.trials, options.max_parallel, resume=options.resume, root=Path.cwd()
+    )
+    for progress in found.trials:
+        if progress.trial.state == "failed":
+            print(f"failed: trial {progress.trial.number}: {progress.trial.reason}", file=sys.stderr)
+    print(summary(found, target))
+    return int(found.best is None)
+
+
+def _doctor(commands: Commands) -> None:
+    _command(commands, "doctor", _run_doctor, "say what is wrong with this machine and project, and what to type")
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    from pipeline.doctor import examine
+
+    wrong = 0
+    for finding in examine(Path.cwd()):
+        print(finding, flush=True)
+        wrong += not finding.fine
+    return int(wrong > 0)
 
 
 def _positive(text: str) -> int:
@@ -402,4 +451,6 @@ ALL = (
     _track,
     _compare,
     _ui,
+    _tune,
+    _doctor,
 )
