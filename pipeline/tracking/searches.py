@@ -1,0 +1,46 @@
+"""Searches in MLflow: their results, and everything again from the folders of their trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.runs import Status, close_run, open_parent
+from pipeline.tracking.store import survives
+from pipeline.training.records import Provenance
+from pipeline.tuning.trials import Settled, Trial, trials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STATUS: Mapping[str, Status] = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    """What tells a trial from its neighbours: its number, whether it was stopped early, and its values."""
+    values = {f"tuned.{name}": str(value) for name, value in trial.values.items()}
+    return {"trial.number": str(trial.number), "trial.state": trial.state} | values
+
+
+@survives
+def log_search(client: MlflowClient, run_id: str, results: Path) -> None:
+    """Log the results of a search, table, pictures and override, as artifacts of its run."""
+    client.log_artifacts(run_id, str(results))
+
+
+def sync_search(uri: str, folder: Path) -> int:
+    """Log what MLflow does not have of the trials that ended in a search's folder; their number."""
+    settled = Settled.read(folder)
+    parent = open_parent(uri, "search", settled.folder_name, settled.profile)
+    if parent is None:
+        return 0
+    synced = 0
+    for progress in trials(folder):
+        provenance = Provenance.read(progress.folder)
+        if provenance is None or progress.trial.state not in STATUS:
+            continue
+        status, tags = STATUS[progress.trial.state], trial_tags(progress.trial)
+        done = close_run(uri, provenance.mlflow_run_id, progress.folder, status, parent=parent, tags=tags)
+        synced += done is not None
+    return synced

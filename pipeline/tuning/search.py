@@ -1,0 +1,198 @@
+"""The driver's part of a search: what it is, which trial comes next, and how a trial begins and ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import config, plan
+from pipeline.config import Config
+from pipeline.data.array_folder import read_manifest
+from pipeline.driver import Driver
+from pipeline.errors import UserError
+from pipeline.tracking.searches import trial_tags
+from pipeline.training.execution import STOP, Execution
+from pipeline.training.records import CHECKPOINTS
+from pipeline.training.spec import DataSpec, RunSpec
+from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
+from pipeline.tuning.split import hold_out, split_folder
+from pipeline.tuning.study import Suggestions
+from pipeline.tuning.trials import SEARCH, Progress, Settled, Trial, read_progress, trials
+
+EXPERIMENT = "attention56"  # searched where the user names none
+FINISHED, PAUSED, FAILED = "finished", "paused", "failed: "  # outcomes of a run
+IDENTITY_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial that may begin."""
+
+    number: int
+    spec: RunSpec
+    execution: Execution
+
+
+@dataclass
+class Search:
+    """A search of one space for one experiment of the active profile.
+
+    Attributes:
+        tree: content of ``params.yaml``.
+        settled: what is searched; see `prepare`.
+        driver: with the folder of the search as its store.
+    """
+
+    tree: Mapping[str, Any]
+    settled: Settled
+    space: Space
+    base: RunSpec
+    driver: Driver
+    going: dict[int, Job] = field(default_factory=dict)
+    _suggestions: Suggestions | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the trials are."""
+        return self.driver.store
+
+    def jobs(self) -> Iterator[Job]:
+        """The trials that are missing: those that were interrupted or failed, then new ones, each begun when taken."""
+        earlier = trials(self.folder)
+        self._suggestions = Suggestions(self.space, self.settled.seed, earlier, self.settled.baseline)
+        for progress in earlier:
+            if not progress.trial.ended:
+                yield self._begin(progress.trial.number, progress.trial.values)
+        for number in range(1 + max((p.trial.number for p in earlier), default=-1), self.settled.wanted):
+            values = self._suggestions.ask(number)
+            if values is None:
+                return
+            yield self._begin(number, values)
+
+    def missing(self) -> int:
+        """How many trials have not ended yet."""
+        return self.settled.wanted - sum(progress.trial.ended for progress in trials(self.folder))
+
+    def _begin(self, number: int, values: Values) -> Job:
+        spec = self.spec(number, values)
+        Trial(number, values).write(self.folder / spec.folder_name)
+        split = split_folder(self.driver.data, spec.data.dataset).absolute()
+        self.going[number] = Job(number, spec, replace(self.driver.begin(spec), prepared=split))
+        return self.going[number]
+
+    def spec(self, number: int, values: Values) -> RunSpec:
+        """The run of a trial."""
+        over = override(values, self.settled.experiment, self.settled.iterations)
+        settings = config.parse(merged(self.tree, over), f"trial {number}")
+        return replace(
+            _run(settings, self.settled.experiment, self.driver.data),
+            experiment=f"{self.settled.experiment}-trial{number:03d}",
+            data=self.base.data,
+        )
+
+    def end(self, job: Job, outcome: str, iteration: int) -> Progress:
+        """Record how a trial has ended, in its folder, in MLflow and for the suggestions to come.
+
+        Args:
+            outcome: finished, paused (because it was told to stop), or failed and why.
+            iteration: of the last evaluation that was compared with others.
+        """
+        folder, reason = job.execution.folder, None
+        if outcome == FINISHED:
+            state = "finished"
+            iteration = self.settled.iterations
+        elif outcome == PAUSED:
+            state = "pruned"
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nobody will continue it
+        else:
+            state, reason = "failed", outcome.removeprefix(FAILED)
+        trial = Trial(job.number, Trial.read(folder).values, state, iteration, reason)  # type: ignore[arg-type]
+        trial.write(folder)
+        (folder / STOP).unlink(missing_ok=True)
+        self.driver.end(job.execution, reason, tags=trial_tags(trial))
+        del self.going[job.number]
+        progress = read_progress(folder)
+        assert self._suggestions is not None, "only a trial that has begun ends"
+        self._suggestions.tell(progress)
+        return progress
+
+    def interrupted(self) -> None:
+        """Record that the trials that were going are not; they continue from their checkpoints."""
+        for job in self.going.values():
+            self.driver.end(job.execution)
+        self.going.clear()
+
+
+def prepare(
+    settings: Config, tree: Mapping[str, Any], space: tuple[str, Space], experiment: str, wanted: int | None, root: Path
+) -> Search:
+    """A search, new or begun before, its validation split ready.
+
+    Raises:
+        UserError: if the experiment, its data or the edges of the space do not fit.
+    """
+    if experiment not in settings.experiments:
+        known = ", ".join(settings.experiments)
+        raise UserError(f"--experiment {experiment!r}: not in profile {settings.profile!r}, which has {known}")
+    if settings.experiments[experiment].noise:
+        raise UserError(f"--experiment {experiment!r}: its labels are noisy; search on clean ones")
+    name, content = space
+    check_edges(content, tree, experiment, settings.protocol.iterations, f"space {name}")
+    driver = Driver({"profile": settings.profile, "execution": plan.execution(settings)}, root)
+    own = _run(settings, experiment, driver.data)
+    hold_out(own.data.dataset, driver.data)
+    base = replace(own, data=_data(own, driver.data))
+    if base.protocol.batch_size > base.data.train_images:
+        raise UserError(
+            f"protocol.batch_size = {base.protocol.batch_size}: must be at most {base.data.train_images}, the training"
+            f" images of {base.data.dataset} without the validation images"
+        )
+    settled = Settled(
+        name=f"{settings.profile}-{name}" + ("" if experiment == EXPERIMENT else f"-{experiment}"),
+        identity=_identity(base, content),
+        profile=settings.profile,
+        statement=settings.label.statement,
+        experiment=experiment,
+        dataset=base.data.dataset,
+        seed=base.seed,
+        wanted=wanted or content.trials,
+        space=content.model_dump(mode="json"),
+        baseline=own_values(content, settings, experiment),
+        iterations=base.protocol.iterations,
+        train_images=base.data.train_images,
+        validation_images=base.data.test_images,
+        commit=driver.origin.commit,
+    )
+    driver.store = driver.store / "tune" / settled.folder_name
+    if wanted is None and (driver.store / SEARCH).exists():
+        settled = replace(settled, wanted=Settled.read(driver.store).wanted)
+    return Search(tree, settled, content, base, driver)
+
+
+def _run(settings: Config, experiment: str, data: Path) -> RunSpec:
+    """The run of one experiment with the profile's first seed."""
+    chosen = {experiment: settings.experiments[experiment]}
+    (spec,) = plan.run_specs(settings.model_copy(update={"experiments": chosen, "seeds": settings.seeds[:1]}), data)
+    return spec
+
+
+def _data(spec: RunSpec, data: Path) -> DataSpec:
+    """The same data set with validation images in place of the test images."""
+    manifest = read_manifest(split_folder(data, spec.data.dataset))
+    return replace(
+        spec.data,
+        checksum=manifest["checksum"],
+        train_images=manifest["train_images"],
+        test_images=manifest["test_images"],
+    )
+
+
+def _identity(base: RunSpec, space: Space) -> str:
+    """Of a search: its space (how many trials it has does not matter) and the run that it varies."""
+    content = {"space": space.model_dump(mode="json", exclude={"trials"}), "base": base.identity}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:IDENTITY_DIGITS]

@@ -1,0 +1,142 @@
+"""The folder of a search: what is searched, its trials, and how far each has come.
+
+A trial is a run with a run folder of its own in the folder of the search; ``trial.json`` in it says which one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+from pipeline.training.records import HISTORY, Evaluation, read_rows
+from pipeline.tuning.space import Value
+
+SEARCH, TRIAL = "search.json", "trial.json"
+State = Literal["running", "finished", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial, as its folder has it.
+
+    Attributes:
+        number: counted from 0.
+        values: of the parameters of the space.
+        state: running (or interrupted), finished, pruned (stopped early) or failed.
+        iteration: the last evaluation that counted; evaluations made while a trial was being stopped do not.
+        reason: why it failed.
+    """
+
+    number: int
+    values: Mapping[str, Value]
+    state: State = "running"
+    iteration: int = 0
+    reason: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Trial:
+        """The trial of a run folder."""
+        path = folder / TRIAL
+        content = read_json(path)
+        try:
+            return cls(**{f.name: content[f.name] for f in fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a trial ({error})") from None
+
+    def write(self, folder: Path) -> None:
+        """Write ``trial.json``."""
+        write_json(folder / TRIAL, asdict(self))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it needs no more training. A failed one is tried again when the search continues."""
+        return self.state in ("finished", "pruned")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A trial and its evaluations, in order. Errors are those of the validation images."""
+
+    trial: Trial
+    folder: Path
+    rows: tuple[Evaluation, ...]
+
+    @property
+    def error(self) -> float | None:
+        """Validation error in percent at the last evaluation; None before the first."""
+        return self.rows[-1].test_error if self.rows else None
+
+    def error_at(self, iteration: int) -> float | None:
+        """Validation error at the first evaluation from an iteration on."""
+        return next((row.test_error for row in self.rows if row.iteration >= iteration), None)
+
+
+def read_progress(folder: Path) -> Progress:
+    """A trial and its evaluations from its folder."""
+    trial = Trial.read(folder)
+    rows = read_rows(folder / HISTORY, Evaluation)
+    counted = tuple(row for row in rows if row.iteration <= trial.iteration) if trial.ended else tuple(rows)
+    return Progress(trial, folder, counted)
+
+
+def trials(search: Path) -> list[Progress]:
+    """The trials of a search, by number."""
+    found = [read_progress(path.parent) for path in search.glob(f"*/{TRIAL}")]
+    return sorted(found, key=lambda progress: progress.trial.number)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a search is, once it has begun (``search.json``).
+
+    Attributes:
+        name: ``<profile>-<space>``, and the experiment where it is not the usual one.
+        statement: of the profile, on what its numbers are worth.
+        wanted: number of trials.
+        baseline: the profile's own settings as values of the space, if they lie in it.
+        iterations: of a trial that is not stopped.
+        commit: of the code, when the search began.
+    """
+
+    name: str
+    identity: str
+    profile: str
+    statement: str
+    experiment: str
+    dataset: str
+    seed: int
+    wanted: int
+    space: Mapping[str, Any]
+    baseline: Mapping[str, Value] | None
+    iterations: int
+    train_images: int
+    validation_images: int
+    commit: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Settled:
+        """What the folder of a search says."""
+        path = folder / SEARCH
+        content = read_json(path)
+        try:
+            return cls(**{f.name: content[f.name] for f in fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a search ({error})") from None
+
+    def write(self, folder: Path) -> None:
+        """Write ``search.json``."""
+        write_json(folder / SEARCH, asdict(self))
+
+    @property
+    def folder_name(self) -> str:
+        """Its folder among the searches of a store."""
+        return f"{self.name}-{self.identity}"
+
+
+def searches(store: Path) -> Iterator[Path]:
+    """The folders of all searches in a run store."""
+    yield from sorted(path.parent for path in (store / "tune").glob(f"*/{SEARCH}"))
