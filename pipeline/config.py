@@ -189,7 +189,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        from pipeline.training.batch_norm import plan_groups
+        from pipeline.training.groups import plan_groups
 
         for name, experiment in self.experiments.items():
             if experiment.noise and experiment.noise not in self.data.noise_levels:

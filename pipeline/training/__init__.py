@@ -3,7 +3,8 @@
 ``spec``        what a run is, and its identity
 ``randomness``  named generators
 ``batches``     the stream of training batches, on the device
-``batch_norm``  batch statistics over a fixed group of images, whatever the number of workers
+``groups``, ``batch_norm``  batch statistics over a fixed group of images, whatever the number of workers
+``tally``       exact sums of losses and errors
 ``optimiser``   the paper's SGD and its schedule
 ``loop``        training from start, or from the last checkpoint, to end
 ``evaluation``  test error over every image exactly once; what a finished run shows of itself

@@ -16,11 +16,12 @@ from models import create_model
 from pipeline.data.arrays import Arrays, load
 from pipeline.errors import UserError
 from pipeline.training import environment, state
-from pipeline.training.batch_norm import plan_groups, synchronise
+from pipeline.training.batch_norm import synchronise
 from pipeline.training.batches import TrainingStream
 from pipeline.training.evaluation import TestSet, evaluate
 from pipeline.training.execution import Execution
 from pipeline.training.finish import finish
+from pipeline.training.groups import plan_groups
 from pipeline.training.optimiser import learning_rate, make_optimiser
 from pipeline.training.records import Evaluation, Position, Sums, Timing
 from pipeline.training.reporter import Reporter

@@ -28,7 +28,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "cifar_preresnet164": {},
 }
 PROTOCOL = Protocol(20, 16, 1e-5, (10, 15), 0.1, 0.9, True, 1e-4, 0, True, 16)
-# What other processors may add in 20 steps at this low rate; another order, initialisation or momentum is off by far more.
+# What other processors may add in 20 steps at this low rate; another order, initialisation or momentum is far off.
 # (At a usual rate, or with NAL, rounding alone grows to a tenth within ten steps.)
 TOLERANCE = 1e-3
 

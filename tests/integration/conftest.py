@@ -20,7 +20,10 @@ defaults:
   - /protocol: cifar
 
 profile: seconds
-label: { standin: true, schedule: short, statement: A test of seconds; these numbers are no reproduction of the paper's. }
+label:
+  standin: true
+  schedule: short
+  statement: A test of seconds; these numbers are no reproduction of the paper's.
 data: { name: digits, source: official, noise_levels: [30] }
 experiments:
   attention56: { network: cifar_attention56 }
@@ -48,7 +51,13 @@ class Clone:
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         environment["PYTHONPATH"] = ""
         done = subprocess.run(
-            command, cwd=self.root, env={**environment, **variables}, text=True, capture_output=True, timeout=500
+            command,
+            cwd=self.root,
+            env={**environment, **variables},
+            text=True,
+            capture_output=True,
+            timeout=500,
+            check=False,
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done

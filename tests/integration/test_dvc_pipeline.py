@@ -43,7 +43,7 @@ def test_every_run_is_in_mlflow(clone: Clone) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}")
-    experiments = client.search_experiments(filter_string="name LIKE 'seconds'")
+    experiments = client.search_experiments(filter_string="name LIKE 'residual-attention/seconds'")
     found = client.search_runs([e.experiment_id for e in experiments], "tags.identity != ''")
     assert {run.data.tags["experiment"] for run in found} == set(RUNS)
     assert {run.info.status for run in found} == {"FINISHED"}
@@ -71,7 +71,7 @@ def test_a_changed_experiment_trains_alone(clone: Clone) -> None:
     for run in RUNS:
         same = content(clone.root / "results" / "seconds" / run) == before[run]
         assert same == (run != "attention56-nal"), run
-    assert len([path for path in (clone.root / "runs").glob("*-s0-*")]) == 4, "the earlier run stays in the store"
+    assert len(list((clone.root / "runs").glob("*-s0-*"))) == 4, "the earlier run stays in the store"
 
 
 def test_a_setting_that_changes_no_numbers_trains_nothing(clone: Clone) -> None:

@@ -8,7 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from pipeline.training.batch_norm import GroupPlan, plan_groups, synchronise
+from pipeline.training.batch_norm import synchronise
+from pipeline.training.groups import GroupPlan, plan_groups
 
 
 @pytest.mark.parametrize(
