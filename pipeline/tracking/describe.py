@@ -16,6 +16,7 @@ from pipeline.tracking.paper import Cell, cells, table_title
 from pipeline.training.records import CONFIG, METRICS, RESPONSES, Provenance
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
+ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."
 KIND, IDENTITY, EXPERIMENT, PARENT = "kind", "identity", "experiment", "mlflow.parentRunId"
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a data set
 
@@ -155,17 +156,21 @@ def note(run: Described, profile: str, tables: Mapping[str, str]) -> str:
         f"`{config['network']['name']}` on `{data['dataset']}`{noise}: {config['protocol']['iterations']:,} iterations"
         f" of {config['protocol']['batch_size']} images, seed {config['seed']}, profile `{profile}`.",
         "",
-        f"A run of the reproduction of [Residual Attention Network for Image Classification]({PAPER_URL}).",
-        f"Its files, from which all of this can be rebuilt: `{run.folder.name}`.",
     ]
     if run.cells:
-        lines += ["", "| table | cell | trace |", "|---|---|---|"]
+        lines += ["| table | row, column | trace |", "|---|---|---|"]
         lines += [
             f"| [{table_label(cell.table)}]({tables[cell.table]}) | {cell.row}, {cell.column} |"
             f" `python -m pipeline trace {cell}` |"
             for cell in run.cells
         ]
-    return "\n".join(lines)
+        lines.append("")
+    return "\n".join([*lines, f"{ABOUT} Its files, from which all of this can be rebuilt: `{run.folder.name}`."])
+
+
+def experiment_note(profile: str) -> str:
+    """Description of the MLflow experiment of a profile."""
+    return f"{ABOUT} Profile `{profile}`, its runs nested under the first table that shows them."
 
 
 def table_label(table: str) -> str:

@@ -16,6 +16,7 @@ from pipeline.tracking.describe import (
     PARENT,
     Described,
     datasets,
+    experiment_note,
     identity_tags,
     note,
     origin_tags,
@@ -219,7 +220,7 @@ def experiment_id(client: MlflowClient, profile: str) -> str:
     if found is None:
         root = artifact_root(client.tracking_uri)
         try:
-            return client.create_experiment(name, f"{root}/{profile}" if root else None)
+            return client.create_experiment(name, f"{root}/{profile}" if root else None, experiment_tags(profile))
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -227,6 +228,11 @@ def experiment_id(client: MlflowClient, profile: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
+
+
+def experiment_tags(profile: str) -> dict[str, str]:
+    """Tags of the MLflow experiment of a profile. The kind tells the UI to show training runs, not chats."""
+    return {"mlflow.experimentKind": "custom_model_development", NOTE: experiment_note(profile)}
 
 
 def find(client: MlflowClient, experiment: str, key: Mapping[str, str]) -> Run | None:

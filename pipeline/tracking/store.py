@@ -146,8 +146,8 @@ def survives(
 
 
 def _of_mlflow(error: Exception) -> bool:
-    """Whether an error is one of MLflow, its database or the network, told without importing MLflow."""
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
+    """Whether an error is one of MLflow, its database, its drivers or the network, told without importing MLflow."""
+    return isinstance(error, OSError | ImportError) or type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
 
 
 def probe(uri: str) -> None:

@@ -20,30 +20,40 @@ class MlflowServer:
     """`mlflow server` over a database; a context manager that stops it at the end."""
 
     def __init__(self, root: Path, backend: str | None = None) -> None:
-        self.root = root
-        self.backend = backend or f"sqlite:///{root / 'server.db'}"
+        self.root, self.log = root, root / "server.log"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
+        self.command = [
+            *(
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "--workers",
+                "1",
+            ),
+            *("--backend-store-uri", backend or f"sqlite:///{root / 'server.db'}"),
+            *("--artifacts-destination", str(root / "server-artifacts")),
+        ]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", self.backend, "--artifacts-destination", str(self.root / "server-artifacts"),
-        ]  # fmt: skip
         environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         environment.pop("MLFLOW_TRACKING_URI", None)
-        log = self.root / "server.log"
-        with log.open("ab") as output:
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=environment, start_new_session=True, cwd=self.root
+                self.command, stdout=output, stderr=output, env=environment, start_new_session=True, cwd=self.root
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
-            assert self._process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)
 
     def _answers(self) -> bool:

@@ -128,6 +128,17 @@ def test_a_locked_database_is_tried_again(uri: str, caplog: pytest.LogCaptureFix
     assert not caplog.records
 
 
+def test_a_driver_that_is_not_installed_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        uri = f"postgresql://127.0.0.1:{database.getsockname()[1]}/mlflow"
+        assert not tracking.initialise(uri)
+    [warning] = caplog.records
+    assert "psycopg" in warning.getMessage()
+
+
 def test_a_mistake_of_ours_is_not_taken_for_one_of_the_server(uri: str) -> None:
     @store.survives
     def broken(client: MlflowClient) -> None:
