@@ -115,7 +115,7 @@ def connected(root: Path) -> Iterator[None]:
         os.environ.setdefault(name, value)
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS") or None
     runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}
     if address:
         runtime_env["working_dir"] = str(root)
@@ -124,20 +124,33 @@ def connected(root: Path) -> Iterator[None]:
         search = [str(root), os.environ.get("PYTHONPATH", "")]
         runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join(filter(None, search))
     try:
-        ray.init(
-            address=address,
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            runtime_env=runtime_env,
-        )
+        _start(address, runtime_env)
     except ConnectionError as error:
         raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({error})") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
+    """`ray.init`, once more where a busy machine did not start Ray's processes within the 30 s that Ray allows."""
+    import ray
+
+    for attempt in (1, 2, 3):
+        try:
+            ray.init(
+                address=address,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=runtime_env,
+            )
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == 3:
+                raise
+            ray.shutdown()
 
 
 def share(resources: Resources) -> Share:

@@ -126,7 +126,8 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def row_from(kind: type[Row], content: dict[str, Any]) -> Row:
     """A row from its JSON or CSV content."""
-    return kind(**{f.name: (int if f.name == "iteration" else float)(content[f.name]) for f in fields(kind)})
+    values: dict[str, Any] = {f.name: float(content[f.name]) for f in fields(kind)}
+    return kind(**(values | {"iteration": int(content["iteration"])}))
 
 
 @dataclass(frozen=True)
