@@ -105,9 +105,9 @@ class Board:
             line.update(spec.protocol.batch_size, spec.data.train_images)
             if not self.live and line.state == "training" and now - max(line.logged, line.begun) >= LOG_SECONDS:
                 line.logged = now
+                error = "" if line.error is None else f" {line.error:.2f} % {self.measure},"
                 self.note(
-                    f"{line.name}: epoch {line.epoch:.1f}, {_percent(line.error)} {self.measure},"
-                    f" {line.speed:.0f} images/s, {_duration(line.left)} left"
+                    f"{line.name}: epoch {line.epoch:.1f},{error} {line.speed:.0f} images/s, {_duration(line.left)} left"
                 )
         if self.live:
             self.live.refresh()
