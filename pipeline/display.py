@@ -107,7 +107,8 @@ class Board:
                 line.logged = now
                 error = "" if line.error is None else f" {line.error:.2f} % {self.measure},"
                 self.note(
-                    f"{line.name}: epoch {line.epoch:.1f},{error} {line.speed:.0f} images/s, {_duration(line.left)} left"
+                    f"{line.name}: epoch {line.epoch:.1f},{error} {line.speed:.0f} images/s,"
+                    f" {_duration(line.left)} left"
                 )
         if self.live:
             self.live.refresh()

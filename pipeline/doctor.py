@@ -36,7 +36,8 @@ class Finding:
         return not self.cure
 
     def __str__(self) -> str:
-        return f"{'ok   ' if self.fine else 'WRONG'} {self.check:9} {self.found}{f'; type: {self.cure}' if self.cure else ''}"
+        line = f"{'ok   ' if self.fine else 'WRONG'} {self.check:9} {self.found}"
+        return line if self.fine else f"{line}; type: {self.cure}"
 
 
 def examine(root: Path) -> Iterator[Finding]:

@@ -195,26 +195,33 @@ def merged(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_values(space: Space, settings: Config, experiment: str) -> dict[str, Value] | None:
-    """The profile's own settings as values of a space; None where one of them lies outside."""
+    """The profile's own settings as values of a space; None where the space does not hold them."""
     from models import resolve_options
 
-    chosen = settings.experiments[experiment]
+    chosen, protocol = settings.experiments[experiment], settings.protocol
     options = resolve_options(chosen.network, chosen.options.model_dump(exclude_none=True))
-    milestones = settings.protocol.milestones
-    searched = [name for name in space.parameters if MILESTONE.fullmatch(name)]
-    if searched and len(searched) != len(milestones):
-        return None
+    own: dict[str, Any] = {"protocol": {}, "options": {}}
     values: dict[str, Value] = {}
     for name, parameter in space.parameters.items():
+        group, _, key = name.partition(".")
         if match := MILESTONE.fullmatch(name):
-            value: Value = milestones[int(match[1]) - 1] / settings.protocol.iterations
+            own["protocol"]["milestones"] = list(protocol.milestones)
+            if int(match[1]) > len(protocol.milestones):
+                return None
+            value: Value = protocol.milestones[int(match[1]) - 1] / protocol.iterations
         else:
-            group, _, key = name.partition(".")
-            value = getattr(settings.protocol if group == "protocol" else options, key)
+            value = own[group][key] = getattr(protocol if group == "protocol" else options, key)
         if not parameter.contains(value):
             return None
-        values[name] = value
-    return values
+        values[name] = parameter.tidy(value)
+    over = override(values, experiment, protocol.iterations)
+    same = over.get("protocol", {}) == own["protocol"] and _options(over, experiment) == own["options"]
+    return values if same else None
+
+
+def _options(over: Mapping[str, Any], experiment: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = over.get("experiments", {}).get(experiment, {}).get("options", {})
+    return found
 
 
 def check_edges(space: Space, tree: Mapping[str, Any], experiment: str, iterations: int, source: str) -> None:
