@@ -112,6 +112,15 @@ class Driver:
         provenance = found.ended("failed", error) if error else found
         if provenance.status == "running":  # the worker is gone without a word
             provenance = provenance.ended("failed", "its worker died")
+        self._close(execution, provenance, tags)
+        return provenance.status
+
+    def interrupt(self, execution: Execution) -> None:
+        """Record that a run was stopped before its end; it continues from its last checkpoint."""
+        found = Provenance.read(execution.folder) or Provenance("paused", execution.profile)
+        self._close(execution, found if found.status == "finished" else found.ended("paused"))
+
+    def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
         provenance.write(execution.folder)
         if self.uri is not None:
             from pipeline import tracking
@@ -121,7 +130,6 @@ class Driver:
             states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
             tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
-        return provenance.status
 
     def log_models(self, folders: list[Path]) -> None:
         """Log the networks of finished runs as models, as far as the plan wants them."""

@@ -91,7 +91,7 @@ def run_all(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for spec, execution in going.values():  # only after an interruption
-            driver.end(execution)
+            driver.interrupt(execution)
             board.ended(spec, "interrupted", None)
 
 

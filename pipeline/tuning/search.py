@@ -124,7 +124,7 @@ class Search:
     def interrupted(self) -> None:
         """Record that the trials that were going are not; they continue from their checkpoints."""
         for job in self.going.values():
-            self.driver.end(job.execution)
+            self.driver.interrupt(job.execution)
         self.going.clear()
 
 

@@ -1,0 +1,95 @@
+"""Commands that prepare the settings and the data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.commands.options import DATA, Commands, add_command
+
+
+def _compose(commands: Commands) -> None:
+    command = add_command(commands, "compose", _run_compose, "compose a profile from conf/ into params.yaml")
+    command.add_argument("profile")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. data.source=/path/to/shards")
+    command.add_argument("--override", type=Path, metavar="FILE", help="YAML put over it, e.g. best.yaml of a search")
+
+
+def _run_compose(options: argparse.Namespace) -> None:
+    from pipeline import config
+
+    if options.override:
+        from pipeline.tuning.override import read_arguments
+
+        options.overrides = [*read_arguments(options.override), *options.overrides]
+    before = Path(config.PARAMS).read_text(encoding="utf-8") if Path(config.PARAMS).exists() else None
+    config.compose(options.profile, options.overrides, Path(config.PARAMS))
+    same = Path(config.PARAMS).read_text(encoding="utf-8") == before
+    print(f"{config.PARAMS}: {'is' if same else 'now holds'} profile {options.profile}")
+
+
+def _fetch(commands: Commands) -> None:
+    command = add_command(commands, "fetch", _run_fetch, "get the raw data of a data set and verify them")
+    command.add_argument("dataset")
+    command.add_argument(
+        "--source",
+        help="'official' or a local folder (Parquet shards, or a class-folder tree of lossless images);"
+        " default: data.source of params.yaml, if it is for this data set, else official",
+    )
+
+
+def _run_fetch(options: argparse.Namespace) -> None:
+    from pipeline import data
+
+    source = options.source or _configured_source(options.dataset)
+    record = data.fetch(options.dataset, source, DATA)
+    print(f"{data.raw_folder(DATA, options.dataset)}: {len(record.files)} files verified ({record.kind})")
+
+
+def _configured_source(dataset: str) -> str:
+    from pipeline import config
+
+    if not Path(config.PARAMS).exists():
+        return "official"
+    settings = config.load()
+    return settings.data.source if settings.data.name == dataset else "official"
+
+
+def _prepare(commands: Commands) -> None:
+    command = add_command(commands, "prepare", _run_prepare, "decode a data set once into arrays")
+    command.add_argument("dataset")
+
+
+def _run_prepare(options: argparse.Namespace) -> None:
+    from pipeline import data
+
+    manifest = data.prepare(options.dataset, DATA)
+    print(
+        f"{data.prepared_folder(DATA, options.dataset)}: {manifest['train_images']} training and"
+        f" {manifest['test_images']} test images, channel mean {_numbers(manifest['channel_mean'])},"
+        f" standard deviation {_numbers(manifest['channel_std'])}"
+    )
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.8f}" for value in values)
+
+
+def _corrupt(commands: Commands) -> None:
+    command = add_command(commands, "corrupt", _run_corrupt, "draw the noisy training labels of Table 5")
+    command.add_argument("dataset")
+    command.add_argument("level", type=int, help="noise level in percent, e.g. 30")
+
+
+def _run_corrupt(options: argparse.Namespace) -> None:
+    from pipeline import data
+
+    manifest = data.corrupt(options.dataset, options.level, DATA)
+    total = sum(map(sum, manifest["matrix"]))
+    print(
+        f"{data.noisy_folder(DATA, options.dataset, options.level)}: {manifest['flipped']} of {total} labels changed"
+        f" ({100 * manifest['flipped'] / total:.2f} %)"
+    )
+
+
+COMMANDS = (_compose, _fetch, _prepare, _corrupt)

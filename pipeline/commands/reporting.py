@@ -1,0 +1,119 @@
+"""Commands that show what there is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.commands.options import REPORTS, Commands, add_command, positive
+from pipeline.errors import UserError
+
+
+def _counts(commands: Commands) -> None:
+    add_command(commands, "counts", _run_counts, "count parameters and multiply-adds of every network")
+
+
+def _run_counts(options: argparse.Namespace) -> None:
+    from pipeline.counts import write_counts
+
+    for path in write_counts(REPORTS / "counts"):
+        print(path)
+
+
+def _describe(commands: Commands) -> None:
+    command = add_command(commands, "describe", _run_describe, "print the layers of a network")
+    command.add_argument("network", help="a name of models.list_models(), e.g. cifar_attention92")
+    command.add_argument("--image-size", type=positive, metavar="PIXELS", help="default: the paper's")
+
+
+def _run_describe(options: argparse.Namespace) -> None:
+    from pipeline.describe import describe
+
+    try:
+        print(describe(options.network, image_size=options.image_size))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _report(commands: Commands) -> None:
+    command = add_command(commands, "report", _run_report, "write the report of a profile from the runs that are there")
+    command.add_argument("--profile", help="default: that of plan.json")
+
+
+def _run_report(options: argparse.Namespace) -> None:
+    from pipeline.reporting import write_report
+
+    print(write_report(options.profile, Path.cwd()))
+
+
+def _trace(commands: Commands) -> None:
+    command = add_command(commands, "trace", _run_trace, "walk a number of the report back to its runs")
+    command.add_argument("cell", help="<table>/<row>/<column>, e.g. table3/attention92/nal")
+
+
+def _run_trace(options: argparse.Namespace) -> None:
+    from pipeline.reporting import trace_cell
+
+    print(trace_cell(options.cell, Path.cwd()))
+
+
+def _compare(commands: Commands) -> None:
+    add_command(commands, "compare", _run_compare, "say whether the report agrees with the committed one")
+
+
+def _run_compare(options: argparse.Namespace) -> None:
+    from pipeline import plan
+    from pipeline.compare import compare
+
+    print(compare(plan.read_plan()["profile"], Path.cwd()))
+
+
+def _track(commands: Commands) -> None:
+    command = add_command(commands, "track", _run_track, "rebuild MLflow's view from the files")
+    command.add_argument("--sync", action="store_true", required=True, help="log everything that MLflow does not have")
+
+
+def _run_track(options: argparse.Namespace) -> int:
+    from pipeline import plan, runs, tracking
+    from pipeline.driver import Driver
+    from pipeline.tracking.searches import sync_search
+    from pipeline.tuning.trials import searches
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    uri = tracking.tracking_uri(Path.cwd())
+    if not tracking.initialise(uri):
+        return 1
+    published = sorted(path.parent for path in runs.PUBLISHED.glob("*/*/config.json"))
+    print(tracking.sync(uri, [*runs.folders(driver.store), *published]))
+    for folder in searches(driver.store):
+        print(f"{folder}: {sync_search(uri, folder)} trials")
+    return 0
+
+
+def _ui(commands: Commands) -> None:
+    command = add_command(commands, "ui", _run_ui, "serve the MLflow UI")
+    command.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+    command.add_argument("--port", type=positive, default=5000)
+
+
+def _run_ui(options: argparse.Namespace) -> int:
+    from pipeline.ui import serve
+
+    return serve(Path.cwd(), options.host, options.port)
+
+
+def _doctor(commands: Commands) -> None:
+    add_command(commands, "doctor", _run_doctor, "say what is wrong with this machine and project, and what to type")
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    from pipeline.doctor import examine
+
+    wrong = 0
+    for finding in examine(Path.cwd()):
+        print(finding, flush=True)
+        wrong += not finding.fine
+    return int(wrong > 0)
+
+
+COMMANDS = (_counts, _describe, _report, _trace, _compare, _track, _ui, _doctor)

@@ -1,0 +1,217 @@
+"""Commands that plan, train and keep runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.commands.options import DATA, Commands, add_command, minutes, positive
+from pipeline.errors import UserError
+
+PAUSED = 75  # EX_TEMPFAIL: inside a DVC stage a paused run leaves the stage pending
+MARKER = "launched\n"
+
+
+def _plan(commands: Commands) -> None:
+    add_command(commands, "plan", _run_plan, "resolve the profile into plan.json: every run, its identity, its cost")
+
+
+def _run_plan(options: argparse.Namespace) -> None:
+    from pipeline import plan
+
+    content = _make_plan()
+    names = content["runs"]
+    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}")
+    print(_outlook(content))
+
+
+def _make_plan() -> dict[str, Any]:
+    """Check the settings, say where they differ from conf/, and write ``plan.json``."""
+    from pipeline import config, plan
+
+    settings = config.load()
+    drift = config.drift()
+    for line in drift:
+        print(f"note: {line}", file=sys.stderr)
+    if drift:
+        print(
+            f"note: `make repro PROFILE={settings.profile}` and `dvc exp run -S profile={settings.profile}` would"
+            " overwrite these edits of params.yaml; `dvc repro` keeps them",
+            file=sys.stderr,
+        )
+    content = plan.build_plan(settings, DATA)
+    plan.write_plan(content)
+    return content
+
+
+def _outlook(content: dict[str, Any]) -> str:
+    """What is pending, and what it will cost."""
+    from pipeline.driver import Driver
+    from pipeline.estimate import outlook
+    from pipeline.launch import pending
+
+    driver = Driver(content, Path.cwd())
+    return outlook(driver, pending(driver))
+
+
+def _launch(commands: Commands) -> None:
+    command = add_command(commands, "launch", _run_launch, "train every pending run of the plan at once")
+    command.add_argument("--only", default="*", metavar="PATTERN", help="e.g. 'attention56*' or 'resnet164-s0'")
+    command.add_argument("--max-parallel", type=positive, metavar="N", help="runs at once, at most")
+    command.add_argument("--dry-run", action="store_true", help="only say what is pending and what it would cost")
+    command.add_argument("--stop-after", type=minutes, metavar="MIN", help="pause what is not done after MIN minutes")
+
+
+def _run_launch(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from pipeline import plan
+    from pipeline.display import Board
+    from pipeline.driver import Driver
+    from pipeline.estimate import outlook
+    from pipeline.files import write_atomic
+    from pipeline.launch import launch, pending
+    from pipeline.runs import RESULTS
+
+    in_stage = "DVC_STAGE" in os.environ
+    driver = Driver(plan.read_plan() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
+    if options.max_parallel:
+        driver.resources = replace(driver.resources, max_parallel=options.max_parallel)
+    specs = pending(driver, options.only)
+    print(outlook(driver, specs))
+    failed = False
+    if specs and not options.dry_run:
+        with Board(len(specs)) as board:
+            summary = launch(driver, specs, board)
+        for name, reason in summary.failed.items():
+            print(f"failed: {name}: {reason}", file=sys.stderr)
+        if summary.paused:
+            print(f"paused: {', '.join(summary.paused)}; the same command continues")
+        failed = bool(summary.failed)
+    if in_stage:
+        write_atomic(RESULTS / "launched", MARKER)
+        return 0
+    return int(failed)
+
+
+def _train(commands: Commands) -> None:
+    command = add_command(commands, "train", _run_train, "train one run of the plan, or collect it if it is there")
+    command.add_argument("experiment", help="e.g. attention56-nal")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--in-process", action="store_true", help="in this process, without Ray and MLflow")
+    command.add_argument("--stop-after", type=minutes, metavar="MIN", help="pause after MIN minutes")
+
+
+def _run_train(options: argparse.Namespace) -> int:
+    from pipeline import plan, runs
+    from pipeline.driver import Driver
+
+    driver = Driver(plan.read_plan(), Path.cwd(), stop_after=options.stop_after)
+    spec = plan.find_run(driver.plan, options.experiment, options.seed)
+    target = runs.result_folder(spec, driver.plan["profile"])
+    found = runs.locate(spec, driver.store)
+    if found is None:
+        from pipeline.single import train_one
+
+        status, reason = train_one(driver, spec, in_process=options.in_process)
+        if status == "paused":
+            print(f"{spec.name}: paused; the same command continues")
+            return PAUSED if "DVC_STAGE" in os.environ else 0
+        if status != "finished":
+            print(f"error: {spec.name}: {reason}", file=sys.stderr)
+            return 1
+        found = driver.store / spec.folder_name
+    runs.collect(found, target)
+    print(f"{target}: {spec.name} {_from(found, driver)}")
+    return 0
+
+
+def _from(found: Path, driver: Any) -> str:
+    from pipeline.files import read_json
+    from pipeline.training.records import METRICS
+
+    place = "from the store" if found.is_relative_to(driver.store) else "from published/"
+    return f"({read_json(found / METRICS)['test_error']:.2f} % test error, {place})"
+
+
+def _runs(commands: Commands) -> None:
+    command = add_command(commands, "runs", _run_list, "list, publish or import runs")
+    actions = command.add_subparsers(metavar="list|publish|import", required=True)
+    listing = actions.add_parser("list", help="the runs of the plan and how far they are")
+    listing.set_defaults(run=_run_list)
+    publishing = actions.add_parser("publish", help="copy finished runs, without weights, to published/")
+    publishing.add_argument("pattern", help="run names, e.g. 'attention56*'; '*' for all that are finished")
+    publishing.set_defaults(run=_run_publish)
+    importing = actions.add_parser("import", help="bring runs made elsewhere into the store")
+    importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
+    importing.set_defaults(run=_run_import)
+
+
+def _run_list(options: argparse.Namespace) -> None:
+    from pipeline import plan, runs
+    from pipeline.driver import Driver
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    width = max(map(len, driver.plan["runs"]))
+    for name in driver.plan["runs"]:
+        spec = plan.planned_spec(driver.plan, name)
+        print(f"{name:{width}}  {spec.identity}  {runs.status(spec, driver.store)}")
+
+
+def _run_publish(options: argparse.Namespace) -> int:
+    from fnmatch import fnmatchcase
+
+    from pipeline import plan, runs
+    from pipeline.driver import Driver
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
+    done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
+    if not done:
+        raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
+    profile = driver.plan["profile"]
+    for spec in done:
+        print(runs.publish(spec, profile, driver.store))
+    plan.write_plan(driver.plan, runs.PUBLISHED / profile / plan.PLAN)
+    return 0
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from pipeline import plan, runs
+    from pipeline.driver import Driver
+
+    store = Driver(plan.read_plan(), Path.cwd()).store
+    names = runs.import_runs(options.folder, store)
+    print("\n".join(f"{store / name}: imported" for name in names) or "nothing new")
+
+
+def _tune(commands: Commands) -> None:
+    command = add_command(
+        commands, "tune", _run_tune, "search for better settings, on images held out of the training set"
+    )
+    command.add_argument(
+        "--space", default="optimiser", metavar="NAME|FILE", help="what is varied: a file of conf/tune/"
+    )
+    command.add_argument("--experiment", default="attention56", help="the experiment that is varied")
+    command.add_argument("--trials", type=positive, metavar="N", help="trials in all; default: as the space says")
+    command.add_argument("--resume", action="store_true", help="continue a search that was interrupted")
+    command.add_argument("--max-parallel", type=positive, metavar="N", help="trials at once, at most")
+
+
+def _run_tune(options: argparse.Namespace) -> int:
+    from pipeline.tuning.command import summary, tune
+
+    found, target = tune(
+        options.space, options.experiment, options.trials, options.max_parallel, resume=options.resume, root=Path.cwd()
+    )
+    for progress in found.trials:
+        if progress.trial.state == "failed":
+            print(f"failed: trial {progress.trial.number}: {progress.trial.reason}", file=sys.stderr)
+    print(summary(found, target))
+    return int(found.best is None)
+
+
+COMMANDS = (_plan, _launch, _train, _runs, _tune)
