@@ -198,12 +198,12 @@ def report_note(profile: str) -> str:
 
 
 def summary(folder: Path) -> dict[str, float]:
-    """Numbers that a finished run has once, those of its curves left out."""
-    found: dict[str, float] = {}
-    if (folder / METRICS).exists():
-        metrics = read_json(folder / METRICS)
-        curves = ("train_loss", "train_error", "test_loss", "test_error")
-        found |= {key: float(value) for key, value in metrics.items() if key not in curves and _is_number(value)}
+    """Numbers that a finished run has once, those of its curves left out; none of a run that is not finished."""
+    if not (folder / METRICS).exists():
+        return {}
+    curves = ("train_loss", "train_error", "test_loss", "test_error")
+    metrics = read_json(folder / METRICS)
+    found = {key: float(value) for key, value in metrics.items() if key not in curves and _is_number(value)}
     if (folder / RESPONSES).exists():
         responses = read_json(folder / RESPONSES)
         found |= _numbered("response.stage", responses["stages"])

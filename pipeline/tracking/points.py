@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH = 1000  # metrics that one call may hold
+SENSITIVE = "test_loss"  # the metric in which two trainings of one run differ first
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class Point:
 
 
 def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
-    """All points that a run's files hold: history and timing by iteration, samples of its machines by number."""
+    """All points that a run's files hold.
+
+    History, timing and the numbers of the finished run by iteration, samples of its machines by their own number.
+    """
     segments = provenance.segments if provenance else ()
     history = [
         Point(row.iteration, _metrics(row, "iteration"), measured_at(row.iteration, segments))
@@ -45,7 +50,11 @@ def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
         for row in read_rows(folder / TIMING, Timing)
     ]
     system = [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
-    return [*history, *timing, *system]
+    points = [*history, *timing, *system]
+    if numbers := summary(folder):
+        last = int(numbers["iterations"])
+        points.append(Point(last, numbers, measured_at(last, segments)))
+    return points
 
 
 def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:
@@ -79,6 +88,20 @@ def add_points(client: MlflowClient, run_id: str, points: Iterable[Point]) -> in
     return len(missing)
 
 
+def contradicted(client: MlflowClient, run_id: str, points: Iterable[Point]) -> bool:
+    """Whether MLflow has points that the files have not, or others.
+
+    That happens when a run is resumed on other hardware from a checkpoint before its last evaluation.
+    """
+    truth = {point.step: point.metrics[SENSITIVE] for point in points if SENSITIVE in point.metrics}
+    for metric in client.get_metric_history(run_id, SENSITIVE):
+        expected = truth.get(metric.step)
+        # MLflow has no infinity: what diverged cannot be compared.
+        if expected is None or (math.isfinite(expected) and metric.value != expected):
+            return True
+    return False
+
+
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
     """Log points in as few calls as MLflow allows, none of them split over two calls."""
     from mlflow.entities import Metric
@@ -92,12 +115,3 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> No
         batch += metrics
     if batch:
         client.log_batch(run_id, metrics=batch)
-
-
-def log_summary(client: MlflowClient, run_id: str, folder: Path) -> None:
-    """Log the numbers that a finished run has once; nothing where they are there already."""
-    numbers = summary(folder)
-    present = client.get_run(run_id).data.metrics
-    missing = {key: value for key, value in numbers.items() if present.get(key) != value}
-    if missing:
-        log_points(client, run_id, [Point(int(numbers.get("iterations", 0)), missing, int(1000 * time.time()))])

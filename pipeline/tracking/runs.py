@@ -28,7 +28,7 @@ from pipeline.tracking.describe import (
     table_note,
 )
 from pipeline.tracking.masks import draw_masks
-from pipeline.tracking.points import add_points, log_summary, milliseconds_of, read_points
+from pipeline.tracking.points import add_points, contradicted, milliseconds_of, read_points
 from pipeline.tracking.store import artifact_root, survives
 from pipeline.training.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
 
@@ -44,6 +44,7 @@ NAME = "name"
 ARTIFACTS_TAG = "artifacts.sha256"
 FILES = (CONFIG, METRICS, RESPONSES, HISTORY, TIMING, WEIGHTS)
 ENTITIES = 100  # parameters that one call may hold
+_TABLES: dict[tuple[str, str, str], str] = {}
 
 
 @survives
@@ -119,10 +120,7 @@ def close_run(
         if run.provenance is None:
             return None
         run_id, _ = ensure_run(client, run, run.provenance.profile)
-    finish_run(client, run_id, run, status)
-    if tags:
-        set_tags(client, run_id, tags)
-    return run_id
+    return finish_run(client, run_id, run, status, tags or {})[0]
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:
@@ -136,35 +134,41 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
         raise
 
 
-def finish_run(client: MlflowClient, run_id: str, run: Described, status: str) -> int:
-    """Log what is missing of a run and set its status; the number of points that were missing."""
-    added = add_points(client, run_id, read_points(run.folder, run.provenance))
-    log_summary(client, run_id, run.folder)
-    set_tags(client, run_id, origin_tags(run.provenance))
-    log_files(client, run_id, run.folder)
-    if status == "RUNNING":
-        return added
-    segments = run.provenance.segments if run.provenance else ()
-    ended = milliseconds_of(segments[-1].started) + int(1000 * segments[-1].seconds) if segments else None
-    client.set_terminated(run_id, status, ended)
-    return added
+def finish_run(
+    client: MlflowClient, run_id: str, run: Described, status: str, tags: Mapping[str, str] | None = None
+) -> tuple[str, int]:
+    """Log what is missing of a run and set its status; its id, and the number of points that were missing.
+
+    Points cannot be changed: a run whose points are not those of its files is deleted and made anew.
+    """
+    points = read_points(run.folder, run.provenance)
+    if run.provenance is not None and contradicted(client, run_id, points):
+        client.delete_run(run_id)
+        run_id, _ = ensure_run(client, run, run.provenance.profile)
+    added = add_points(client, run_id, points)
+    content = log_files(client, run_id, run.folder)
+    set_tags(client, run_id, origin_tags(run.provenance) | {ARTIFACTS_TAG: content} | dict(tags or {}))
+    if status != "RUNNING":
+        segments = run.provenance.segments if run.provenance else ()
+        ended = milliseconds_of(segments[-1].started) + int(1000 * segments[-1].seconds) if segments else None
+        client.set_terminated(run_id, status, ended)
+    return run_id, added
 
 
-def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
-    """Log the small files of a run, its masks as a picture and its weights; nothing where they are there already."""
+def log_files(client: MlflowClient, run_id: str, folder: Path) -> str:
+    """Log the small files of a run, its masks as a picture and its weights, unless they are there; their checksum."""
     present = [folder / name for name in (*FILES, MASKS) if (folder / name).exists()]
     content = hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in present).encode()).hexdigest()
     if client.get_run(run_id).data.tags.get(ARTIFACTS_TAG) == content:
-        return
-    for path in present:
-        if path.name != MASKS:
-            client.log_artifact(run_id, str(path))
-    if folder / MASKS in present:
-        with tempfile.TemporaryDirectory() as scratch:
-            picture = Path(scratch) / "masks.png"
-            draw_masks(folder / MASKS, picture)
-            client.log_artifact(run_id, str(picture))
-    client.set_tag(run_id, ARTIFACTS_TAG, content)
+        return content
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in present:
+            if path.name == MASKS:
+                draw_masks(path, Path(scratch) / "masks.png")
+            else:
+                (Path(scratch) / path.name).symlink_to(path.resolve())
+        client.log_artifacts(run_id, scratch)
+    return content
 
 
 @survives
@@ -182,8 +186,11 @@ def close_parent(client: MlflowClient, run_id: str, status: Status) -> None:
 
 
 def table_run(client: MlflowClient, table: str, profile: str) -> str:
-    """The run that holds the runs of a table."""
-    return _parent(client, "table", table, profile, table_label(table), table_note(table, profile))
+    """The run that holds the runs of a table; looked up once by each process."""
+    key = (client.tracking_uri, table, profile)
+    if key not in _TABLES:
+        _TABLES[key] = _parent(client, "table", table, profile, table_label(table), table_note(table, profile))
+    return _TABLES[key]
 
 
 def _parent(client: MlflowClient, kind: Kind, name: str, profile: str, title: str, note: str) -> str:

@@ -26,7 +26,8 @@ R = TypeVar("R")
 SQLITE = "sqlite:///"
 PROBE_SECONDS = 3.0  # how long a server may take to say that it is there
 REST_SECONDS = 15.0  # after silence, how long it is left alone
-LOCKED_ATTEMPTS = 5  # each waits 20 s for SQLite's lock (MLflow's own busy timeout)
+LOCKED_ATTEMPTS = 3  # each waits 20 s for SQLite's lock (MLflow's own busy timeout)
+LOCKED = "database is locked"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 logger = logging.getLogger("pipeline.tracking")
@@ -102,6 +103,8 @@ class Store:
         """Remember that the store failed, and say so once until it answers again."""
         with self.lock:
             self._healthy = False
+            if LOCKED in str(error):
+                self._silent_until = time.monotonic() + REST_SECONDS
             if not self._warned:
                 self._warned = True
                 logger.warning(
@@ -134,7 +137,7 @@ def survives(
             except Exception as error:
                 if not _of_mlflow(error):
                     raise
-                if "database is locked" in str(error) and attempt + 1 < LOCKED_ATTEMPTS:
+                if LOCKED in str(error) and attempt + 1 < LOCKED_ATTEMPTS:
                     continue
                 target.failed(error)
                 return None

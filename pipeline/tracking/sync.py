@@ -55,4 +55,4 @@ def _sync_run(client: MlflowClient, run: Described) -> tuple[bool, int]:
     """Whether the run is new, and how many points were missing."""
     assert run.provenance is not None
     run_id, created = ensure_run(client, run, run.provenance.profile)
-    return created, finish_run(client, run_id, run, STATUS[run.provenance.status])
+    return created, finish_run(client, run_id, run, STATUS[run.provenance.status])[1]

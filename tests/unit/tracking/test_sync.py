@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from pipeline import tracking
@@ -36,7 +37,7 @@ def test_everything_is_rebuilt_from_the_files(uri: str, client: MlflowClient, tm
     folders.append(write_run(tmp_path, make_spec("attention92"), 1, "paused"))
     folders.append(write_run(tmp_path, make_spec("attention128"), 2, "failed"))
     result = tracking.sync(uri, folders)
-    assert result == tracking.SyncResult(runs=4, created=4, points=2 * (3 + 3 + 1 + 2), failed=())
+    assert result == tracking.SyncResult(runs=4, created=4, points=2 * (3 + 3 + 1 + 2) + 2, failed=())
     runs = everything(client)
     assert {name: run[0] for name, run in runs.items()} == {
         "attention56-s0": "FINISHED",
@@ -57,6 +58,18 @@ def test_a_second_sync_changes_nothing(uri: str, client: MlflowClient, tmp_path:
     assert everything(client) == before
 
 
+@pytest.mark.parametrize("loss", ["inf", "nan"])
+def test_a_run_that_diverged_is_synchronised_once_too(
+    uri: str, client: MlflowClient, tmp_path: Path, loss: str
+) -> None:
+    folder = write_run(tmp_path, make_spec())
+    history = (folder / "history.csv").read_text()
+    (folder / "history.csv").write_text(history.replace("0.0625", loss))
+    run_id = tracking.close_run(uri, None, folder, "FINISHED")
+    assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=0, failed=())
+    assert client.get_run(run_id).info.lifecycle_stage == "active"
+
+
 def test_a_run_still_training_is_left_running(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     tracking.sync(uri, [write_run(tmp_path, make_spec(), 1, "running")])
     status, *_ = everything(client)["attention56-s0"]
@@ -68,7 +81,7 @@ def test_only_what_is_missing_is_added(uri: str, client: MlflowClient, tmp_path:
     tracking.open_run(uri, folder, profile="digits")
     tracking.sync(uri, [folder])
     write_run(tmp_path, make_spec())
-    assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=4, failed=())
+    assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=5, failed=())
 
 
 def test_a_published_copy_of_a_run_in_the_store_adds_nothing(uri: str, client: MlflowClient, tmp_path: Path) -> None:
