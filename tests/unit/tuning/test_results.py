@@ -1,0 +1,156 @@
+"""Results of a search: table, pictures, override."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.errors import UserError
+from pipeline.tuning.override import read_arguments
+from pipeline.tuning.results import Findings, best_override, verdict, write_results
+from pipeline.tuning.search import Search
+from pipeline.tuning.study import importances
+from tests.unit.tuning.conftest import pretend, search, space
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def done(root: Path) -> Search:
+    """Six trials: the own settings at 50 %, a better one at 30 %, three stopped, one failed."""
+    made = search(root)
+    for job in made.jobs():
+        if job.number in (0, 2):
+            pretend(job, 80.0, 70.0, 60.0, 55.0, 50.0 if job.number == 0 else 30.0)
+            made.end(job, "finished", 100)
+        elif job.number == 5:
+            made.end(job, "failed: the loss is not finite", 0)
+        else:
+            pretend(job, 90.0, 85.0 + job.number, finished=False)
+            made.end(job, "paused", 40)
+    return made
+
+
+def test_the_best_finished_trial_comes_first_and_failed_ones_last(done: Search) -> None:
+    found = Findings.read(done.folder)
+    assert [progress.trial.number for progress in found.trials] == [2, 0, 1, 3, 4, 5]
+    assert found.best is found.trials[0] and found.own is found.trials[1]
+
+
+def test_a_stopped_trial_is_never_the_best_however_good(root: Path) -> None:
+    made = search(root, wanted=1)
+    for job in made.jobs():
+        pretend(job, 1.0, finished=False)
+        made.end(job, "paused", 20)
+    assert Findings.read(made.folder).best is None
+    assert verdict(Findings.read(made.folder)) == ["No trial has finished."]
+
+
+def test_the_files_are_written_and_hold_every_trial(done: Search, tmp_path: Path) -> None:
+    _, target = write_results(done.folder, tmp_path / "reports")
+    assert {path.name for path in target.iterdir()} == {
+        "trials.csv",
+        "trials.md",
+        "best.yaml",
+        "coordinates.svg",
+        "importance.svg",
+    }
+    with (target / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows] == ["2", "0", "1", "3", "4", "5"]
+    assert [row["state"] for row in rows] == ["finished"] * 2 + ["pruned"] * 3 + ["failed"]
+    assert rows[0]["validation_error"] == "30.0" and rows[-1]["validation_error"] == ""
+    page = (target / "trials.md").read_text()
+    assert page.splitlines()[2] == "Made up for a test."
+    assert "Errors are those of 40 other training images, held out; no test image was used" in page
+    assert "6 of 6 trials: 2 finished, 3 stopped early, 1 failed" in page
+    assert "| 5 | failed: the loss is not finite |" in page
+    assert "30.00 ± 7.25" in page
+
+
+def test_the_same_trials_give_the_same_bytes(done: Search, tmp_path: Path) -> None:
+    _, one = write_results(done.folder, tmp_path / "one")
+    _, other = write_results(done.folder, tmp_path / "other")
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
+
+
+def test_the_verdict_claims_no_more_than_the_images_allow(done: Search) -> None:
+    (sentence,) = verdict(Findings.read(done.folder))
+    assert "20.00 points less than the profile's own settings (50.00 %); that is not more than twice" in sentence
+    assert "(10.72 points)" in sentence and "several seeds" in sentence
+
+
+def test_the_override_makes_the_profile_train_what_the_best_trial_trained(done: Search, tmp_path: Path) -> None:
+    found = Findings.read(done.folder)
+    assert found.best is not None
+    text = best_override(found)
+    assert text.startswith("# Trial 2 of search few-small-")
+    assert "python -m pipeline compose few --override" in text
+    from pipeline.tuning.space import merged
+
+    settings = config.parse(merged(done.tree, yaml.safe_load(text)))
+    wanted = done.spec(found.best.trial.number, found.best.trial.values)
+    assert settings.protocol.model_dump() == {**wanted.protocol.__dict__}
+    options = settings.experiments["attention56"].options.model_dump(exclude_none=True)
+    assert options == dict(wanted.network.options)
+
+
+def test_compose_takes_an_override_and_changes_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "best.yaml"
+    file.write_text(
+        "protocol: { learning_rate: 0.05, milestones: [20, 100], nesterov: false }\n"
+        "experiments: { attention56: { options: { t: 3, activation: channel } } }\n"
+    )
+    arguments = read_arguments(file)
+    assert arguments[:3] == [
+        "++protocol.learning_rate=0.05",
+        "++protocol.milestones=[20,100]",
+        "++protocol.nesterov=false",
+    ]
+    for folder in ("conf", "models", "pipeline"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    command = [sys.executable, "-m", "pipeline", "compose", "digits"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    before = config.read_yaml(tmp_path / "params.yaml")
+    subprocess.run([*command, "--override", "best.yaml"], cwd=tmp_path, check=True)
+    after = config.read_yaml(tmp_path / "params.yaml")
+    assert after["experiments"]["attention56"]["options"] == {"t": 3, "activation": "channel"}
+    assert after["protocol"] == {
+        **before["protocol"],
+        "learning_rate": 0.05,
+        "milestones": [20, 100],
+        "nesterov": False,
+    }
+    assert {key for key in after if after[key] != before[key]} == {"protocol", "experiments"}
+
+
+def test_an_override_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    with pytest.raises(UserError, match="must hold keys and values"):
+        read_arguments(tmp_path / "empty.yaml")
+
+
+def test_the_parameter_that_matters_is_found() -> None:
+    searched = space(
+        parameters={"protocol.gamma": {"low": 0.1, "high": 0.9}, "protocol.momentum": {"low": 0.1, "high": 0.9}}
+    )
+    grid = [0.1 + 0.1 * step for step in range(9)]
+    measured = [({"protocol.gamma": x, "protocol.momentum": y}, 100 * x + y) for x in grid for y in grid]
+    shares = importances(searched, measured)
+    assert next(iter(shares)) == "protocol.gamma"
+    assert shares["protocol.gamma"] > 0.9
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_of_too_few_or_equal_errors_nothing_is_said() -> None:
+    values = {"protocol.gamma": 0.5}
+    searched = space(parameters={"protocol.gamma": {"low": 0.1, "high": 0.9}})
+    assert importances(searched, [(values, 1.0)] * 3) == {}
+    assert importances(searched, [(values, 1.0)] * 9) == {}
