@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pipeline.report.figures.style import BLUE, INK, MUTED, NEUTRAL, RUST, drawing, legend_below, panels, svg
+from pipeline.report.figures.style import BLUE, INK, MUTED, NEUTRAL, PAPER, RUST, drawing, legend_below, panels, svg
 from pipeline.tuning.results import Findings
 from pipeline.tuning.space import Range, Value
 from pipeline.tuning.study import importances
 from pipeline.tuning.trials import Progress
 
-TICKS = 4
+TICKS = 4  # between the ends of an axis of numbers; of whole ones, each is a tick if there are not too many
+MOST_STEPS = 8
+LABEL: dict[str, Any] = {
+    "fontsize": 7,
+    "color": INK,
+    "bbox": {"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
+}
 
 
 class _Axis:
@@ -24,7 +31,9 @@ class _Axis:
         self.title = title
         self._order: list[Value] = []
         self._log = False
-        if parameter is not None:
+        if parameter is not None and parameter.whole and parameter.high - parameter.low < MOST_STEPS:
+            self._order = list(range(int(parameter.low), int(parameter.high) + 1))
+        elif parameter is not None:
             self._log, self._low, self._high = parameter.log, float(parameter.low), float(parameter.high)
         elif all(isinstance(value, float) for value in values):
             low, high = min(map(float, values)), max(map(float, values))
@@ -69,7 +78,7 @@ def draw_coordinates(found: Findings) -> bytes | None:
         for position, scale in enumerate(axes):
             axis.axvline(position, color=MUTED, linewidth=0.8, zorder=1)
             for place, label in scale.ticks:
-                axis.annotate(label, (position, place), (4, 0), textcoords="offset points", fontsize=7, color=INK)
+                axis.annotate(label, (position, place), (5, 0), textcoords="offset points", va="center", **LABEL)
         axis.set_xticks(range(len(axes)), [_short(scale.title) for scale in axes])
         axis.set_yticks([])
         axis.set_xlim(-0.1, len(axes) - 0.6)
@@ -85,7 +94,7 @@ def _choices(parameter: object) -> Sequence[Value]:
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("protocol.").removeprefix("options.").replace("_", " ")
+    return name.removeprefix("protocol.").removeprefix("options.").replace("s.", " ").replace("_", " ")
 
 
 def _line(axis: Axes, axes: Sequence[_Axis], progress: Progress, *, is_best: bool, is_own: bool) -> None:
