@@ -34,7 +34,7 @@ class ChannelAttention(nn.Module):
     epsilon = 1e-6
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        wide = _precise(x)
         return (wide * (wide.square().sum(dim=1, keepdim=True) + self.epsilon).rsqrt()).to(x.dtype)
 
 
@@ -47,9 +47,14 @@ class SpatialAttention(nn.Module):
     epsilon = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        wide = _precise(x)
         variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
         return torch.sigmoid((wide - mean) * (variance + self.epsilon).rsqrt()).to(x.dtype)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Sums over many values are not left to half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

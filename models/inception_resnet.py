@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from models.staged import refuse_smaller
@@ -148,7 +146,7 @@ def inception_resnet_v2(num_classes: int) -> nn.Module:
     import timm
 
     model: nn.Module = timm.create_model("inception_resnet_v2", pretrained=False, num_classes=num_classes)
-    model.register_forward_pre_hook(partial(_check_size))
+    model.register_forward_pre_hook(_check_size)
     return model
 
 
