@@ -43,17 +43,18 @@ class Clone:
 
     root: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of an activated virtual environment."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "PYTEST", "GIT_"))}
+        return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "PYTHONPATH": ""}
+
     def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command as a user would, in an activated virtual environment."""
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "PYTEST", "GIT_"))
-        }
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        environment["PYTHONPATH"] = ""
         done = subprocess.run(
             command,
             cwd=self.root,
-            env={**environment, **variables},
+            env={**self.environment, **variables},
             text=True,
             capture_output=True,
             timeout=500,
