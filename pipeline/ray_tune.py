@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -86,6 +87,7 @@ def run_search(search: Search, board: Board) -> None:
         for job in search.going.values():
             board.ended(job.spec, "interrupted", None)
         search.interrupted()
+        shutil.rmtree(search.folder / STORAGE, ignore_errors=True)
     if interrupted:
         raise KeyboardInterrupt
 

@@ -22,7 +22,7 @@ from pipeline.training.spec import DataSpec, RunSpec
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder
 from pipeline.tuning.study import Suggestions
-from pipeline.tuning.trials import SEARCH, Progress, Settled, Trial, read_progress, trials
+from pipeline.tuning.trials import SEARCH, Progress, Settled, State, Trial, read_progress, trials
 
 EXPERIMENT = "attention56"  # searched where the user names none
 FINISHED, PAUSED, FAILED = "finished", "paused", "failed: "  # outcomes of a run
@@ -103,18 +103,17 @@ class Search:
             iteration: of the last evaluation that was compared with others.
         """
         folder, reason = job.execution.folder, None
+        state: State = "pruned"
         if outcome == FINISHED:
-            state = "finished"
-            iteration = self.settled.iterations
-        elif outcome == PAUSED:
-            state = "pruned"
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nobody will continue it
-        else:
+            state, iteration = "finished", self.settled.iterations
+        elif outcome != PAUSED:
             state, reason = "failed", outcome.removeprefix(FAILED)
-        trial = Trial(job.number, Trial.read(folder).values, state, iteration, reason)  # type: ignore[arg-type]
-        trial.write(folder)
-        (folder / STOP).unlink(missing_ok=True)
+        trial = Trial(job.number, Trial.read(folder).values, state, iteration, reason)
         self.driver.end(job.execution, reason, tags=trial_tags(trial))
+        trial.write(folder)  # from here on the trial is not touched again, so all the rest has come before
+        if state == "pruned":
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        (folder / STOP).unlink(missing_ok=True)
         del self.going[job.number]
         progress = read_progress(folder)
         assert self._suggestions is not None, "only a trial that has begun ends"
