@@ -31,6 +31,7 @@ def edit(clone: Clone, **experiments: object) -> None:
 def test_repro_goes_from_nothing_to_a_report(clone: Clone) -> None:
     ran = clone.repro()
     assert ran[:4] == ["fetch@digits", "prepare@digits", "corrupt@digits-30", "plan"]
+    assert not [stage for stage in ran if "tune" in stage], "a search runs only when it is asked for"
     for run in RUNS:
         metrics = json.loads((clone.root / "results" / "seconds" / run / "seed0" / "metrics.json").read_text())
         assert metrics["iterations"] == 3

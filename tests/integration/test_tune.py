@@ -154,10 +154,12 @@ def test_a_search_that_is_done_trains_nothing_more(searched: Clone) -> None:
     assert content(searched.root / "runs" / "tune") == before
 
 
-def test_plain_repro_runs_no_search(clone: Clone) -> None:
-    stages = clone.run("dvc", "stage", "list", "--all").stdout
-    assert re.search(r"tune/dvc.yaml:tune@optimiser\s", stages)
-    plain = clone.run("dvc", "repro", "--dry").stdout
-    assert "Running stage 'plan'" in plain and "tune" not in plain
-    asked = clone.run("dvc", "repro", "--dry", "tune/dvc.yaml:tune@optimiser").stdout
+def test_a_search_is_a_stage_of_its_own_pipeline(clone: Clone) -> None:
+    """Plain `dvc repro` takes the stages of ./dvc.yaml; test_dvc_pipeline.py sees that it runs no search."""
+    assert "tune" not in clone.run("dvc", "stage", "list").stdout
+    every = clone.run("dvc", "stage", "list", "--all").stdout
+    assert re.findall(r"tune/dvc.yaml:tune@(\w+)", every) == ["optimiser", "architecture", "augmentation"]
+    pipeline(clone, "fetch", "digits")
+    pipeline(clone, "prepare", "digits")
+    asked = clone.run("dvc", "repro", "--dry", "--single-item", "tune/dvc.yaml:tune@optimiser").stdout
     assert "python -m pipeline tune --space optimiser --resume" in asked
