@@ -168,14 +168,14 @@ def dvc(root: Path) -> Finding:
         name = repo.config["core"].get("remote")
         if name is None:
             return Finding("DVC", "no remote: data and results stay on this machine (`dvc remote add -d` names one)")
-        remote = repo.cloud.get_remote(name)
-        url = remote.config.get("url", remote.path)
+        url = repo.config["remote"].get(name, {}).get("url", "no URL")
         try:
+            remote = repo.cloud.get_remote(name)
             there = remote.fs.exists(remote.path)
         except Exception as error:  # each kind of remote fails in its own way
             return Finding("DVC", f"remote {name} at {url}: {one_line(error)}", f"dvc remote modify {name} url <url>")
     if not there:
-        return Finding("DVC", f"remote {name}: nothing at {url} yet", "dvc push")
+        return Finding("DVC", f"remote {name}: nothing at {url}, not reachable or never pushed to", "dvc push")
     return Finding("DVC", f"remote {name} at {url} answers")
 
 
