@@ -113,17 +113,14 @@ def test_a_remote_is_looked_at(repository: Path, monkeypatch: pytest.MonkeyPatch
     subprocess.run([*add, "http://127.0.0.1:1/"], cwd=repository, check=True, timeout=120)
     assert "nothing at http://127.0.0.1:1/, not reachable" in doctor.dvc(repository).found
     subprocess.run([*add, "gs://shelf/x"], cwd=repository, check=True, timeout=120)
-    monkeypatch.setattr("dvc.repo.Repo.cloud", Broken())
+    monkeypatch.setattr("dvc.data_cloud.DataCloud.get_remote", locked_out)
     found = doctor.dvc(repository)
     assert found.found == "remote shelf at gs://shelf/x: no credentials"
     assert found.cure == "dvc remote modify shelf url <url>"
 
 
-class Broken:
-    """A cloud that nobody is let into."""
-
-    def get_remote(self, name: str) -> None:
-        raise PermissionError("no credentials")
+def locked_out(*arguments: object) -> None:
+    raise PermissionError("no credentials")
 
 
 def test_data_that_are_missing_or_damaged_are_named_with_the_stage_that_makes_them(tmp_path: Path) -> None:
