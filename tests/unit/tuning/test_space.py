@@ -37,7 +37,7 @@ def test_a_space_may_be_any_file(tmp_path: Path) -> None:
 
 def test_an_unknown_space_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(
-        UserError, match="--space 'optimizer': no file .*allowed are architecture, augmentation, optimi"
+        UserError, match=r"--space 'optimizer': no file .*allowed are architecture, augmentation, optimi"
     ):
         load_space("optimizer", ROOT)
 
