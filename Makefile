@@ -43,7 +43,7 @@ test: $(READY) ## the quick tests (minutes)
 
 test-slow: $(READY) ## the slow tests: kills, searches, servers, browsers
 	@echo "== slow tests"
-	@python -m pytest -m slow -n 2 --dist loadfile
+	@python -m pytest -m slow
 
 ui: $(READY) ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@python -m pipeline ui --port $(or $(PORT),5000)
