@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,11 @@ def tune(
     _check_begun(search, resume=resume)
     search.settled.write(search.folder)
     if search.missing() > 0:
-        _run(search, max_parallel)
+        try:
+            _run(search, max_parallel)
+        except KeyboardInterrupt:
+            print("--resume continues the search", file=sys.stderr)
+            raise
     found, target = write_results(search.folder)
     driver = search.driver
     if driver.uri is not None and driver.parent is not None:
