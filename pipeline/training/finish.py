@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.weights import save_weights
 from torch import nn
 
+from models.weights import save_weights
 from pipeline.counts import count
 from pipeline.files import sha256_file, write_json
 from pipeline.training.evaluation import (
