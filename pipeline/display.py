@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -27,24 +26,34 @@ class Line:
     folder: Path
     begun: float
     state: str = "starting"
-    error: float | None = None
+    step: int = 0
+    steps: int = 0
     epoch: float = 0.0
+    loss: float | None = None
+    error: float | None = None
     speed: float | None = None
     left: float | None = None
-    done: float = 0.0
     logged: float = 0.0
     seconds: float | None = None
 
-    def update(self, batch_size: int, images: int) -> None:
+    def update(self) -> None:
         """Read the run's own word on how far it is."""
         try:
             content = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
         self.state = "training"
-        self.error, self.speed, self.left = content["test_error"], content["images_per_second"], content["seconds_left"]
-        self.epoch = content["iteration"] * batch_size / images
-        self.done = content["iteration"] / content["iterations"]
+        self.step, self.steps, self.epoch = content["iteration"], content["iterations"], content["epoch"]
+        self.loss, self.error = content["train_loss"], content["test_error"]
+        self.speed, self.left = content["images_per_second"], content["seconds_left"]
+
+    def describe(self, measure: str) -> str:
+        """For a log: step, epoch, loss, error, images a second and time left."""
+        measured = "" if self.loss is None else f" loss {self.loss:.4f}, {measure} {_percent(self.error)},"
+        return (
+            f"{self.name}: step {self.step}/{self.steps}, epoch {self.epoch:.1f},{measured}"
+            f" {self.speed:.0f} images/s, {_duration(self.left)} left"
+        )
 
 
 class Board:
@@ -58,7 +67,6 @@ class Board:
         self.console = console or Console(stderr=True, highlight=False)
         self.total, self.ended_runs, self.measure = total, 0, measure
         self.lines: dict[str, Line] = {}
-        self.specs: dict[str, RunSpec] = {}
         self.begun_at = time.monotonic()
         live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, get_renderable=self.table, auto_refresh=False) if live else None
@@ -80,7 +88,6 @@ class Board:
 
     def begun(self, spec: RunSpec, folder: Path) -> None:
         """A run starts."""
-        self.specs[spec.name] = spec
         self.lines[spec.name] = Line(spec.name, folder, time.monotonic())
 
     def ended(self, spec: RunSpec, state: str, reason: str | None) -> None:
@@ -101,30 +108,26 @@ class Board:
         for line in self.lines.values():
             if line.seconds is not None:
                 continue
-            spec = self.specs[line.name]
-            line.update(spec.protocol.batch_size, spec.data.train_images)
+            line.update()
             if not self.live and line.state == "training" and now - max(line.logged, line.begun) >= LOG_SECONDS:
                 line.logged = now
-                error = "" if line.error is None else f" {line.error:.2f} % {self.measure},"
-                self.note(
-                    f"{line.name}: epoch {line.epoch:.1f},{error} {line.speed:.0f} images/s,"
-                    f" {_duration(line.left)} left"
-                )
+                self.note(line.describe(self.measure))
         if self.live:
             self.live.refresh()
 
     def table(self) -> Table:
         """The board as a table: what is going on, and the whole."""
         table = Table(box=None, pad_edge=False)
-        for title in ("run", "state", "done", "epoch", self.measure, "images/s", "left"):
+        for title in ("run", "state", "step", "epoch", "loss", self.measure, "images/s", "left"):
             table.add_column(title, justify="left" if title in ("run", "state") else "right")
         for line in self.lines.values():
             if line.seconds is None:
                 table.add_row(
                     line.name,
                     line.state,
-                    f"{100 * line.done:.0f} %",
+                    f"{line.step}/{line.steps}" if line.steps else "",
                     f"{line.epoch:.1f}",
+                    "" if line.loss is None else f"{line.loss:.4f}",
                     _percent(line.error),
                     "" if line.speed is None else f"{line.speed:.0f}",
                     _duration(line.left),
@@ -135,7 +138,7 @@ class Board:
         return table
 
 
-def _percent(value: float | None) -> Any:
+def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} %"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.data.layout import noisy_folder, prepared_folder
 from pipeline.files import write_json
 from pipeline.origin import Origin, origin
-from pipeline.training.execution import Execution
+from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import CONFIG, METRICS, Provenance
 from pipeline.training.spec import RunSpec
 
@@ -41,7 +42,7 @@ class Driver:
     Attributes:
         plan: content of ``plan.json``.
         root: the project folder; workers get absolute paths below it.
-        stop_after: seconds after which each run is paused.
+        stop_after: seconds from now after which everything is paused.
         parent: the search in MLflow that the runs are trials of.
     """
 
@@ -62,6 +63,12 @@ class Driver:
         self.store = (self.root / execution["store"]).absolute()
         self.resources = Resources(**execution["resources"])
         self.origin = origin(self.root)
+        self._deadline = None if self.stop_after is None else time.monotonic() + self.stop_after
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until everything is paused, at least 0; None: no end."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     @contextmanager
     def tracked(self, enabled: bool = True) -> Iterator[None]:
@@ -80,6 +87,7 @@ class Driver:
         """Make the run's folder and its entry in MLflow."""
         folder = self.store / spec.folder_name
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / STOP).unlink(missing_ok=True)
         write_json(folder / CONFIG, spec.to_json())
         profile = self.plan["profile"]
         before = Provenance.read(folder) or Provenance("running", profile)
@@ -99,7 +107,7 @@ class Driver:
             threads=self.resources.threads,
             checkpoint_seconds=checkpoints["seconds"],
             keep_checkpoints=checkpoints["keep"],
-            stop_after=self.stop_after,
+            stop_after=self.time_left,
             commit=self.origin.commit,
             dirty=self.origin.dirty,
             command=self.origin.command,

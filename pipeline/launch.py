@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from pipeline import runs
 from pipeline.display import Board
 from pipeline.driver import Driver
 from pipeline.errors import UserError
+from pipeline.interruption import interruptible
 from pipeline.plan import planned_spec
-from pipeline.training.execution import Execution
+from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import LOG
 from pipeline.training.spec import RunSpec
 
@@ -27,6 +27,7 @@ class Summary:
     finished: list[str] = field(default_factory=list)
     paused: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
 
 
 def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
@@ -41,7 +42,7 @@ def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
 
 
 def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
-    """Train runs side by side. One that fails stops no other. Ctrl-C leaves each at its last checkpoint."""
+    """Train runs side by side. One that fails stops no other."""
     from pipeline import ray_train
 
     summary = Summary()
@@ -69,30 +70,37 @@ def run_all(
     board: Board,
     summary: Summary,
 ) -> None:
-    """Keep `slots` runs going until all have ended, and note how."""
+    """Keep `slots` runs going until all have ended, and note how.
+
+    The first Ctrl-C, or SIGTERM, asks those that are going to take a checkpoint and stop; a second one leaves them.
+    """
     waiting, going = list(specs), dict[Future[str], tuple[RunSpec, Execution]]()
-    deadline = None if driver.stop_after is None else time.monotonic() + driver.stop_after
     pool = ThreadPoolExecutor(slots, thread_name_prefix="run")
-    try:
-        while waiting or going:
-            out_of_time = deadline is not None and time.monotonic() >= deadline
-            while waiting and len(going) < slots and not out_of_time:
-                spec = waiting.pop(0)
-                execution = driver.begin(spec)
-                going[pool.submit(train, spec, execution)] = (spec, execution)
-                board.begun(spec, execution.folder)
-            if not going:
-                summary.paused += [spec.name for spec in waiting]
-                break
-            for future in wait(going, timeout=REFRESH_SECONDS, return_when=FIRST_COMPLETED).done:
-                spec, execution = going.pop(future)
-                _ended(driver, spec, execution, future, board, summary)
-            board.refresh()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for spec, execution in going.values():  # only after an interruption
-            driver.interrupt(execution)
-            board.ended(spec, "interrupted", None)
+    with interruptible() as interrupted:
+        try:
+            while waiting or going:
+                while waiting and len(going) < slots and driver.time_left != 0 and not interrupted.is_set():
+                    spec = waiting.pop(0)
+                    execution = driver.begin(spec)
+                    going[pool.submit(train, spec, execution)] = (spec, execution)
+                    board.begun(spec, execution.folder)
+                if not going:
+                    summary.paused += [spec.name for spec in waiting]
+                    break
+                for future in wait(going, timeout=REFRESH_SECONDS, return_when=FIRST_COMPLETED).done:
+                    spec, execution = going.pop(future)
+                    _ended(driver, spec, execution, future, board, summary)
+                if interrupted.is_set() and not summary.interrupted:
+                    summary.interrupted = True
+                    board.note("stopping: every run takes a checkpoint first (Ctrl-C again leaves at once)")
+                    for _, execution in going.values():
+                        (execution.folder / STOP).touch()
+                board.refresh()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for spec, execution in going.values():  # only after a second interruption
+                driver.interrupt(execution)
+                board.ended(spec, "interrupted", None)
 
 
 def _ended(

@@ -6,7 +6,8 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 GPU_SHARE = 0.25  # of a GPU, for a run whose profile leaves it to us
+STOP_SECONDS = 0.2  # between two looks for a request to stop
 STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
 
+# Whether Ray Train tells a run that a machine of the cluster is about to be taken away: never on one of our own.
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # Ray's settings, for the driver and for every process that it starts. A run needs none of the watchers, and its
 # controller shall notice its end at once: with the defaults each run waits 5 s for it.
 ENVIRONMENT = {
@@ -31,7 +35,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    WATCHER: "0",
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -54,6 +58,8 @@ class RaySession:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
+        self._watched = os.environ.get(WATCHER) == "1"
+        self._announced: list[str] = []
 
     def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
         """For a run of its own, nothing: its folder has it all, and Ray keeps no report without a checkpoint.
@@ -64,6 +70,17 @@ class RaySession:
 
         if self._reports and not last:
             ray.train.report(dict(metrics))
+
+    def about_to_be_lost(self) -> bool:
+        """Whether Ray has announced that a node of this run will be taken away, e.g. a spot instance."""
+        import ray.train
+
+        info = ray.train.get_preemption_info() if self._watched else None
+        if info is None or info.preempted_node_ids == self._announced:
+            return False
+        self._announced = info.preempted_node_ids
+        logging.getLogger(__name__).warning("nodes %s will be taken away: checkpoint", ", ".join(self._announced))
+        return True
 
 
 def _train_loop(job: dict[str, Any]) -> str:
@@ -81,13 +98,24 @@ def _train_loop(job: dict[str, Any]) -> str:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("pipeline").addHandler(handler)
     try:
-        return train(spec, execution, session, should_stop=(execution.folder / STOP).exists if is_trial else _never)
+        return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
     except (UserError, DivergedError) as error:
         return f"failed: {error}"
 
 
-def _never() -> bool:
-    return False
+def _asked_to_stop(request: Path) -> Callable[[], bool]:
+    """Whether the driver asks the run to stop; looks at most five times a second."""
+    looked = 0.0
+
+    def asked() -> bool:
+        nonlocal looked
+        now = time.monotonic()
+        if now - looked < STOP_SECONDS:
+            return False
+        looked = now
+        return request.exists()
+
+    return asked
 
 
 @dataclass(frozen=True)
@@ -111,11 +139,11 @@ class Share:
 @contextmanager
 def connected(root: Path) -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS, or one of our own on this machine."""
-    for name, value in ENVIRONMENT.items():
+    address = os.environ.get("RAY_ADDRESS") or None
+    for name, value in {**ENVIRONMENT, WATCHER: "1" if address else "0"}.items():
         os.environ.setdefault(name, value)
     import ray
 
-    address = os.environ.get("RAY_ADDRESS") or None
     runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}
     if address:
         runtime_env["working_dir"] = str(root)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.display import Board
 from pipeline.driver import Driver
-from pipeline.launch import Summary, launch
+from pipeline.interruption import interruptible
+from pipeline.launch import REFRESH_SECONDS, Summary, launch
 from pipeline.training.spec import RunSpec
 
 
@@ -23,7 +23,10 @@ def train_one(driver: Driver, spec: RunSpec, *, in_process: bool) -> tuple[str, 
         return _in_process(driver, spec)
     with Board(1) as board:
         summary = launch(driver, [spec], board)
-    return _status(summary, spec.name), summary.failed.get(spec.name, "")
+    status = _status(summary, spec.name)
+    if status == "paused" and summary.interrupted:
+        raise KeyboardInterrupt
+    return status, summary.failed.get(spec.name, "")
 
 
 def _status(summary: Summary, name: str) -> str:
@@ -40,37 +43,43 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     from pipeline.training.records import Evaluation, Timing
     from pipeline.training.session import LocalSession
 
-    def show(row: Evaluation, timing: Timing) -> None:
-        print(
-            f"{spec.name}: epoch {row.epoch:.1f}, iteration {row.iteration}, train loss {row.train_loss:.4f},"
-            f" test error {row.test_error:.2f} %, {timing.images_per_second:.0f} images/s",
-            flush=True,
-        )
-
     execution = driver.begin(spec)
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
     error = None
-    with _interruptible() as interrupted:
-        try:
-            train(spec, execution, session, on_evaluation=show, should_stop=interrupted.is_set)
-        except (UserError, DivergedError) as problem:
-            error = str(problem)
-    return driver.end(execution, error), error or ""
+    with interruptible() as interrupted, Board(1) as board:
+        board.begun(spec, execution.folder)
+
+        def show(row: Evaluation, timing: Timing) -> None:
+            board.note(
+                f"{spec.name}: epoch {row.epoch:.1f}, step {row.iteration}, train loss {row.train_loss:.4f},"
+                f" test error {row.test_error:.2f} %, {timing.images_per_second:.0f} images/s"
+            )
+
+        with _refreshing(board):
+            try:
+                train(spec, execution, session, on_evaluation=show, should_stop=interrupted.is_set)
+            except (UserError, DivergedError) as problem:
+                error = str(problem)
+        status = driver.end(execution, error)
+        board.ended(spec, status, error)
+    if status == "paused" and interrupted.is_set():
+        raise KeyboardInterrupt
+    return status, error or ""
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a polite kill sets: the run takes a checkpoint and stops. A second one ends it."""
-    event = threading.Event()
+def _refreshing(board: Board) -> Iterator[None]:
+    """Keep a board up to date from a thread: the main one trains."""
+    done = threading.Event()
 
-    def handle(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
+    def refresh() -> None:
+        while not done.wait(REFRESH_SECONDS):
+            board.refresh()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    thread = threading.Thread(target=refresh, name="board", daemon=True)
+    thread.start()
     try:
-        yield event
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        done.set()
+        thread.join()

@@ -90,6 +90,8 @@ def _run_launch(options: argparse.Namespace) -> int:
             print(f"failed: {name}: {reason}", file=sys.stderr)
         if summary.paused:
             print(f"paused: {', '.join(summary.paused)}; the same command continues")
+        if summary.interrupted:
+            raise KeyboardInterrupt
         failed = bool(summary.failed)
     if in_stage:
         write_atomic(RESULTS / "launched", MARKER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,9 @@ from pipeline.training.tally import Tally
 
 # With several workers, how often (in iterations) they agree on whether to take a checkpoint or to stop.
 AGREE_EVERY = 10
-CONTINUE, SAVE, STOP = 0, 1, 2
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+CONTINUE, SAVE, STOP, LISTEN = 0, 1, 2, 3
+LISTEN_SECONDS = 2.0  # between two looks whether the session is about to lose a machine
 
 
 class DivergedError(RuntimeError):
@@ -56,10 +59,28 @@ def train(
         "finished" or "paused".
 
     Raises:
-        UserError: if the data or the batch do not fit the run.
+        UserError: if the data or the batch do not fit the run, or the run's folder cannot take its files.
         DivergedError: if the loss stops being finite.
     """
-    started = time.monotonic()
+    try:
+        return _train(spec, execution, session, on_evaluation, should_stop)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise UserError(
+            f"{error.filename or execution.folder}: {error.strerror}; once there is room again, the same command"
+            " continues from the last checkpoint"
+        ) from None
+
+
+def _train(
+    spec: RunSpec,
+    execution: Execution,
+    session: Session,
+    on_evaluation: Callable[[Evaluation, Timing], None] | None,
+    should_stop: Callable[[], bool],
+) -> str:
+    started = listened = time.monotonic()
     environment.make_deterministic(execution.threads)
     worker = Worker(spec, execution, session)
     position = worker.restore()
@@ -67,9 +88,12 @@ def train(
     evaluations = frozenset(evaluation_iterations(spec))
 
     def decide() -> int:
-        if should_stop() or (execution.stop_after and time.monotonic() - started >= execution.stop_after):
+        now = time.monotonic()
+        if should_stop() or (execution.stop_after is not None and now - started >= execution.stop_after):
             return STOP
-        return SAVE if reporter.checkpoint_due() else CONTINUE
+        if reporter.checkpoint_due():
+            return SAVE
+        return LISTEN if now - listened >= LISTEN_SECONDS else CONTINUE
 
     while position.iteration < spec.protocol.iterations:
         worker.step(position.iteration)
@@ -82,6 +106,9 @@ def train(
         if session.world_size > 1 and position.iteration % AGREE_EVERY:
             continue
         decision = agree(session, decide())
+        if decision == LISTEN:
+            listened = time.monotonic()
+            decision = SAVE if session.about_to_be_lost() else CONTINUE
         if decision == CONTINUE or position.iteration == spec.protocol.iterations:
             continue
         position.sums = worker.tally.read(session)

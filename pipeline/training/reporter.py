@@ -51,12 +51,14 @@ class Reporter:
         self._saved = (self._clock, position.iteration)
         self._rated = (self._clock, position.iteration)  # where the speed is measured from
         self._shown = 0.0
+        self._saver = state.Saver(execution.folder, execution.keep_checkpoints)
         if self.active:
             self._open()
 
     def _open(self) -> None:
         """Bring the files to the position that training continues from."""
         folder, execution = self.execution.folder, self.execution
+        state.remove_unfinished(folder)
         write_json(folder / CONFIG, self.spec.to_json())
         self._write_rows()
         earlier = Provenance.read(folder)
@@ -114,6 +116,7 @@ class Reporter:
         content = {
             "iteration": self.position.iteration,
             "iterations": iterations,
+            "epoch": round(self.position.iteration * self.spec.protocol.batch_size / self.spec.data.train_images, 2),
             "test_error": history[-1].test_error if history else None,
             "train_loss": history[-1].train_loss if history else None,
             "images_per_second": round(speed * self.spec.protocol.batch_size, 1),
@@ -128,18 +131,18 @@ class Reporter:
         return seconds >= self.execution.checkpoint_seconds or (every is not None and iteration >= every)
 
     def save(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Take a checkpoint."""
+        """Take a checkpoint; it is written while training goes on."""
         now = time.monotonic()
         self.position.seconds = self._earlier + now - self._begun
         if self.active:
-            state.save(self.execution.folder, self.spec.identity, model, optimiser, self.position)
-            state.keep_newest(self.execution.folder, self.execution.keep_checkpoints)
+            self._saver.save(state.Snapshot.take(self.spec.identity, model, optimiser, self.position))
             self._write_provenance("running")
         self._saved = (time.monotonic(), self.position.iteration)
 
     def ended(self, status: str) -> None:
         """The last word of this segment."""
         if self.active:
+            self._saver.wait()
             self._write_provenance(status)
             (self.execution.folder / PROGRESS).unlink(missing_ok=True)
             if status == "finished":

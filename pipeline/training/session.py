@@ -19,6 +19,12 @@ class Session(Protocol):
     def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
         """Called by every worker after every evaluation, equally often; `last` marks the end of the run."""
 
+    def about_to_be_lost(self) -> bool:
+        """Whether a machine of the run has just been announced to go: time for a checkpoint.
+
+        Called by every worker, equally often; true once for each announcement.
+        """
+
 
 class LocalSession:
     """One worker in this process."""
@@ -31,6 +37,10 @@ class LocalSession:
 
     def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
         """Nobody listens: the files of the run folder say it all."""
+
+    def about_to_be_lost(self) -> bool:
+        """Nobody announces it: a polite kill is `should_stop`."""
+        return False
 
 
 def agree(session: Session, value: int) -> int:

@@ -10,16 +10,18 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.files import read_json, replace_folder, sha256_file, write_json
+from pipeline.files import read_json, replace_folder, sha256_file, write_atomic, write_json
 from pipeline.training.records import CHECKPOINTS, Evaluation, Position, Sums, Timing, row_from
 
 logger = logging.getLogger(__name__)
@@ -46,28 +48,76 @@ def momentum_buffers(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict
     }
 
 
-def save(run: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> Path:
-    """Write a checkpoint of a run; it appears whole or not at all.
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a run at one moment, in memory of its own: training may go on while it is written."""
 
-    Returns:
-        its folder, ``<run>/checkpoints/<iteration>``.
-    """
-    folder = run / CHECKPOINTS / f"{position.iteration:09d}"
-    with replace_folder(folder) as fresh:
-        save_file(_on_cpu(model.state_dict()), fresh / MODEL)
-        save_file(_on_cpu(momentum_buffers(model, optimiser)), fresh / OPTIMISER)
-        checksums = {name: sha256_file(fresh / name) for name in (MODEL, OPTIMISER)}
-        content = {"identity": identity, "files": checksums, "position": asdict(position)}
-        write_json(fresh / STATE, {**content, "sha256": _checksum(content)})
-    return folder
+    identity: str
+    iteration: int
+    files: Mapping[str, Mapping[str, Tensor]]
+    position: Mapping[str, Any]
+
+    @classmethod
+    def take(cls, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> Snapshot:
+        """Copy everything that changes with the next step."""
+        files = {MODEL: _copies(model.state_dict()), OPTIMISER: _copies(momentum_buffers(model, optimiser))}
+        return cls(identity, position.iteration, files, asdict(position))
+
+    def write(self, run: Path) -> Path:
+        """Write it as a checkpoint of a run; it appears whole or not at all.
+
+        Returns:
+            its folder, ``<run>/checkpoints/<iteration>``.
+        """
+        folder = run / CHECKPOINTS / f"{self.iteration:09d}"
+        with replace_folder(folder) as fresh:
+            checksums = {}
+            for name, tensors in self.files.items():
+                data = serialise(dict(tensors))
+                checksums[name] = hashlib.sha256(data).hexdigest()
+                write_atomic(fresh / name, data)
+            content = {"identity": self.identity, "files": checksums, "position": self.position}
+            write_json(fresh / STATE, {**content, "sha256": _checksum(content)})
+        return folder
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+class Saver:
+    """Writes the checkpoints of a run, one after the other, while training goes on.
+
+    An error in writing one is raised by whatever is called next.
+
+    Args:
+        run: the run's folder.
+        keep: how many checkpoints stay.
+    """
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self.run, self.keep = run, keep
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write; waits for the one before, so that at most one is in memory."""
+        self.wait()
+        self._writing = self._pool.submit(self._write, snapshot)
+
+    def wait(self) -> None:
+        """Return once everything is written."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _write(self, snapshot: Snapshot) -> None:
+        snapshot.write(self.run)
+        keep_newest(self.run, self.keep)
 
 
 def read(folder: Path, identity: str) -> Checkpoint:
@@ -128,3 +178,9 @@ def keep_newest(run: Path, count: int) -> None:
     """Delete all but the newest `count` checkpoints."""
     for folder in list(checkpoints(run))[count:]:
         shutil.rmtree(folder)
+
+
+def remove_unfinished(run: Path) -> None:
+    """Delete what a killed process has left of checkpoints that it was writing."""
+    for leftover in (run / CHECKPOINTS).glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -17,7 +19,7 @@ from pipeline.driver import Driver
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.launch import Summary, pending, run_all
-from pipeline.training.execution import Execution
+from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import DETERMINISTIC, Provenance
 from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 
@@ -122,13 +124,48 @@ def test_no_more_runs_go_at_once_than_there_are_slots(driver: Driver) -> None:
 
 
 def test_when_the_time_is_up_nothing_new_begins(driver: Driver) -> None:
-    driver.stop_after = 1e-9
+    driver = replace(driver, stop_after=0)
 
     def train(run: RunSpec, execution: Execution) -> str:
         raise AssertionError("began")
 
     summary, _ = go(driver, train)
     assert summary.paused == [s.name for s in SPECS]
+
+
+def test_a_run_that_begins_late_gets_the_time_that_is_left(driver: Driver) -> None:
+    driver = replace(driver, stop_after=60)
+    given = []
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        given.append(execution.stop_after)
+        time.sleep(0.05)
+        finish(execution.folder, run)
+        return "finished"
+
+    go(driver, train, slots=1)
+    assert given == sorted(given, reverse=True)
+    assert 59 < given[-1] <= given[0] - 0.1 <= 60
+
+
+def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Driver) -> None:
+    began = threading.Event()
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        began.set()
+        while not (execution.folder / STOP).exists():
+            time.sleep(0.01)
+        Provenance("paused", "digits").write(execution.folder)
+        return "paused"
+
+    threading.Thread(target=lambda: began.wait() and os.kill(os.getpid(), signal.SIGINT)).start()
+    summary, text = go(driver, train, slots=1)
+    assert summary.interrupted
+    assert sorted(summary.paused) == [s.name for s in SPECS]
+    assert not summary.failed
+    assert "stopping: every run takes a checkpoint first" in text
+    driver.begin(SPECS[0])
+    assert not (driver.store / SPECS[0].folder_name / STOP).exists()
 
 
 def test_publishing_leaves_weights_and_host_names_behind(driver: Driver, tmp_path: Path) -> None:

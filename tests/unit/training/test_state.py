@@ -32,7 +32,7 @@ def position(iteration: int) -> Position:
 
 def save(run: Path, iteration: int) -> tuple[nn.Module, torch.optim.SGD]:
     model, optimiser = network()
-    state.save(run, "abc", model, optimiser, position(iteration))
+    state.Snapshot.take("abc", model, optimiser, position(iteration)).write(run)
     return model, optimiser
 
 
@@ -90,8 +90,47 @@ def test_a_checkpoint_that_could_not_be_written_leaves_nothing(tmp_path: Path, m
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state, "save_file", full_disk)
+    monkeypatch.setattr(state, "write_atomic", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 5)
     assert list(tmp_path.rglob("*.safetensors")) == []
     assert list(state.checkpoints(tmp_path)) == []
+
+
+def test_a_checkpoint_is_of_the_moment_it_was_taken_whatever_training_does_while_it_is_written(tmp_path: Path) -> None:
+    model, optimiser = network()
+    weight = model.state_dict()["0.weight"].clone()
+    snapshot = state.Snapshot.take("abc", model, optimiser, position(5))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+            optimiser.state[parameter]["momentum_buffer"].zero_()
+    snapshot.write(tmp_path)
+    checkpoint = state.read_latest(tmp_path, "abc")
+    assert checkpoint is not None
+    assert torch.equal(checkpoint.model["0.weight"], weight)
+    assert checkpoint.momentum["0.weight"].any()
+
+
+def test_an_error_of_the_writing_thread_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    saver = state.Saver(tmp_path, keep=2)
+    saver.save(state.Snapshot.take("abc", *network(), position(5)))
+    saver.wait()
+    monkeypatch.setattr(state, "write_atomic", full_disk)
+    saver.save(state.Snapshot.take("abc", *network(), position(7)))
+    with pytest.raises(OSError, match="No space left"):
+        saver.wait()
+    assert [path.name for path in state.checkpoints(tmp_path)] == ["000000005"]
+    saver.wait()
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    leftover = tmp_path / "checkpoints" / ".000000007.host-1-00.tmp"
+    leftover.mkdir()
+    state.remove_unfinished(tmp_path)
+    assert not leftover.exists()
+    assert [path.name for path in state.checkpoints(tmp_path)] == ["000000005"]
