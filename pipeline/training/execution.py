@@ -23,6 +23,8 @@ class Execution:
         stop_after: seconds after which the run is paused.
         commit, dirty, command: origin of the code, for the record.
         mlflow_run_id: the run's entry in the tracker, for the record.
+        system_metrics: whether every machine is sampled meanwhile; see `pipeline.workplace`.
+        store: URL of the store, if it is behind one; each worker then has a folder of its own.
     """
 
     folder: Path
@@ -38,3 +40,5 @@ class Execution:
     dirty: bool = False
     command: str = ""
     mlflow_run_id: str | None = None
+    system_metrics: bool = False
+    store: str | None = None

@@ -23,7 +23,7 @@ from pipeline.training.evaluation import TestSet, evaluate
 from pipeline.training.execution import Execution
 from pipeline.training.finish import finish
 from pipeline.training.groups import plan_groups
-from pipeline.training.optimiser import learning_rate, make_optimiser
+from pipeline.training.optimiser import SGD, learning_rate
 from pipeline.training.records import Evaluation, Position, Sums, Timing
 from pipeline.training.reporter import Reporter
 from pipeline.training.session import Session, agree
@@ -134,7 +134,7 @@ class Worker:
         self.bare = make_network(spec).to(device)
         if groups.workers > 1:
             synchronise(self.bare, _group_of(session, groups.workers))
-        self.optimiser = make_optimiser(self.bare.parameters(), protocol)
+        self.optimiser = SGD(self.bare, protocol)
         self.model: nn.Module = torch.compile(self.bare) if spec.compile else self.bare  # type: ignore[assignment]
         if session.world_size > 1:
             self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
@@ -167,9 +167,7 @@ class Worker:
 
     def step(self, iteration: int) -> None:
         """One step of the optimiser on this worker's share of a batch."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.spec.protocol, iteration)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         images, labels = self.stream.batch(iteration)
         chunks = len(labels) // self.micro_batch
         for index, (x, y) in enumerate(
@@ -182,7 +180,7 @@ class Worker:
             losses = F.cross_entropy(logits, y, reduction="none")
             (losses.mean() / chunks).backward()
             self.tally.add(logits, y, losses)
-        self.optimiser.step()
+        self.optimiser.step(learning_rate(self.spec.protocol, iteration))
 
     def evaluate(self, position: Position) -> None:
         """Evaluate, append to the history, and start new sums."""

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from pipeline.files import write_json
 from pipeline.training import environment, state
 from pipeline.training.execution import Execution
+from pipeline.training.optimiser import SGD
 from pipeline.training.records import (
     CONFIG,
     HISTORY,
@@ -130,7 +130,7 @@ class Reporter:
         every = self.execution.checkpoint_iterations
         return seconds >= self.execution.checkpoint_seconds or (every is not None and iteration >= every)
 
-    def save(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def save(self, model: nn.Module, optimiser: SGD) -> None:
         """Take a checkpoint; it is written while training goes on."""
         now = time.monotonic()
         self.position.seconds = self._earlier + now - self._begun

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, replace_folder, sha256_file, write_atomic, write_json
+from pipeline.training.optimiser import SGD
 from pipeline.training.records import CHECKPOINTS, Evaluation, Position, Sums, Timing, row_from
 
 logger = logging.getLogger(__name__)
@@ -38,16 +39,6 @@ class Checkpoint:
     position: Position
 
 
-def momentum_buffers(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's momentum by parameter name; empty before the first step."""
-    state = optimiser.state
-    return {
-        name: state[parameter]["momentum_buffer"]
-        for name, parameter in model.named_parameters()
-        if state.get(parameter, {}).get("momentum_buffer") is not None
-    }
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a run at one moment, in memory of its own: training may go on while it is written."""
@@ -58,9 +49,9 @@ class Snapshot:
     position: Mapping[str, Any]
 
     @classmethod
-    def take(cls, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> Snapshot:
+    def take(cls, identity: str, model: nn.Module, optimiser: SGD, position: Position) -> Snapshot:
         """Copy everything that changes with the next step."""
-        files = {MODEL: _copies(model.state_dict()), OPTIMISER: _copies(momentum_buffers(model, optimiser))}
+        files = {MODEL: _copies(model.state_dict()), OPTIMISER: _copies(optimiser.momentum)}
         return cls(identity, position.iteration, files, asdict(position))
 
     def write(self, run: Path) -> Path:
@@ -165,13 +156,12 @@ def read_latest(run: Path, identity: str) -> Checkpoint | None:
     return None
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def restore(checkpoint: Checkpoint, model: nn.Module, optimiser: SGD) -> None:
     """Put a checkpoint's tensors into a model and its optimiser."""
     model.load_state_dict(checkpoint.model)
-    for name, parameter in model.named_parameters():
-        if name in checkpoint.momentum:
-            buffer = torch.empty_like(parameter).copy_(checkpoint.momentum[name])
-            optimiser.state[parameter]["momentum_buffer"] = buffer
+    optimiser.momentum = {
+        name: torch.empty_like(optimiser.parameters[name]).copy_(buffer) for name, buffer in checkpoint.momentum.items()
+    }
 
 
 def keep_newest(run: Path, count: int) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from pipeline.training.optimiser import learning_rate, make_optimiser
+from pipeline.training.optimiser import SGD, learning_rate
 from pipeline.training.spec import RunSpec
 
 
@@ -20,14 +22,52 @@ def test_the_rate_drops_where_the_paper_says(spec: RunSpec, iteration: int, rate
 def test_a_step_is_nesterov_momentum_with_weight_decay_on_every_parameter(spec: RunSpec) -> None:
     protocol = replace(spec.protocol, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     start = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    parameter = torch.nn.Parameter(start.clone())
-    optimiser = make_optimiser([parameter], protocol)
+    model = torch.nn.Module()
+    model.weight = parameter = torch.nn.Parameter(start.clone())
+    optimiser = SGD(model, protocol)
     expected, velocity = start.clone(), torch.zeros(2, dtype=torch.float64)
     for step in range(1, 4):
         gradient = torch.tensor([0.5, 0.25], dtype=torch.float64) * step
         parameter.grad = gradient.clone()
-        optimiser.step()
+        optimiser.step(0.1)
         decayed = gradient + 0.01 * expected
         velocity = decayed if step == 1 else 0.9 * velocity + decayed
         expected = expected - 0.1 * (decayed + 0.9 * velocity)
     torch.testing.assert_close(parameter.detach(), expected)
+
+
+def test_steps_are_those_of_pytorchs_optimiser(spec: RunSpec) -> None:
+    def network() -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+        with torch.no_grad():
+            for number, parameter in enumerate(model.parameters()):
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+        return model
+
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(9))
+    ours, theirs, protocol = network(), network(), replace(spec.protocol, learning_rate=0.1)
+    optimiser = SGD(ours, protocol)
+    reference = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-4, nesterov=True, fused=True)
+    for _ in range(3):
+        for model, one in ((ours, optimiser), (theirs, reference)):
+            one.zero_grad()
+            model(images).square().mean().backward()
+        optimiser.step(0.1)
+        reference.step()
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other), name
+        assert torch.equal(optimiser.momentum[name], reference.state[other]["momentum_buffer"]), name
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    program = """
+import sys, torch
+from pipeline.training import loop
+from pipeline.training.optimiser import SGD
+from pipeline.training.spec import Protocol
+model = torch.nn.Linear(2, 2)
+model(torch.ones(1, 2)).sum().backward()
+SGD(model, Protocol(1, 1, 0.1, (), 0.1, 0.9, True, 0.0, 0, False, 1)).step(0.1)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

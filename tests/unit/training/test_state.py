@@ -9,14 +9,18 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.training import state
+from pipeline.training.optimiser import SGD
 from pipeline.training.records import Evaluation, Position, Sums, Timing
+from pipeline.training.spec import Protocol
+
+PROTOCOL = Protocol(9, 2, 0.1, (), 0.1, 0.9, True, 0.0, 0, False, 2)
 
 
-def network() -> tuple[nn.Module, torch.optim.SGD]:
+def network() -> tuple[nn.Module, SGD]:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    optimiser = SGD(model, PROTOCOL)
     model(torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))).sum().backward()
-    optimiser.step()
+    optimiser.step(0.1)
     return model, optimiser
 
 
@@ -30,7 +34,7 @@ def position(iteration: int) -> Position:
     )
 
 
-def save(run: Path, iteration: int) -> tuple[nn.Module, torch.optim.SGD]:
+def save(run: Path, iteration: int) -> tuple[nn.Module, SGD]:
     model, optimiser = network()
     state.Snapshot.take("abc", model, optimiser, position(iteration)).write(run)
     return model, optimiser
@@ -45,7 +49,7 @@ def test_a_checkpoint_gives_back_weights_momentum_and_position(tmp_path: Path) -
     state.restore(checkpoint, fresh, fresh_optimiser)
     for name, tensor in model.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor)
-    before, after = (state.momentum_buffers(*pair) for pair in ((model, optimiser), (fresh, fresh_optimiser)))
+    before, after = optimiser.momentum, fresh_optimiser.momentum
     assert before.keys() == after.keys() == dict(model.named_parameters()).keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -102,9 +106,8 @@ def test_a_checkpoint_is_of_the_moment_it_was_taken_whatever_training_does_while
     weight = model.state_dict()["0.weight"].clone()
     snapshot = state.Snapshot.take("abc", model, optimiser, position(5))
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-            optimiser.state[parameter]["momentum_buffer"].zero_()
+        for tensor in (*model.parameters(), *optimiser.momentum.values()):
+            tensor.zero_()
     snapshot.write(tmp_path)
     checkpoint = state.read_latest(tmp_path, "abc")
     assert checkpoint is not None
