@@ -104,11 +104,12 @@ NETWORKS: Final[dict[str, Network]] = {
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the networks that match a shell pattern ("cifar_*"), in natural order (56 before 128)."""
-    return sorted((name for name in NETWORKS if fnmatchcase(name, pattern)), key=_natural)
+    return sorted((name for name in NETWORKS if fnmatchcase(name, pattern)), key=natural_order)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+def natural_order(name: str) -> tuple[tuple[int, str], ...]:
+    """What to sort names by, for 56 to come before 128."""
+    return tuple((int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name))
 
 
 def find_network(name: str) -> Network:

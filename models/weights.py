@@ -65,6 +65,14 @@ def load_model(path: str | Path, *, name: str | None = None, device: str | torch
     return model.to(device)
 
 
+def read_configuration(path: str | Path) -> dict[str, Any]:
+    """What a file that `save_weights` wrote says of its network: name, num_classes, options.
+
+    Raises ValueError, in one line, for a file that is missing, damaged or foreign.
+    """
+    return _read(Path(path))[0]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:

@@ -5,6 +5,6 @@ What a command needs is imported when it runs, so that every command starts quic
 
 from __future__ import annotations
 
-from pipeline.commands import data, reporting, training
+from pipeline.commands import benchmarking, data, networks, reporting, training
 
-ALL = (*data.COMMANDS, *training.COMMANDS, *reporting.COMMANDS)
+ALL = (*data.COMMANDS, *training.COMMANDS, *reporting.COMMANDS, *networks.COMMANDS, *benchmarking.COMMANDS)

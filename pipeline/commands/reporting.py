@@ -1,43 +1,16 @@
-"""Commands that show what there is."""
+"""Commands that show what the runs gave."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from pipeline.commands.options import REPORTS, Commands, add_command, positive
-from pipeline.errors import UserError
-
-
-def _counts(commands: Commands) -> None:
-    add_command(commands, "counts", _run_counts, "count parameters and multiply-adds of every network")
-
-
-def _run_counts(options: argparse.Namespace) -> None:
-    from pipeline.counts import write_counts
-
-    for path in write_counts(REPORTS / "counts"):
-        print(path)
-
-
-def _describe(commands: Commands) -> None:
-    command = add_command(commands, "describe", _run_describe, "print the layers of a network")
-    command.add_argument("network", help="a name of models.list_models(), e.g. cifar_attention92")
-    command.add_argument("--image-size", type=positive, metavar="PIXELS", help="default: the paper's")
-
-
-def _run_describe(options: argparse.Namespace) -> None:
-    from pipeline.describe import describe
-
-    try:
-        print(describe(options.network, image_size=options.image_size))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+from pipeline.commands.options import Commands, add_command, positive
 
 
 def _report(commands: Commands) -> None:
     command = add_command(commands, "report", _run_report, "write the report of a profile from the runs that are there")
-    command.add_argument("--profile", help="default: that of plan.json")
+    command.add_argument("--profile", help="default: that of plan.json, else of params.yaml")
 
 
 def _run_report(options: argparse.Namespace) -> None:
@@ -48,13 +21,16 @@ def _run_report(options: argparse.Namespace) -> None:
 
 def _trace(commands: Commands) -> None:
     command = add_command(commands, "trace", _run_trace, "walk a number of the report back to its runs")
-    command.add_argument("cell", help="<table>/<row>/<column>, e.g. table3/attention92/nal")
+    command.add_argument(
+        "number", help="<table>/<row>/<column>, e.g. table3/attention92/nal, or claims/<claim>, e.g. claims/noise-slope"
+    )
+    command.add_argument("--profile", help="default: that of plan.json, else of params.yaml")
 
 
 def _run_trace(options: argparse.Namespace) -> None:
-    from pipeline.reporting import trace_cell
+    from pipeline.reporting import trace_number
 
-    print(trace_cell(options.cell, Path.cwd()))
+    print(trace_number(options.number, options.profile, Path.cwd()), end="")
 
 
 def _compare(commands: Commands) -> None:
@@ -116,4 +92,4 @@ def _run_doctor(options: argparse.Namespace) -> int:
     return int(wrong > 0)
 
 
-COMMANDS = (_counts, _describe, _report, _trace, _compare, _track, _ui, _doctor)
+COMMANDS = (_report, _trace, _compare, _track, _ui, _doctor)

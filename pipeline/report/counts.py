@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.report.records import Problem
@@ -12,7 +12,10 @@ from pipeline.report.records import Problem
 
 @dataclass(frozen=True)
 class Count:
-    """Exact counts of one network at one image size; `reading` says what about it had to be inferred."""
+    """Exact counts of one network at one image size; `reading` says what about it had to be inferred.
+
+    multiply_adds_at: those at every size that was counted, by the image size in pixels.
+    """
 
     network: str
     image_size: int
@@ -20,6 +23,7 @@ class Count:
     multiply_adds: int
     depth: int
     reading: str
+    multiply_adds_at: Mapping[int, int] = field(default_factory=dict)
 
     def of(self, quantity: str) -> int:
         """One of `parameters`, `multiply_adds` and `depth`."""
@@ -41,7 +45,10 @@ def read_counts(folder: Path | None) -> tuple[dict[str, Count], list[Problem]]:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    counts.setdefault(row["network"], _count(row))
+                    count = _count(row)
+                    first = counts.get(count.network, count)
+                    at = {count.image_size: count.multiply_adds} | dict(first.multiply_adds_at)
+                    counts[count.network] = replace(first, multiply_adds_at=at)
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             problems.append(Problem(f"{path.parent.name}/{path.name}", f"not a table of counts ({error})"))
     return counts, problems

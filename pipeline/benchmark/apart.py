@@ -1,0 +1,65 @@
+"""Work in a process of its own, which may run out of memory or time without taking anything with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class DiedError(Exception):
+    """A process ended before its work did: `status` is its exit status, or minus the signal that killed it."""
+
+    def __init__(self, status: int | None) -> None:
+        self.status = status
+        super().__init__(f"killed (signal {-status})" if status and status < 0 else f"died (exit status {status})")
+
+
+def run_apart(function: Callable[[Argument], Iterable[Result]], argument: Argument, seconds: float) -> Iterator[Result]:
+    """What iterating over ``function(argument)`` gives, item by item, from a new process.
+
+    Function, argument and items must be picklable. An exception of the function is raised here.
+
+    Raises:
+        TimeoutError: when the process has not finished after `seconds`, its start included; it is killed.
+        DiedError: when the process ended in the middle, as it does where the system runs out of memory.
+    """
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_all, args=(function, argument, sender), daemon=True)
+    deadline = time.monotonic() + seconds
+    process.start()
+    sender.close()  # the process then holds the only end, and the pipe ends with it
+    try:
+        while receiver.poll(max(0.0, deadline - time.monotonic())):
+            kind, value = receiver.recv()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+        raise TimeoutError(f"not done after {seconds:g} s")
+    except EOFError:
+        process.join()
+        raise DiedError(process.exitcode) from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _send_all(function: Callable[[Any], Iterable[Any]], argument: Any, sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to answer; it ends this process
+    try:
+        for item in function(argument):
+            sender.send(("item", item))
+    except Exception as error:
+        sender.send(("error", error))
+    else:
+        sender.send(("end", None))

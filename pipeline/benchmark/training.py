@@ -1,0 +1,304 @@
+"""Our training loop beside the one that a user would write: images a second on the hardware at hand.
+
+Every variant trains the same network on the same number of random images of the size of CIFAR's, in batches of 64, in a
+process of its own. What it reports are blocks of steps: the first is left out, the median of the others counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models import create_model
+from pipeline.benchmark.apart import run_apart
+from pipeline.benchmark.hardware import available_cores
+from pipeline.data.array_folder import write_arrays
+from pipeline.training.execution import Execution
+from pipeline.training.loop import Worker, train
+from pipeline.training.records import TIMING, Timing, read_rows
+from pipeline.training.session import LocalSession
+from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+
+NETWORKS: Final = ("cifar_attention56", "cifar_attention92", "cifar_attention164", "cifar_preresnet164")
+BATCH, SIZE, CLASSES = 64, 32, 10
+STEPS: Final = {"cpu": 4, "cuda": 200}
+"""Steps of a block."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process measures."""
+
+    network: str
+    device: str
+    steps: int
+    blocks: int
+    threads: int
+    workers: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What it found: seconds of each block, seconds from nothing to the end of the first step, and peak memory."""
+
+    seconds: tuple[float, ...]
+    start_up: float
+    peak_mib: float
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One row of the table.
+
+    Attributes:
+        images_per_second: median over the blocks but the first, of all runs together.
+        spread: interquartile range of it, in percent.
+        ms_per_step: of each run.
+        to_plain: images a second over those of the plain loop on the same hardware.
+        start_up: seconds until the first step of the network was done, from a Python that has not imported torch yet.
+        peak_mib: memory of the process that trains; on CUDA that of its tensors.
+        not_network: share of a step, in percent, in which the network is not at work; None where not measured.
+    """
+
+    network: str
+    loop: str
+    threads: int
+    workers: int
+    images_per_second: float
+    spread: float
+    ms_per_step: float
+    to_plain: float | None
+    start_up: float
+    peak_mib: float
+    not_network: float | None
+
+
+def random_images(folder: Path, images: int) -> str:
+    """Prepared data of random pixels, as many for training as make a block; their checksum."""
+    draw = np.random.Generator(np.random.PCG64(0)).integers
+    pixels, labels = draw(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8), draw(0, CLASSES, images)
+    arrays = {
+        "train_images": pixels,
+        "train_labels": labels,
+        "test_images": pixels[:CLASSES],
+        "test_labels": labels[:CLASSES],
+        "mean": (pixels.mean(0) / 255).astype(np.float32),
+    }
+    about = {"classes": list("0123456789"), "image_shape": [SIZE, SIZE, 3]}
+    counts = {"train_images": images, "test_images": CLASSES}
+    return str(write_arrays(folder, arrays, {**about, **counts})["checksum"])
+
+
+def run_spec(job: Job, *, name: str = "benchmark") -> RunSpec:
+    """A run of ours at the paper's protocol, an epoch of which is a block."""
+    images = job.steps * BATCH
+    checksum = json.loads((job.folder / "prepared" / "manifest.json").read_text(encoding="utf-8"))["checksum"]
+    steps = job.steps * job.blocks
+    return RunSpec(
+        experiment=name,
+        seed=0,
+        network=NetworkSpec(job.network, CLASSES),
+        data=DataSpec("random", 0, checksum, None, SIZE, images, CLASSES, tuple("0123456789")),
+        protocol=Protocol(steps, BATCH, 0.01, (steps,), 0.1, 0.9, True, 1e-4, 4, True, BATCH),
+        precision="bfloat16",
+    )
+
+
+def plain(job: Job) -> Iterator[Blocks]:
+    """The loop that a user would write: eager float32, torchvision's transforms in the workers of a DataLoader."""
+    started = _process_started()
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    arrays = {name: np.load(job.folder / "prepared" / f"{name}.npy") for name in ("train_images", "train_labels")}
+    transform = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(SIZE, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5,) * 3, (0.25,) * 3),
+        ]
+    )
+
+    class Images(Dataset[tuple[torch.Tensor, int]]):
+        def __len__(self) -> int:
+            return job.steps * job.blocks * BATCH
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            index %= len(arrays["train_images"])
+            return transform(arrays["train_images"][index]), int(arrays["train_labels"][index])
+
+    torch.set_num_threads(job.threads)
+    device = torch.device(job.device)
+    model = create_model(job.network, CLASSES).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, pin_memory=job.device == "cuda")
+    seconds, first, begun, total = [], 0.0, time.monotonic(), 0.0
+    for step, (images, labels) in enumerate(loader, start=1):
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(images.to(device)), labels.to(device))
+        loss.backward()
+        optimiser.step()
+        total += loss.item()
+        first = first or time.time() - started
+        if step % job.steps == 0:
+            seconds.append(time.monotonic() - begun)
+            begun = time.monotonic()
+    yield Blocks(tuple(seconds), first, _peak_mib(device))
+
+
+def ours(job: Job) -> Iterator[Blocks]:
+    """Our loop in this process."""
+    started = _process_started()
+    spec, session = run_spec(job), LocalSession(job.device)
+    first: list[float] = []
+    train(spec, _execution(job, spec), session, should_stop=lambda: bool(first or first.append(time.time() - started)))
+    yield Blocks(_blocks(_execution(job, spec).folder), first[0], _peak_mib(session.device))
+
+
+def under_ray(job: Job) -> Iterator[Blocks]:
+    """Our loop under Ray Train, on a cluster of its own; start-up is that of Ray, its processes and the run."""
+    started = _process_started()
+    from pipeline import ray_train
+    from pipeline.driver import Resources
+
+    spec = run_spec(job)
+    execution = _execution(job, spec)
+    with ray_train.connected(Path.cwd()):
+        ray_train.quiet()
+        resources = Resources(workers=job.workers, threads=job.threads)
+        status = ray_train.train_under_ray(spec, execution, resources, ray_train.share(resources))
+    if status != "finished":
+        raise RuntimeError(f"{job.network} under Ray Train: {status}")
+    blocks = _blocks(execution.folder)
+    end = (execution.folder / TIMING).stat().st_mtime  # written with the last evaluation
+    yield Blocks(blocks, end - sum(blocks[1:]) - blocks[0] * (1 - 1 / job.steps) - started, float("nan"))
+
+
+def network_only(job: Job) -> Iterator[Blocks]:
+    """Forward, backward and nothing else, on one batch that is there already, in our precision and memory format."""
+    started = _process_started()
+    spec = run_spec(job)
+    worker = Worker(spec, _execution(job, spec), LocalSession(job.device))
+    worker.bare.train()
+    images, labels = worker.stream.batch(0)
+    seconds, first = [], 0.0
+    for _ in range(job.blocks):
+        begun = time.monotonic()
+        for _ in range(job.steps):
+            _forward_backward(worker.bare, images, labels, worker.autocast)
+            first = first or time.time() - started
+        if job.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.monotonic() - begun)
+    yield Blocks(tuple(seconds), first, _peak_mib(torch.device(job.device)))
+
+
+def _forward_backward(model: nn.Module, x: torch.Tensor, y: torch.Tensor, autocast: Callable[[], Any]) -> None:
+    model.zero_grad(set_to_none=True)
+    with autocast():
+        logits = model(x)
+    F.cross_entropy(logits.float(), y).backward()
+
+
+def _execution(job: Job, spec: RunSpec) -> Execution:
+    folder = job.folder / "runs" / spec.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Execution(folder, job.folder / "prepared", None, "benchmark", threads=job.threads)
+
+
+def _blocks(folder: Path) -> tuple[float, ...]:
+    """Seconds of each epoch of a run of ours, its evaluation on ten images included."""
+    ends = [row.seconds for row in read_rows(folder / TIMING, Timing)]
+    return tuple(end - start for start, end in zip([0.0, *ends], ends, strict=False))
+
+
+def _process_started() -> float:
+    """When this process began, in seconds since 1970."""
+    import psutil
+
+    return float(psutil.Process(os.getpid()).create_time())
+
+
+def _peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+
+
+def benchmark_training(
+    networks: tuple[str, ...], device: str, blocks: int, seconds: float, report: Callable[[Rate], None]
+) -> list[Rate]:
+    """Measure every loop with every network.
+
+    Args:
+        blocks: of steps, the first of which does not count.
+        seconds: after which one measurement is given up (TimeoutError).
+        report: called with every row as soon as it is there.
+    """
+    rates: list[Rate] = []
+    cores = available_cores()
+    with tempfile.TemporaryDirectory() as scratch:
+        for network in networks:
+            job = Job(network, device, STEPS[device], blocks, cores, 1, Path(scratch))
+            random_images(job.folder / "prepared", job.steps * BATCH)
+            (bare,) = run_apart(network_only, job, seconds)
+            base: Rate | None = None
+            for loop, function, changes in _variants(device, cores):
+                (found,) = run_apart(function, replace(job, **changes), seconds)
+                rate = _rate(network, loop, replace(job, **changes), found, base)
+                if loop == "ours, in-process":
+                    rate = replace(rate, not_network=100 * (1 - _median(bare) / _median(found)))
+                base = base or rate
+                rates.append(rate)
+                report(rate)
+    return rates
+
+
+def _variants(device: str, cores: int) -> list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, int]]]:
+    """The loops, the plain one first."""
+    variants: list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, int]]] = [
+        ("plain eager float32", plain, {}),
+        ("ours, in-process", ours, {}),
+        ("ours, Ray Train", under_ray, {}),
+    ]
+    if device == "cpu" and cores > 1:
+        variants.append(("ours, Ray Train", under_ray, {"workers": 2, "threads": cores // 2}))
+    return variants
+
+
+def _median(blocks: Blocks) -> float:
+    return statistics.median(blocks.seconds[1:])
+
+
+def _rate(network: str, loop: str, job: Job, found: Blocks, plain: Rate | None) -> Rate:
+    rates = [job.steps * BATCH / seconds for seconds in found.seconds[1:]]
+    low, median, high = statistics.quantiles(rates, n=4, method="inclusive")
+    return Rate(
+        network=network,
+        loop=loop,
+        threads=job.threads,
+        workers=job.workers,
+        images_per_second=median,
+        spread=100 * (high - low) / median,
+        ms_per_step=1000 * BATCH / median,
+        to_plain=None if plain is None else median / plain.images_per_second,
+        start_up=found.start_up,
+        peak_mib=found.peak_mib,
+        not_network=None,
+    )

@@ -1,0 +1,70 @@
+"""Commands that measure speed, on request: no stage of DVC calls them."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.commands.options import Commands, add_command, positive
+from pipeline.errors import UserError
+
+
+def _benchmark(commands: Commands) -> None:
+    help_ = "measure speed on this machine"
+    group = commands.add_parser("benchmark", help=help_, description=f"{help_.capitalize()}.")
+    kinds = group.add_subparsers(metavar="<what>", required=True)
+    for add in BENCHMARKS:
+        add(kinds)
+
+
+def _networks(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "networks",
+        _run_networks,
+        "latency and training throughput of every network, into benchmarks/networks/<hardware>.csv",
+    )
+    command.add_argument("--only", default="*", metavar="PATTERN", help="e.g. 'cifar_*'; the other rows stay")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: float32")
+    command.add_argument("--channels-last", action="store_true", help="images and weights in that memory format")
+    command.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: all")
+    command.add_argument("--repeats", type=positive, metavar="N", help="steps timed, at least; default: 5, on CUDA 30")
+    command.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images of a training step; default: 16 for CIFAR networks and 2 for ImageNet's, on CUDA 64 and 32",
+    )
+    command.add_argument(
+        "--time-limit", type=positive, default=180, metavar="S", help="seconds for one network; default: 180"
+    )
+
+
+def _run_networks(options: argparse.Namespace) -> None:
+    import torch
+
+    from pipeline.benchmark.networks import Settings, benchmark_networks
+
+    settings = Settings(
+        device=_device(options.device),
+        threads=options.threads or torch.get_num_threads(),
+        precision=options.precision,
+        channels_last=options.channels_last,
+        repeats=options.repeats,
+        batch_size=options.batch_size,
+    )
+    print(benchmark_networks(settings, options.only, options.time_limit, report=lambda row: print(row, flush=True)))
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no such device here; allowed is cpu")
+    return name
+
+
+BENCHMARKS = (_networks,)
+COMMANDS = (_benchmark,)

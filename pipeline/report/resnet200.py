@@ -1,0 +1,196 @@
+"""The section "Against ResNet-200": sizes, measured times, and the paper's own arithmetic done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.benchmark.table import Speed
+from pipeline.report.counts import Counts
+from pipeline.report.evidence import Evidence
+from pipeline.report.forms import csv_text
+from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
+from pipeline.report.paper import COUNTED, UNITS, PaperCell
+from pipeline.report.speed import PAIR, Times, pair_times
+
+ROWS = ("attention92", "preresnet200")
+"""Experiments of both networks; their errors are those on ImageNet."""
+
+TIME_CLAIM = "Attention-92 trains in nearly half of the time of ResNet-200."
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the paper's text computes from two of its numbers; see resnet200.yaml."""
+
+    text: str
+    kind: Literal["share", "more", "less"]
+    stated: float
+    quantity: str
+    first: PaperCell
+    second: PaperCell
+    dataset: str = "imagenet"
+
+    def compute(self, first: float, second: float) -> float:
+        """The statement's number from its two."""
+        if self.kind == "less":
+            return second - first
+        return 100 * (first / second - (1 if self.kind == "more" else 0))
+
+    @property
+    def unit(self) -> str:
+        return "points" if self.kind == "less" else "%"
+
+    def write(self, first: str, second: str, value: float) -> str:
+        """The arithmetic as text, such as "92 / 200 = 46.0 %"."""
+        if self.kind == "less":
+            return f"{second} {MINUS} {first} = {value:.2f} points"
+        return f"{first} / {second} {f'{MINUS} 1 ' if self.kind == 'more' else ''}= {value:.1f} %"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A statement with its arithmetic done again: on the paper's numbers, and on those counted or measured here."""
+
+    text: str
+    stated: str
+    arithmetic: str
+    holds: bool | None
+    here: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether the paper's numbers give what its text says."""
+        return {True: "as stated", False: "not as stated", None: "cannot be checked"}[self.holds]
+
+
+@dataclass(frozen=True)
+class Size:
+    """One quantity of both networks as text: printed and here, and Attention-92's in percent of ResNet-200's."""
+
+    label: str
+    printed: tuple[str, str, str]
+    here: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that the section shows."""
+
+    sizes: tuple[Size, ...]
+    times: tuple[Times, ...]
+    checked: tuple[Checked, ...]
+
+
+@cache
+def load_section() -> Mapping[str, Any]:
+    """Content of resnet200.yaml: `sizes` as mappings, `statements` as `Statement`."""
+    content = yaml.safe_load((Path(__file__).parent / "resnet200.yaml").read_text(encoding="utf-8"))
+    statements = [
+        Statement(**{**entry, "first": PaperCell(**entry["first"]), "second": PaperCell(**entry["second"])})
+        for entry in content["statements"]
+    ]
+    return {"sizes": content["sizes"], "statements": statements}
+
+
+def against_resnet200(evidence: Evidence, counts: Counts, speeds: Sequence[Speed]) -> Section:
+    """Compare Attention-92 with ResNet-200 from the counts, the runs and the times at hand."""
+    content = load_section()
+    times = pair_times(speeds)
+    return Section(
+        sizes=tuple(_size(entry, evidence, counts) for entry in content["sizes"]),
+        times=tuple(times),
+        checked=(
+            *(_check(statement, evidence, counts) for statement in content["statements"]),
+            Checked(TIME_CLAIM, "nearly half", "the paper prints no times", None, _training_times(times)),
+        ),
+    )
+
+
+def _size(entry: Mapping[str, Any], evidence: Evidence, counts: Counts) -> Size:
+    quantity, size = entry["quantity"], entry.get("image_size")
+    stated: Sequence[float | None] = entry.get("printed", (None, None))
+    here = [
+        _here(PaperCell(None, network=network, experiment=experiment), quantity, "imagenet", evidence, counts, size)
+        for network, experiment in zip(PAIR, ROWS, strict=True)
+    ]
+    return Size(
+        entry["label"],
+        (printed(stated[0], quantity), printed(stated[1], quantity), _ratio(stated)),
+        (*(PENDING if value is None else number(value, quantity) for value in here), _ratio(here)),  # type: ignore[arg-type]
+    )
+
+
+def _ratio(pair: Sequence[float | None]) -> str:
+    first, second = pair
+    return DASH if first is None or not second else f"{100 * first / second:.1f} %"
+
+
+def _here(
+    cell: PaperCell, quantity: str, dataset: str, evidence: Evidence, counts: Counts, image_size: int | None = None
+) -> float | None:
+    """The number counted or measured here, in the paper's unit; None while there is none."""
+    if quantity in COUNTED:
+        count = counts.get(str(cell.network))
+        value = None if count is None else count.of(quantity)
+        if count is not None and quantity == "multiply_adds" and image_size is not None:
+            value = count.multiply_adds_at.get(image_size)
+        return None if value is None else value / UNITS[quantity]
+    estimate = evidence.sample_of(dataset, str(cell.experiment), quantity).estimate
+    return None if estimate is None else estimate.value
+
+
+def _check(statement: Statement, evidence: Evidence, counts: Counts) -> Checked:
+    quantity = statement.quantity
+    pair = (statement.first, statement.second)
+    paper = [cell.printed or 0.0 for cell in pair]
+    value = statement.compute(*paper)
+    decimals = len(f"{statement.stated:g}".partition(".")[2])
+    here = [_here(cell, quantity, statement.dataset, evidence, counts) for cell in pair]
+    ours = PENDING
+    if here[0] is not None and here[1] is not None:
+        first, second = (number(number_here, quantity) for number_here in here)
+        ours = statement.write(first, second, statement.compute(here[0], here[1]))
+    return Checked(
+        text=statement.text,
+        stated=f"{statement.stated:g} {statement.unit}",
+        arithmetic=statement.write(printed(paper[0], quantity), printed(paper[1], quantity), value),
+        holds=round(value, decimals) == statement.stated,
+        here=ours,
+    )
+
+
+def _training_times(times: Sequence[Times]) -> str:
+    """Attention-92's measured training time in percent of ResNet-200's, for each hardware and image size."""
+    found = [
+        f"{row.percent:.0f} % at {row.image_size}x{row.image_size} ({row.hardware}, {row.setting})"
+        for row in times
+        if row.mode == "training" and row.percent is not None
+    ]
+    return "; ".join(found) or "not measured"
+
+
+def section_files(section: Section) -> dict[str, str]:
+    """The section's tables as CSV, by path in the report's folder."""
+    times = [
+        (row.hardware, row.setting, row.mode, row.image_size, row.batch, *row.texts, row.percent)
+        for row in section.times
+    ]
+    sizes = [(row.label, *row.printed, *row.here) for row in section.sizes]
+    checked = [(row.text, row.stated, row.arithmetic, row.verdict, row.here) for row in section.checked]
+    names = ("attention92", "resnet200", "percent")
+    return {
+        "tables/resnet200-sizes.csv": csv_text(
+            ("quantity", *(f"printed_{name}" for name in names), *(f"here_{name}" for name in names)), sizes
+        ),
+        "tables/resnet200-times.csv": csv_text(
+            ("hardware", "setting", "mode", "image_size", "batch_size", "attention92_ms", "resnet200_ms", "percent"),
+            times,
+        ),
+        "tables/resnet200-claims.csv": csv_text(("claim", "stated", "arithmetic", "verdict", "here"), checked),
+    }
