@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import runs
 from pipeline.data.layout import noisy_folder, prepared_folder
 from pipeline.files import write_json
+from pipeline.object_store import ObjectStore, is_result, is_small, is_url
 from pipeline.origin import Origin, origin
+from pipeline.store_copies import Mirror
 from pipeline.training.execution import STOP, Execution
-from pipeline.training.records import CONFIG, METRICS, Provenance
+from pipeline.training.records import CONFIG, METRICS, PROVENANCE, Provenance
 from pipeline.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class Driver:
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds from now after which everything is paused.
         parent: the search in MLflow that the runs are trials of.
+        store: the folder of the run store, or of its copies where it is behind a URL.
+        mirror: keeps those copies.
     """
 
     plan: Mapping[str, Any]
@@ -56,11 +61,14 @@ class Driver:
     uri: str | None = field(init=False, default=None)
     follower: Follower | None = field(init=False, default=None)
     parent: str | None = field(init=False, default=None)
+    mirror: Mirror | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         execution = self.plan["execution"]
         self.data = self.root / "data"
-        self.store = (self.root / execution["store"]).absolute()
+        self.store = runs.store_folder(execution["store"], self.root)
+        if is_url(execution["store"]):
+            self.mirror = Mirror(ObjectStore(execution["store"]), self.store)
         self.resources = Resources(**execution["resources"])
         self.origin = origin(self.root)
         self._deadline = None if self.stop_after is None else time.monotonic() + self.stop_after
@@ -69,6 +77,11 @@ class Driver:
     def time_left(self) -> float | None:
         """Seconds until everything is paused, at least 0; None: no end."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def fetch(self, *, weights: bool = False) -> None:
+        """Learn what a store behind a URL has; `weights` brings those of finished runs, too."""
+        if self.mirror is not None:
+            self.mirror.fetch(is_result if weights else is_small)
 
     @contextmanager
     def tracked(self, enabled: bool = True) -> Iterator[None]:
@@ -88,6 +101,8 @@ class Driver:
         folder = self.store / spec.folder_name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOP).unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.follow(folder.name)
         write_json(folder / CONFIG, spec.to_json())
         profile = self.plan["profile"]
         before = Provenance.read(folder) or Provenance("running", profile)
@@ -111,11 +126,14 @@ class Driver:
             commit=self.origin.commit,
             dirty=self.origin.dirty,
             command=self.origin.command,
+            system_metrics=self.plan["execution"]["tracking"]["system_metrics"],
+            store=self.mirror.store.url if self.mirror else None,
             mlflow_run_id=before.mlflow_run_id,
         )
 
     def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:
         """Record how a run ended, in MLflow with `tags`; returns its status."""
+        self._settle(execution)
         found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
         provenance = found.ended("failed", error) if error else found
         if provenance.status == "running":  # the worker is gone without a word
@@ -125,11 +143,18 @@ class Driver:
 
     def interrupt(self, execution: Execution) -> None:
         """Record that a run was stopped before its end; it continues from its last checkpoint."""
+        self._settle(execution)
         found = Provenance.read(execution.folder) or Provenance("paused", execution.profile)
         self._close(execution, found if found.status == "finished" else found.ended("paused"))
 
+    def _settle(self, execution: Execution) -> None:
+        if self.mirror is not None:
+            self.mirror.settle(execution.folder.name)
+
     def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
         provenance.write(execution.folder)
+        if self.mirror is not None:
+            self.mirror.push(execution.folder.name, PROVENANCE)
         if self.uri is not None:
             from pipeline import tracking
 

@@ -38,6 +38,7 @@ def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
         raise UserError(f"--only {only!r}: fits no run of the plan, which has {', '.join(plan['runs'])}")
     names.sort(key=lambda name: -plan["runs"][name]["cost"]["training_multiply_adds"])
     specs = [planned_spec(plan, name) for name in names]
+    driver.fetch()
     return [spec for spec in specs if runs.locate(spec, driver.store, driver.root / runs.PUBLISHED) is None]
 
 
@@ -49,7 +50,7 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
     with ray_train.connected(driver.root), driver.tracked():
         ray_train.quiet()
         each = ray_train.share(driver.resources)
-        ray_train.check_shared(driver.store)
+        ray_train.check_shared(driver.store, driver.mirror.store.url if driver.mirror else None)
         slots = ray_train.parallel(driver.resources, each)
         on = each.describe(driver.resources.workers)
         board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")

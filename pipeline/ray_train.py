@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.driver import Resources
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
+from pipeline.object_store import ObjectStore
 from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import LOG
 from pipeline.training.spec import RunSpec
@@ -56,6 +59,7 @@ class RaySession:
         self._reports = reports
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
+        self.local_rank: int = context.get_local_rank()  # among the workers on this node
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self._watched = os.environ.get(WATCHER) == "1"
@@ -90,17 +94,19 @@ def _train_loop(job: dict[str, Any]) -> str:
     or a loss that is no number: those end here.
     """
     from pipeline.training.loop import DivergedError, train
+    from pipeline.workplace import workplace
 
-    spec, execution, is_trial = job["spec"], job["execution"], job["is_trial"]
-    session = RaySession(reports=is_trial)
-    if session.rank == 0:
-        handler = logging.FileHandler(execution.folder / LOG)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger("pipeline").addHandler(handler)
-    try:
-        return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
-    except (UserError, DivergedError) as error:
-        return f"failed: {error}"
+    spec: RunSpec = job["spec"]
+    session = RaySession(reports=job["is_trial"])
+    with workplace(job["execution"], first_here=session.local_rank == 0) as execution:
+        if session.rank == 0:
+            handler = logging.FileHandler(execution.folder / LOG)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logging.getLogger("pipeline").addHandler(handler)
+        try:
+            return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
+        except (UserError, DivergedError) as error:
+            return f"failed: {error}"
 
 
 def _asked_to_stop(request: Path) -> Callable[[], bool]:
@@ -212,18 +218,24 @@ def parallel(resources: Resources, each: Share) -> int:
     return max(1, min(fit, resources.max_parallel or fit))
 
 
-def check_shared(store: Path) -> None:
-    """Refuse a store that other nodes of the cluster do not see."""
+def check_shared(store: Path, url: str | None = None) -> None:
+    """Refuse a store that other nodes of the cluster do not see: a folder, or what is behind a URL."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return
-    store.mkdir(parents=True, exist_ok=True)
-    token = store / f".shared-{ray.get_runtime_context().get_job_id()}"
-    token.write_text("Is this folder seen from every node?\n", encoding="utf-8")
-    look = ray.remote(num_cpus=0)(token.exists)
+    name, question = f".shared-{ray.get_runtime_context().get_job_id()}", "Is this store seen from every node?\n"
+    if url is None:
+        token = store / name
+        write_atomic(token, question)
+        exists, remove = token.exists, token.unlink
+    else:
+        objects = ObjectStore(url)
+        objects.write(name, question.encode())
+        exists, remove = partial(objects.exists, name), partial(objects.delete, name)
+    look = ray.remote(num_cpus=0)(exists)
     try:
         sights = ray.get(
             [
@@ -232,11 +244,12 @@ def check_shared(store: Path) -> None:
             ]
         )
     finally:
-        token.unlink()
+        remove()
     blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
     if blind:
         raise UserError(
-            f"store = {str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared folder"
+            f"store = {url or str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared"
+            " folder or the URL of an object store"
         )
 
 

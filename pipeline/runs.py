@@ -6,6 +6,7 @@ resumed. ``published/`` holds the small files of finished runs, committed, so th
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +14,19 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, replace_folder
+from pipeline.object_store import is_url
 from pipeline.training.records import CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
 from pipeline.training.spec import RunSpec
 
 PUBLISHED = Path("published")
 RESULTS = Path("results")
+
+
+def store_folder(store: str, root: Path) -> Path:
+    """The folder of a run store: itself, or where the copies of its runs are kept if it is behind a URL."""
+    if is_url(store):
+        return (root / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
+    return (root / store).absolute()
 
 
 def finished(folder: Path, identity: str) -> bool:

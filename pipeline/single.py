@@ -42,6 +42,7 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     from pipeline.training.loop import DivergedError, train
     from pipeline.training.records import Evaluation, Timing
     from pipeline.training.session import LocalSession
+    from pipeline.workplace import workplace
 
     execution = driver.begin(spec)
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,7 +58,8 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
 
         with _refreshing(board):
             try:
-                train(spec, execution, session, on_evaluation=show, should_stop=interrupted.is_set)
+                with workplace(execution, first_here=True) as here:
+                    train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
             except (UserError, DivergedError) as problem:
                 error = str(problem)
         status = driver.end(execution, error)

@@ -114,6 +114,7 @@ def _run_train(options: argparse.Namespace) -> int:
     driver = Driver(plan.read_plan(), Path.cwd(), stop_after=options.stop_after)
     spec = plan.find_run(driver.plan, options.experiment, options.seed)
     target = runs.result_folder(spec, driver.plan["profile"])
+    driver.fetch()
     found = runs.locate(spec, driver.store)
     if found is None:
         from pipeline.single import train_one
@@ -157,6 +158,7 @@ def _run_list(options: argparse.Namespace) -> None:
     from pipeline.driver import Driver
 
     driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
     width = max(map(len, driver.plan["runs"]))
     for name in driver.plan["runs"]:
         spec = plan.planned_spec(driver.plan, name)
@@ -170,6 +172,7 @@ def _run_publish(options: argparse.Namespace) -> int:
     from pipeline.driver import Driver
 
     driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
     specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
     done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
     if not done:
@@ -185,9 +188,15 @@ def _run_import(options: argparse.Namespace) -> None:
     from pipeline import plan, runs
     from pipeline.driver import Driver
 
-    store = Driver(plan.read_plan(), Path.cwd()).store
-    names = runs.import_runs(options.folder, store)
-    print("\n".join(f"{store / name}: imported" for name in names) or "nothing new")
+    driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
+    names = runs.import_runs(options.folder, driver.store)
+    for name in names:
+        if driver.mirror is not None:
+            driver.mirror.add(name)
+        print(f"{driver.store / name}: imported")
+    if not names:
+        print("nothing new")
 
 
 def _tune(commands: Commands) -> None:

@@ -25,6 +25,8 @@ class Execution:
         mlflow_run_id: the run's entry in the tracker, for the record.
         system_metrics: whether every machine is sampled meanwhile; see `pipeline.workplace`.
         store: URL of the store, if it is behind one; each worker then has a folder of its own.
+        system_metrics: whether every machine is sampled meanwhile; see `pipeline.workplace`.
+        store: URL of the store, if it is behind one; each worker then has a folder of its own.
     """
 
     folder: Path
@@ -40,5 +42,7 @@ class Execution:
     dirty: bool = False
     command: str = ""
     mlflow_run_id: str | None = None
+    system_metrics: bool = False
+    store: str | None = None
     system_metrics: bool = False
     store: str | None = None
