@@ -1,0 +1,201 @@
+"""A run store behind a URL, on moto's S3 server: what is whole there, and what a killed push leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import runs, store_copies
+from pipeline.errors import UserError
+from pipeline.object_store import ObjectStore
+from pipeline.store_copies import Mirror, working_copy
+from pipeline.training.execution import STOP
+from tests.s3_server import CREDENTIALS, S3Server, s3_server
+
+RUN = "attention56-s0-0123456789ab"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with s3_server() as running:
+            yield running
+
+
+@pytest.fixture
+def store(server: S3Server, tmp_path: Path) -> ObjectStore:
+    return ObjectStore(server.url(tmp_path.name))
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PUSH_SECONDS", "PULL_SECONDS", "REST_SECONDS"):
+        monkeypatch.setattr(store_copies, name, 0.05)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_json", ".json").replace("_csv", ".csv")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def checkpoint(folder: Path, iteration: int) -> None:
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        path = folder / "checkpoints" / f"{iteration:09d}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{iteration}")
+
+
+def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(store: ObjectStore) -> None:
+    with working_copy(store.url, RUN) as folder:
+        assert list(folder.iterdir()) == []
+        write(folder, history_csv="one", progress_json="{}")
+        (folder / ".half.tmp").write_text("being written")
+        checkpoint(folder, 10)
+        until(lambda: len(store.files(RUN)) == 5)
+        checkpoint(folder, 20)
+        (folder / "progress.json").unlink()
+        for path in (folder / "checkpoints" / "000000010").iterdir():
+            path.unlink()
+        write(folder, history_csv="one\ntwo")
+    names = {"history.csv", *(f"checkpoints/000000020/{n}" for n in ("model.safetensors", "optimizer.safetensors"))}
+    assert set(store.files(RUN)) == names | {"checkpoints/000000020/state.json"}
+    assert not folder.exists()
+    with working_copy(store.url, RUN) as again:
+        assert (again / "history.csv").read_text() == "one\ntwo"
+        assert (again / "checkpoints" / "000000020" / "state.json").read_text() == "20"
+
+
+def test_what_makes_a_folder_whole_is_copied_last_in_both_directions(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    checkpoint(here, 10)
+    write(here, metrics_json="{}", provenance_json="{}", zeta_csv="")
+    written, read = [], []
+    put, get = ObjectStore.write, ObjectStore.read
+    monkeypatch.setattr(ObjectStore, "write", lambda self, path, data: (written.append(path), put(self, path, data)))
+    monkeypatch.setattr(ObjectStore, "read", lambda self, path: (read.append(path), get(self, path))[1])
+    store.push(RUN, here, {})
+    store.pull(RUN, tmp_path / "there", {}, lambda name: True)
+    assert written == read
+    assert [path.rpartition("/")[2] for path in written[-2:]] == ["state.json", "metrics.json"]
+
+
+def test_a_checkpoint_that_was_not_pushed_to_its_end_is_neither_brought_nor_kept(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    checkpoint(tmp_path / "here", 10)
+    checkpoint(tmp_path / "here", 20)
+    (tmp_path / "here" / "checkpoints" / "000000020" / "state.json").unlink()  # killed before it came to that
+    store.push(RUN, tmp_path / "here", {})
+    with working_copy(store.url, RUN) as folder:
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["000000010"]
+    assert {name.split("/")[1] for name in store.files(RUN)} == {"000000010"}
+
+
+def test_several_workers_of_a_run_push_only_what_is_their_own(store: ObjectStore, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "here", 10)
+    store.push(RUN, tmp_path / "here", {})
+    with working_copy(store.url, RUN) as first, working_copy(store.url, RUN) as second:
+        checkpoint(first, 20)
+        for path in (first / "checkpoints" / "000000010").iterdir():
+            path.unlink()
+        write(second, system_csv="1")
+        until(lambda: "system.csv" in store.files(RUN))
+        until(lambda: "checkpoints/000000010/state.json" not in store.files(RUN))
+    assert {name.split("/")[1] for name in store.files(RUN) if "/" in name} == {"000000020"}
+
+
+def test_the_driver_sees_a_run_grow_without_its_checkpoints_and_can_stop_it(store: ObjectStore, tmp_path: Path) -> None:
+    mirror = Mirror(store, tmp_path / "mirror")
+    copy = mirror.folder / RUN
+    copy.mkdir(parents=True)
+    mirror.follow(RUN)
+    with working_copy(store.url, RUN) as folder:
+        checkpoint(folder, 10)
+        write(folder, progress_json="{}")
+        (folder / "weights.safetensors").write_text("many")
+        until((copy / "progress.json").exists)
+        (copy / STOP).touch()
+        until((folder / STOP).exists)
+        (folder / "progress.json").unlink()
+        write(folder, provenance_json='"paused"')
+    mirror.settle(RUN)
+    assert sorted(path.name for path in copy.iterdir()) == ["provenance.json", STOP, "weights.safetensors"]
+    assert store.exists(f"{RUN}/{STOP}")
+    mirror.follow(RUN)  # the next launch takes the request back
+    assert not store.exists(f"{RUN}/{STOP}")
+    mirror.settle(RUN)
+
+
+def test_another_machine_finds_what_is_finished_without_its_weights_unless_it_wants_them(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    write(tmp_path / "here", metrics_json="{}", config_json="{}")
+    (tmp_path / "here" / "weights.safetensors").write_text("many")
+    checkpoint(tmp_path / "here", 10)
+    store.push(RUN, tmp_path / "here", {})
+    mirror = Mirror(store, tmp_path / "mirror")
+    mirror.fetch()
+    assert sorted(path.name for path in (mirror.folder / RUN).iterdir()) == ["config.json", "metrics.json"]
+    mirror.fetch(lambda name: not name.startswith("checkpoints"))
+    assert (mirror.folder / RUN / "weights.safetensors").read_text() == "many"
+
+
+def test_a_store_that_is_away_for_a_while_loses_nothing(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put, away = ObjectStore.write, [True]
+
+    def write_or_fail(self: ObjectStore, path: str, content: bytes) -> None:
+        if away[0]:
+            raise OSError("no route to host")
+        put(self, path, content)
+
+    monkeypatch.setattr(ObjectStore, "write", write_or_fail)
+    with working_copy(store.url, RUN) as folder:
+        write(folder, history_csv="one")
+        until(lambda: len(caplog.records) == 1)
+        away[0] = False
+        until(lambda: "history.csv" in store.files(RUN))
+    assert "the run store does not answer, trying again: no route to host" in caplog.text
+    away[0] = True
+    with pytest.raises(OSError, match="no route"), working_copy(store.url, RUN) as folder:
+        write(folder, history_csv="one\ntwo")
+
+
+def test_a_store_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"store = 'nosuch://bucket/runs': .*nosuch"):
+        Mirror(ObjectStore("nosuch://bucket/runs"), tmp_path).fetch()
+
+
+def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
+    store = ObjectStore("memory://laboratory/runs")
+    write(tmp_path / "here", metrics_json="{}")
+    store.push(RUN, tmp_path / "here", {})
+    store.pull(RUN, tmp_path / "there", {}, lambda name: True)
+    assert (tmp_path / "there" / "metrics.json").read_text() == "{}"
+    store.delete(f"{RUN}/metrics.json")
+    assert store.files() == {}
+
+
+def test_copies_of_a_store_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    first, second = (runs.store_folder(f"s3://{bucket}/runs", tmp_path) for bucket in ("one", "two"))
+    assert first.parent == second.parent == tmp_path / "runs"
+    assert first != second
+    assert runs.store_folder("runs", tmp_path) == tmp_path / "runs"
+    assert runs.store_folder("/shared/runs", tmp_path) == Path("/shared/runs")
