@@ -17,7 +17,7 @@ from pipeline.object_store import ObjectStore, is_result, is_small, is_url
 from pipeline.origin import Origin, origin
 from pipeline.store_copies import Mirror
 from pipeline.training.execution import STOP, Execution
-from pipeline.training.records import CONFIG, METRICS, PROVENANCE, Provenance
+from pipeline.training.records import CONFIG, PROVENANCE, Provenance
 from pipeline.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -163,18 +163,3 @@ class Driver:
             states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
             tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
-
-    def log_models(self, folders: list[Path]) -> None:
-        """Log the networks of finished runs as models, as far as the plan wants them."""
-        wanted = self.plan["execution"]["tracking"]["models"]
-        if self.uri is None or wanted == "none" or not folders:
-            return
-        from pipeline import tracking
-        from pipeline.files import read_json
-
-        if wanted == "best":
-            folders = [min(folders, key=lambda folder: (read_json(folder / METRICS)["test_error"], folder.name))]
-        for folder in folders:
-            provenance = Provenance.read(folder)
-            if provenance and provenance.mlflow_run_id:
-                tracking.log_model(self.uri, provenance.mlflow_run_id, folder)

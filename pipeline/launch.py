@@ -12,6 +12,7 @@ from pipeline.display import Board
 from pipeline.driver import Driver
 from pipeline.errors import UserError
 from pipeline.interruption import interruptible
+from pipeline.mlflow_view import log_models
 from pipeline.plan import planned_spec
 from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import LOG
@@ -59,7 +60,8 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
             return ray_train.train_under_ray(spec, execution, driver.resources, each)
 
         run_all(driver, specs, train, slots, board, summary)
-        driver.log_models([driver.store / spec.folder_name for spec in specs if spec.name in summary.finished])
+        if summary.finished and driver.uri is not None:
+            log_models(driver, driver.uri)
     return summary
 
 

@@ -50,20 +50,19 @@ def _track(commands: Commands) -> None:
 
 
 def _run_track(options: argparse.Namespace) -> int:
-    from pipeline import plan, runs, tracking
+    from pipeline import plan, tracking
     from pipeline.driver import Driver
-    from pipeline.tracking.searches import sync_search
-    from pipeline.tuning.trials import searches
+    from pipeline.mlflow_view import synchronise
 
     driver = Driver(plan.read_plan(), Path.cwd())
-    uri = tracking.tracking_uri(Path.cwd())
+    uri = tracking.tracking_uri(driver.root)
     if not tracking.initialise(uri):
         return 1
-    published = sorted(path.parent for path in runs.PUBLISHED.glob("*/*/config.json"))
-    print(tracking.sync(uri, [*runs.folders(driver.store), *published]))
-    for folder in searches(driver.store):
-        print(f"{folder}: {sync_search(uri, folder)} trials")
-    return 0
+    failed = 0
+    for line, well in synchronise(driver, uri):
+        print(line)
+        failed += not well
+    return int(failed > 0)
 
 
 def _ui(commands: Commands) -> None:

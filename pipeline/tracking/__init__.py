@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from pipeline.tracking.live import Follower
 from pipeline.tracking.models import log_model
-from pipeline.tracking.runs import close_parent, close_run, log_report, open_parent, open_run
+from pipeline.tracking.runs import close_parent, close_run, find_run, log_report, open_parent, open_run
 from pipeline.tracking.store import initialise, tracking_uri
 from pipeline.tracking.sync import SyncResult, sync
 from pipeline.tracking.system import SystemLog
@@ -29,6 +29,7 @@ __all__ = [
     "SystemLog",
     "close_parent",
     "close_run",
+    "find_run",
     "initialise",
     "log_model",
     "log_report",

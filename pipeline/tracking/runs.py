@@ -57,6 +57,16 @@ def open_run(client: MlflowClient, folder: Path, *, profile: str, parent: str | 
     return ensure_run(client, Described.read(folder, parent), profile)[0]
 
 
+@survives
+def find_run(client: MlflowClient, folder: Path) -> str | None:
+    """The run of a run folder, found by its identity; None where there is none, or MLflow fails."""
+    run = Described.read(folder)
+    if run.provenance is None:
+        return None
+    found = find(client, experiment_id(client, run.provenance.profile), identity_tags(run))
+    return found.info.run_id if found else None
+
+
 def ensure_run(client: MlflowClient, run: Described, profile: str) -> tuple[str, bool]:
     """The run of a run folder, set running, and whether it is new."""
     experiment = experiment_id(client, profile)

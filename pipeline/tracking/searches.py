@@ -29,12 +29,16 @@ def log_search(client: MlflowClient, run_id: str, results: Path) -> None:
     client.log_artifacts(run_id, str(results))
 
 
-def sync_search(uri: str, folder: Path) -> int:
-    """Log what MLflow does not have of the trials that ended in a search's folder; their number."""
+def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
+    """Log what MLflow does not have of the trials that ended in a search's folder.
+
+    Returns:
+        the run of the search (None where MLflow fails), and the number of its trials.
+    """
     settled = Settled.read(folder)
     parent = open_parent(uri, "search", settled.folder_name, settled.profile)
     if parent is None:
-        return 0
+        return None, 0
     synced = 0
     for progress in trials(folder):
         provenance = Provenance.read(progress.folder)
@@ -43,4 +47,4 @@ def sync_search(uri: str, folder: Path) -> int:
         status, tags = STATUS[progress.trial.state], trial_tags(progress.trial)
         done = close_run(uri, provenance.mlflow_run_id, progress.folder, status, parent=parent, tags=tags)
         synced += done is not None
-    return synced
+    return parent, synced
