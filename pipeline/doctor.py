@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError, one_line
+from pipeline.runs import store_folder
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -203,7 +204,7 @@ def data(settings: Config, root: Path) -> Finding:
 
 def disk(settings: Config, root: Path) -> Finding:
     """Whether weights and checkpoints of all runs of the profile find room in the store."""
-    store = (root / settings.store).absolute()
+    store = store_folder(settings.store, root)
     place = next(path for path in (store, *store.parents) if path.exists())
     free, need = shutil.disk_usage(place).free, room(settings)
     told = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"

@@ -62,7 +62,7 @@ def log_report(plan: Mapping[str, Any], root: Path) -> None:
 
 
 def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
-    """Bring MLflow to what the files say: runs, searches, models, reports. Lines that say so, and whether all went well.
+    """Bring MLflow to what the files say: runs, searches, models, reports. Lines about it, and whether each went well.
 
     Raises:
         UserError: if a store behind a URL does not answer.

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import plan as plans
 from pipeline.errors import UserError
-from pipeline.runs import PUBLISHED, RESULTS
+from pipeline.runs import PUBLISHED, RESULTS, store_folder
 
 REPORTS = Path("reports")
 
@@ -32,7 +32,7 @@ def find_plan(profile: str | None, root: Path) -> dict[str, Any]:
 
 def _sources(plan: dict[str, Any], root: Path) -> list[Path]:
     """Where runs may lie, the richest first: the store has what a run ran on, results/ has only its numbers."""
-    return [root / plan["execution"]["store"], root / PUBLISHED, root / RESULTS]
+    return [store_folder(plan["execution"]["store"], root), root / PUBLISHED, root / RESULTS]
 
 
 def write_report(profile: str | None, root: Path) -> str:

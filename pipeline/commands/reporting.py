@@ -14,9 +14,11 @@ def _report(commands: Commands) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> None:
-    from pipeline.reporting import write_report
+    from pipeline.mlflow_view import log_report
+    from pipeline.reporting import find_plan, write_report
 
     print(write_report(options.profile, Path.cwd()))
+    log_report(find_plan(options.profile, Path.cwd()), Path.cwd())
 
 
 def _trace(commands: Commands) -> None:

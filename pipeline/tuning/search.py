@@ -167,7 +167,7 @@ def prepare(
         validation_images=base.data.test_images,
         commit=driver.origin.commit,
     )
-    driver.store = driver.store / "tune" / settled.folder_name
+    driver.store, driver.mirror = driver.store / "tune" / settled.folder_name, None  # a search lives in a folder
     if wanted is None and (driver.store / SEARCH).exists():
         settled = replace(settled, wanted=Settled.read(driver.store).wanted)
     return Search(tree, settled, content, base, driver)
