@@ -1,52 +1,96 @@
-"""What pending runs will cost, estimated from the speed of runs that were made before."""
+"""What pending runs will cost, estimated from the throughput of runs that were made before."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import runs
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.plan import PASSES
-from pipeline.training.records import METRICS, Provenance
+from pipeline.ray_train import GPU_SHARE
+from pipeline.training.records import CONFIG, METRICS, Provenance, Segment
 from pipeline.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from pipeline.driver import Driver
 
 
-def rates(driver: Driver) -> dict[str, float]:
-    """Multiply-adds of training per second of one worker, by device: the median over the finished runs in the store."""
-    found: dict[str, list[float]] = {}
-    for folder in runs.folders(driver.store):
-        try:
-            metrics, provenance = read_json(folder / METRICS), Provenance.read(folder)
-        except UserError:
-            continue  # not finished
-        if provenance is None:
-            continue
-        for segment in provenance.segments:
-            if segment.images_per_second > 0:
-                work = PASSES * metrics["multiply_adds"] * segment.images_per_second / segment.workers
-                found.setdefault(segment.device, []).append(work)
-    return {device: median(values) for device, values in found.items()}
+@dataclass
+class Throughput:
+    """Multiply-adds of training per second of one GPU, or of one CPU core, as measured on one kind of device."""
+
+    device: str
+    measured: dict[str, list[float]] = field(default_factory=dict)  # by network
+
+    @property
+    def unit(self) -> str:
+        """What its seconds are seconds of."""
+        return "GPU" if self.device.startswith("cuda") else "CPU"
+
+    def hours(self, network: str, work: float) -> float:
+        """GPU-hours or CPU-hours for so many multiply-adds: at the speed of that network, or else of all."""
+        every = self.measured.get(network) or [speed for speeds in self.measured.values() for speed in speeds]
+        return work / median(every) / 3600
+
+
+def throughputs(driver: Driver) -> list[Throughput]:
+    """What earlier runs have reached, in the store and published, finished or not; by device."""
+    found: dict[str, Throughput] = {}
+    published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
+    for folder in [*runs.folders(driver.store), *published]:
+        for network, work, segment in _measurements(folder, driver.plan["runs"]):
+            throughput = found.setdefault(segment.device, Throughput(segment.device))
+            used = segment.workers * (_gpus(driver) if throughput.unit == "GPU" else segment.threads)
+            throughput.measured.setdefault(network, []).append(work * segment.images_per_second / used)
+    return list(found.values())
+
+
+def _measurements(folder: Path, planned: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
+    """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
+    try:
+        config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
+        known = planned.get(f"{config['experiment']}-s{config['seed']}", {}).get("cost")
+        multiply_adds = (known or read_json(folder / METRICS))["multiply_adds"]
+    except (UserError, KeyError):
+        return  # of another profile and not finished, or no run
+    for segment in provenance.segments if provenance else ():
+        if segment.images_per_second > 0:
+            yield config["network"]["name"], PASSES * multiply_adds, segment
+
+
+def _gpus(driver: Driver) -> float:
+    """The part of a GPU that each worker is given."""
+    gpus = driver.resources.gpus
+    if gpus == "auto":
+        return GPU_SHARE if driver.resources.workers == 1 else 1.0
+    return float(gpus) or 1.0
 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec]) -> str:
-    """What is pending, in a few lines."""
+    """What is pending, a line for each run, and what all of it will cost."""
     total = len(driver.plan["runs"])
     if not specs:
         return f"nothing pending: all {total} runs are in the store or published"
-    work = sum(driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs)
-    lines = [f"{len(specs)} of {total} runs pending: {work:.3g} multiply-adds"]
-    for device, rate in rates(driver).items():
-        lines.append(f"  about {_hours(work / rate)} of one worker, at the speed of earlier runs on {device}")
-    if len(lines) == 1:
-        lines.append("  time unknown: no run has been finished here yet")
+    work = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+    measured = throughputs(driver)
+    width = max(map(len, work))
+    lines = []
+    for spec in specs:
+        each = [_told(t, t.hours(spec.network.name, work[spec.name])) for t in measured]
+        lines.append(f"  {spec.name:{width}}  {', '.join(each) or f'{work[spec.name]:.3g} multiply-adds'}")
+    lines.append(f"{len(specs)} of {total} runs pending: {sum(work.values()):.3g} multiply-adds")
+    for throughput in measured:
+        hours = sum(throughput.hours(spec.network.name, work[spec.name]) for spec in specs)
+        lines.append(f"  about {_told(throughput, hours)} at the throughput of earlier runs on {throughput.device}")
+    if not measured:
+        lines.append("  time unknown: no run was measured here yet (`python -m pipeline launch --stop-after 2` does)")
     return "\n".join(lines)
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"
+def _told(throughput: Throughput, hours: float) -> str:
+    return f"{f'{hours:,.0f}' if hours >= 100 else f'{hours:.2g}'} {throughput.unit}-hours"

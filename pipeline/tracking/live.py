@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 POLL_SECONDS = 2.0
+SYSTEM_SECONDS = 30.0  # samples of the machines come every few seconds: they wait for an epoch, or for so long
 
 
 @dataclass
@@ -24,12 +26,15 @@ class _Followed:
     run_id: str
     folder: Path
     seen: list[tuple[int, int]] = field(default_factory=list)
+    looked: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
     wanted: bool = True
 
     def changes(self) -> list[tuple[int, int]]:
         """Size and time of change of the files that hold the curves."""
-        paths = [self.folder / HISTORY, self.folder / TIMING, *sorted(self.folder.glob(PATTERN))]
+        paths = [self.folder / HISTORY, self.folder / TIMING]
+        if time.monotonic() - self.looked >= SYSTEM_SECONDS:
+            paths += sorted(self.folder.glob(PATTERN))
         found = [path.stat() for path in paths if path.exists()]
         return [(stat.st_size, stat.st_mtime_ns) for stat in found]
 
@@ -81,8 +86,8 @@ class Follower:
 
     def _look(self, followed: _Followed) -> None:
         changes = followed.changes()
-        if changes != followed.seen and _add(self._uri, followed):
-            followed.seen = changes
+        if changes != followed.seen[: len(changes)] and _add(self._uri, followed):
+            followed.seen, followed.looked = changes, time.monotonic()
 
 
 @survives
