@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.driver import Resources
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import write_atomic
 from pipeline.object_store import ObjectStore
 from pipeline.training.execution import STOP, Execution
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 GPU_SHARE = 0.25  # of a GPU, for a run whose profile leaves it to us
+CONNECT_SECONDS = 10.0  # that the head of a cluster has to take a connection
 STOP_SECONDS = 0.2  # between two looks for a request to stop
 STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
 
@@ -152,6 +154,7 @@ def connected(root: Path) -> Iterator[None]:
 
     runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}
     if address:
+        _check_answers(address)
         runtime_env["working_dir"] = str(root)
         runtime_env["excludes"] = ["/data/", "/runs/", "/results/", "/published/", "/reports/", "/.dvc/", "mlflow.db*"]
     else:
@@ -160,11 +163,26 @@ def connected(root: Path) -> Iterator[None]:
     try:
         _start(address, runtime_env)
     except ConnectionError as error:
-        raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({error})") from None
+        raise _no_cluster(address, error) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address of a machine where nobody listens: Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "://" in address:
+        return  # `auto`, or a scheme of Ray's own
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str | None, error: OSError) -> UserError:
+    return UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({one_line(error)})")
 
 
 def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
