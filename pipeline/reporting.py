@@ -2,37 +2,87 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from pipeline import plan as plans
-from pipeline.errors import UserError
 from pipeline.runs import PUBLISHED, RESULTS, store_folder
+from pipeline.training.numerics import NUMERICS
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 REPORTS = Path("reports")
 
 
 def find_plan(profile: str | None, root: Path) -> dict[str, Any]:
-    """The plan of a profile: the current one, or the one that its published runs were made from."""
-    current = root / plans.PLAN
-    if current.exists():
-        plan = plans.read_plan(current)
+    """The plan of a profile: plan.json if it is that one's, else a plan without identities, made from its settings.
+
+    Such a plan needs no data: the report works in a fresh clone, over whatever is published.
+    """
+    if (root / plans.PLAN).exists():
+        plan = plans.read_plan(root / plans.PLAN)
         if profile in (None, plan["profile"]):
             return plan
-    if profile is None:
-        return plans.read_plan(current)  # says what to type
-    published = root / PUBLISHED / profile / plans.PLAN
-    if not published.exists():
-        raise UserError(
-            f"--profile {profile!r}: neither the current plan nor published; `python -m pipeline compose {profile}`"
-            " and `python -m pipeline plan` make it current"
-        )
-    return plans.read_plan(published)
+    return plan_without_data(_settings(profile, root))
+
+
+def _settings(profile: str | None, root: Path) -> Config:
+    """Settings of a profile: params.yaml if it holds that one, else composed from conf/."""
+    from pipeline import config
+
+    params = root / config.PARAMS
+    current = config.read_yaml(params) if profile is None or params.exists() else {}
+    if profile is None or (isinstance(current, dict) and current.get("profile") == profile):
+        return config.parse(current, str(params))
+    with TemporaryDirectory() as folder:
+        return config.compose(profile, [], Path(folder) / config.PARAMS, root)
+
+
+def plan_without_data(config: Config) -> dict[str, Any]:
+    """A plan for the report alone: what depends on the data (checksums, sizes, and so identities) is left open."""
+    runs = {
+        f"{name}-s{seed}": {
+            "experiment": name,
+            "seed": seed,
+            "network": {"name": experiment.network, "options": experiment.options.model_dump(exclude_none=True)},
+            "data": {"dataset": config.data.name, "noise": experiment.noise},
+            "protocol": config.protocol.model_dump(),
+            "precision": config.precision,
+            "channels_last": config.channels_last,
+            "compile": config.compile,
+            "numerics": NUMERICS,
+        }
+        for name, experiment in config.experiments.items()
+        for seed in config.seeds
+    }
+    return {
+        "profile": config.profile,
+        "labels": config.label.model_dump(),
+        "report": config.report.model_dump(),
+        "execution": plans.execution(config),
+        "identity": dict.fromkeys(runs),
+        "runs": json.loads(json.dumps(runs)),  # as a run's config.json has it: tuples are lists there
+    }
 
 
 def _sources(plan: dict[str, Any], root: Path) -> list[Path]:
     """Where runs may lie, the richest first: the store has what a run ran on, results/ has only its numbers."""
     return [store_folder(plan["execution"]["store"], root), root / PUBLISHED, root / RESULTS]
+
+
+def _statements(root: Path) -> dict[str, str]:
+    """What each profile under conf/ says of itself."""
+    from pipeline import config
+
+    statements = {}
+    for name in config.profiles(root):
+        content = config.read_yaml(root / config.PROFILES / f"{name}.yaml")
+        label = content.get("label") if isinstance(content, dict) else None
+        statements[name] = str(label.get("statement", "")) if isinstance(label, dict) else ""
+    return statements
 
 
 def write_report(profile: str | None, root: Path) -> str:
@@ -47,16 +97,23 @@ def write_report(profile: str | None, root: Path) -> str:
         out=reports / name,
         local=reports / "local" / name,
         counts=reports / "counts",
-        data=root / "data" / "noisy",
+        data=root / "data",
         margin=plan["report"]["equivalence_margin"],
     )
-    build_index(reports)
+    build_index(reports, _statements(root))
     return str(summary)
 
 
-def trace_cell(cell: str, root: Path) -> str:
+def trace_number(number: str, profile: str | None, root: Path) -> str:
     """Everything that is known of a number of the report."""
     from pipeline.report import trace
 
-    plan = find_plan(None, root)
-    return trace(plan, _sources(plan, root), cell, root / REPORTS / "counts")
+    plan = find_plan(profile, root)
+    return trace(
+        plan,
+        _sources(plan, root),
+        number,
+        root / REPORTS / "counts",
+        data=root / "data",
+        margin=plan["report"]["equivalence_margin"],
+    )

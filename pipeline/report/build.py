@@ -13,15 +13,17 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
-from pipeline.report.evidence import Evidence, gather
+from pipeline.report.evidence import Evidence
 from pipeline.report.figures import draw
 from pipeline.report.figures.style import Picture
-from pipeline.report.forms import csv_text, table_csv, table_latex
+from pipeline.report.forms import claims_csv, csv_text, table_csv, table_latex
 from pipeline.report.labels import noise_matrices
 from pipeline.report.machine import machine_page
 from pipeline.report.masks import find_masks
+from pipeline.report.matching import gather
 from pipeline.report.page import page, run_rows, tally, traces
 from pipeline.report.paper import load_paper
+from pipeline.report.present import read_present
 from pipeline.report.records import scan
 from pipeline.report.render import render
 from pipeline.report.statistics import EQUIVALENCE_MARGIN
@@ -67,10 +69,11 @@ def build_report(
         out: folder of the tracked report; equal numbers give equal bytes, and an equal file is not touched.
         local: folder of this machine's page (seconds, hardware, commits, MLflow runs), which git ignores.
         counts: folder with the counts of the networks as CSV; None or an empty one leaves those `pending`.
-        data: folder of the noisy labels (`<dataset>/<level>/manifest.json`) for their confusion matrices.
+        data: folder of the prepared data and noisy labels; their manifests say which runs' data have changed since,
+            and how the labels were confused.
         margin: points of test error within which two errors count as equal.
     """
-    evidence = gather(plan, scan(sources), load_paper())
+    evidence = gather(plan, scan(sources), load_paper(), read_present(data))
     masks, damaged = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
     counted, not_counted = read_counts(counts)
@@ -78,12 +81,14 @@ def build_report(
     tables, verdicts = build_tables(evidence, counted), judge(evidence, counted, margin)
     pictures = draw(evidence, counted, masks, matrices)
     context = page(evidence, tables, verdicts, pictures, margin)
+    context["local_traces"] = Path(os.path.relpath(local, out), "traces.html").as_posix()
     files = _data_files(evidence, tables, verdicts, pictures)
     files |= {name: render(f"{name}.j2", context) for name in ("report.md", "report.html")}
     changed = (*_write(out, files), *_take_away(out, files))
     base = Path(os.path.relpath(out, local)).as_posix() + "/"
-    context |= {"machine": machine_page(evidence), "traces": traces(evidence, tables, machine=True), "base": base}
-    _write(local, {"report.html": render("report.html.j2", context)})
+    machine = traces(evidence, tables, verdicts, machine=True)
+    context |= {"machine": machine_page(evidence), "traces": machine, "base": base, "local_traces": ""}
+    _write(local, {name: render(f"{name}.j2", context) for name in ("report.html", "traces.html")})
     return ReportSummary(
         profile=evidence.profile,
         runs_done=len(evidence.runs),
@@ -103,6 +108,7 @@ def _data_files(
     for table in tables:
         files[f"tables/{table.paper.id}.csv"] = table_csv(table)
         files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan["labels"]["statement"])
+    files["claims.csv"] = claims_csv(verdicts)
     files["runs.csv"] = csv_text(*run_rows(evidence))
     summary = summarise(evidence, tables, verdicts)
     files["summary.json"] = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -129,17 +135,22 @@ def _take_away(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     return old
 
 
-def build_index(reports: Path) -> None:
-    """Write index.md and index.html over the reports of all profiles below `reports`."""
+def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> None:
+    """Write index.md and index.html over the reports of all profiles below `reports`.
+
+    `profiles` are all that there are, each with its statement: those without a report stand there as pending.
+    """
     entries, problems = [], []
     for path in sorted(reports.glob("*/summary.json")):
         try:
             summary = read_json(path)
-        except UserError:
+        except (UserError, OSError, RecursionError):
             summary = None
         if isinstance(summary, dict) and summary.keys() >= INDEXED:
             entries.append(summary)
         else:
             problems.append(path.relative_to(reports).as_posix())
-    context = {"paper": load_paper(), "entries": entries, "problems": problems}
+    there = {entry["profile"] for entry in entries}
+    pending = {name: statement for name, statement in (profiles or {}).items() if name not in there}
+    context = {"paper": load_paper(), "entries": entries, "pending": pending, "problems": problems}
     _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html")})

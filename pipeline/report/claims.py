@@ -1,18 +1,19 @@
 """The paper's claims, each decided (or not) by the runs at hand.
 
 Verdicts of a profile that follows the paper's data and schedule: `reproduced`, `not reproduced`, `undecided`,
-`not run`. Anywhere else the first two read `holds ...` and `does not hold ...` with the reason why they are no
-reproduction. What is only counted `agrees` or `differs`.
+`not run`. Anywhere else the first three read `holds ...`, `does not hold ...` and `undecided ...` with the reason why
+they are no reproduction. What is only counted `agrees` or `differs`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.paper import Arm, PaperClaim, PaperTable
+from pipeline.report.paper import Arm, Paper, PaperClaim
 from pipeline.report.statistics import (
     EQUIVALENCE_MARGIN,
     MINIMUM_SEEDS,
@@ -25,6 +26,7 @@ from pipeline.report.statistics import (
 
 UNDECIDED, NOT_RUN = "undecided", "not run"
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+HOLDS, HOLDS_NOT = "holds", "does not hold"
 AGREES, DIFFERS = "count agrees", "count differs"
 COUNT_TOLERANCE = 0.02
 """Relative difference up to which a ratio of counts agrees with the printed, rounded one."""
@@ -43,14 +45,33 @@ class Verdict:
     reason: str
     printed: float | None = None
     effect: Estimate | None = None
-    seeds: str = ""
+    samples: tuple[Sample, ...] = ()
     seeds_needed: int | None = None
-    marks: tuple[str, ...] = ()
 
     @property
     def quantity(self) -> str:
         """Of what kind `printed` and `effect` are, for writing them."""
-        return "ratio" if self.claim.kind == "ratio" else self.claim.quantity
+        return self.claim.kind if self.claim.kind in ("ratio", "slope") else self.claim.quantity
+
+    @property
+    def cell(self) -> str:
+        """Its name for `trace`."""
+        return f"claims/{self.claim.id}"
+
+    @property
+    def n(self) -> int:
+        """Seeds behind the effect; none behind a count."""
+        return self.effect.n if self.effect is not None and self.claim.kind != "ratio" else 0
+
+    @property
+    def seeds(self) -> str:
+        """How many of the planned seeds its arms have."""
+        return " / ".join(dict.fromkeys(sample.seeds for sample in self.samples))
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What is to be said against the runs behind it."""
+        return tuple(sorted({mark for sample in self.samples for mark in sample.marks}))
 
 
 def judge(evidence: Evidence, counts: Counts, margin: float = EQUIVALENCE_MARGIN) -> list[Verdict]:
@@ -73,65 +94,66 @@ def _judge(claim: PaperClaim, evidence: Evidence, counts: Counts, margin: float)
 
 def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     """A claim that one arm lies lower than the other; the effect is their difference, positive if it does."""
-    lower, higher = (_arm(claim, arm, evidence) for arm in (claim.lower, claim.higher))
-    printed = claim.printed
-    if claim.kind == "slope":
-        printed = _printed_slopes(claim, evidence.paper.table(claim.table))
-    seeds = " / ".join(dict.fromkeys(sample.seeds for sample in (*lower, *higher)))
-    if not all(sample.values for sample in (*lower, *higher)):
-        missing = [sample.experiment for sample in (*lower, *higher) if not sample.values]
-        reason = f"pending: {', '.join(missing)}"
-        return Verdict(claim, NOT_RUN, None, reason, printed, seeds=seeds)
-    above, below = _by_seed(claim, higher), _by_seed(claim, lower)
-    if not above or not below:
-        return Verdict(claim, NOT_RUN, None, "pending: no seed has every noise level", printed, seeds=seeds)
-    effect = difference(above, below)
-    outcome, reason = _decide(effect, margin if claim.quantity == "test_error" else None)
-    errors = [sample.binomial_error for sample in (*lower, *higher) if sample.binomial_error is not None]
-    if claim.kind == "lower" and len(errors) == 2:
-        reason += f"; its test images alone give it a standard error of {math.hypot(*errors):.2f} points"
+    lower, higher = (_sample(claim, arm, evidence) for arm in (claim.lower, claim.higher))
+    printed = _printed_slopes(claim, evidence.paper) if claim.kind == "slope" else claim.printed
+    if not lower.values or not higher.values:
+        reason = f"pending: {_missing(claim, evidence) or 'no seed has every noise level'}"
+        return Verdict(claim, NOT_RUN, None, reason, printed, samples=(lower, higher))
+    effect = difference(higher.values, lower.values)
+    outcome, reason = _decide(effect)
+    if outcome is None and claim.kind == "lower" and claim.quantity.endswith("_error"):
+        reason += _remarks(lower, higher, margin)
     needed = None if effect.spread is None else seeds_needed(effect.value, effect.spread)
-    marks = tuple(sorted({mark for sample in (*lower, *higher) for mark in sample.marks}))
-    text = _wording(outcome, claim, evidence)
-    return Verdict(claim, text, outcome, reason, printed, effect, seeds, needed, marks)
+    return Verdict(claim, _wording(outcome, claim, evidence), outcome, reason, printed, effect, (lower, higher), needed)
 
 
-def _arm(claim: PaperClaim, arm: Arm, evidence: Evidence) -> list[Sample]:
-    return [evidence.sample(name, claim.quantity, claim.stage) for name in _by_level(arm).values()]
+def _sample(claim: PaperClaim, arm: Arm, evidence: Evidence) -> Sample:
+    """One arm of a comparison: a quantity of one experiment, or a slope over several."""
+    if isinstance(arm, Mapping):
+        return evidence.slopes(arm)
+    return evidence.sample(str(arm), claim.quantity, claim.stage)
 
 
-def _by_level(arm: Arm) -> dict[int, str]:
-    """Experiments of an arm by noise level; a single one stands at none."""
-    return {0: arm} if isinstance(arm, str) else dict(arm or {})
+def _missing(claim: PaperClaim, evidence: Evidence) -> str:
+    """Experiments of a claim that have no run."""
+    arms = [arm.values() if isinstance(arm, Mapping) else [str(arm)] for arm in (claim.lower, claim.higher)]
+    names = [name for arm in arms for name in arm]
+    return ", ".join(name for name in names if not evidence.sample(name, claim.quantity, claim.stage).values)
 
 
-def _by_seed(claim: PaperClaim, samples: list[Sample]) -> dict[int, float]:
-    """An arm's value by seed: its one quantity, or its slope over the noise levels for seeds that have all."""
-    if claim.kind == "lower":
-        return dict(samples[0].values)
-    levels = list(_by_level(claim.lower))
-    seeds = set.intersection(*(set(sample.values) for sample in samples))
-    return {seed: slope(levels, [sample.values[seed] for sample in samples]) for seed in sorted(seeds)}
-
-
-def _printed_slopes(claim: PaperClaim, table: PaperTable) -> float:
+def _printed_slopes(claim: PaperClaim, paper: Paper) -> float:
     """Slope of the paper's own numbers for the higher arm, less that for the lower one."""
-    printed = {cell.experiment: cell.printed or 0.0 for row in table.rows for cell in row.cells.values()}
-    arms = [_by_level(arm) for arm in (claim.higher, claim.lower)]
+    cells = [cell for row in paper.table(claim.table).rows for cell in row.cells.values()]
+    printed = {cell.experiment: cell.printed or 0.0 for cell in cells}
+    arms = [arm for arm in (claim.higher, claim.lower) if isinstance(arm, Mapping)]
     first, second = (slope(list(arm), [printed[name] for name in arm.values()]) for arm in arms)
     return first - second
 
 
-def _decide(effect: Estimate, margin: float | None) -> tuple[bool | None, str]:
+def _decide(effect: Estimate) -> tuple[bool | None, str]:
     """The rule: at least three seeds, and an interval no wider than the effect."""
     if effect.n < MINIMUM_SEEDS:
         return None, f"fewer than {MINIMUM_SEEDS} seeds"
     if effect.width > abs(effect.value):
-        reason = "the interval is wider than the effect"
-        if margin is not None and equivalent(effect, margin):
-            reason += f"; the two are equal within {margin:g} points"
-        return None, reason
-    return effect.value > 0, f"interval by {effect.method}"
+        return None, "the interval is wider than the effect"
+    return effect.value > 0, f"by {effect.method}{_p_value(effect.p)}"
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return ""
+    return ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
+
+
+def _remarks(lower: Sample, higher: Sample, margin: float) -> str:
+    """What can still be said of two errors whose order is not decided."""
+    if equivalent(higher.values, lower.values, margin):
+        return f"; the two are equal within {margin:g} points"
+    errors = [sample.binomial_error for sample in (lower, higher)]
+    if None in errors:
+        return ""
+    error = math.hypot(*(error for error in errors if error is not None))
+    return f"; its test images alone give it a standard error of {error:.2f} points"
 
 
 def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
@@ -139,24 +161,27 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     sample = evidence.sample_of(str(claim.dataset), str(claim.experiment), claim.quantity)
     measured = sample.estimate
     if measured is None or claim.printed is None:
-        return Verdict(claim, NOT_RUN, None, f"pending: {claim.experiment}", claim.printed, seeds=sample.seeds)
-    bound = claim.printed + margin
+        reason = f"pending: {claim.experiment}"
+        return Verdict(claim, NOT_RUN, None, reason, claim.printed, samples=(sample,))
+    above = measured.shifted(claim.printed + margin)
     outcome: bool | None = None
     reason = f"the interval reaches across the margin of {margin:g} points"
-    if measured.low is None or measured.high is None or measured.n < MINIMUM_SEEDS:
+    if above.low is None or above.high is None or above.n < MINIMUM_SEEDS:
         reason = f"fewer than {MINIMUM_SEEDS} seeds"
-    elif measured.high < bound:
+    elif above.high < 0:
         outcome, reason = True, f"at most {margin:g} points above the printed number"
-    elif measured.low > bound:
+    elif above.low > 0:
         outcome, reason = False, f"more than {margin:g} points above the printed number"
+    # Half of the interval has to be no wider than the way to the margin.
+    needed = None if above.spread is None else seeds_needed(2 * above.value, above.spread)
     text = _wording(outcome, claim, evidence)
-    return Verdict(claim, text, outcome, reason, claim.printed, measured, sample.seeds, marks=sample.marks)
+    return Verdict(claim, text, outcome, reason, claim.printed, measured, (sample,), needed)
 
 
 def _ratio(claim: PaperClaim, counts: Counts) -> Verdict:
     """A ratio of counts in percent, which no run is needed for."""
     network, reference = counts.get(str(claim.network)), counts.get(str(claim.reference))
-    if network is None or reference is None or claim.printed is None:
+    if network is None or reference is None or claim.printed is None or not reference.of(claim.quantity):
         return Verdict(claim, NOT_RUN, None, "pending: the counts of both networks", claim.printed)
     ratio = 100 * network.of(claim.quantity) / reference.of(claim.quantity)
     agrees = abs(ratio / claim.printed - 1) <= COUNT_TOLERANCE
@@ -165,12 +190,11 @@ def _ratio(claim: PaperClaim, counts: Counts) -> Verdict:
 
 
 def _wording(outcome: bool | None, claim: PaperClaim, evidence: Evidence) -> str:
-    if outcome is None:
-        return UNDECIDED
     dataset = claim.dataset or evidence.paper.table(claim.table).dataset
     if evidence.is_reproduction and evidence.datasets == [dataset]:
-        return REPRODUCED if outcome else NOT_REPRODUCED
-    return f"{'holds' if outcome else 'does not hold'} {_setting(evidence)}"
+        return {True: REPRODUCED, False: NOT_REPRODUCED, None: UNDECIDED}[outcome]
+    word = {True: HOLDS, False: HOLDS_NOT, None: UNDECIDED}[outcome]
+    return f"{word} {_setting(evidence)}"
 
 
 def _setting(evidence: Evidence) -> str:

@@ -1,24 +1,18 @@
-"""Which runs stand behind a number: those of the plan, found by identity, and what must be said about them."""
+"""The runs that stand behind numbers, and samples of their quantities over seeds."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from pipeline.report.paper import Paper, deviations
-from pipeline.report.records import Problem, Run, Scan
-from pipeline.report.statistics import Estimate, binomial_error, estimate
-
-OLDER_CODE = "older training code"
-CHANGED_DATA = "data has changed since"
-MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡"}
-"""What a marked number has against it, and its sign in the tables."""
-
-_NOT_COMPARED = ("identity", "cost")
+from pipeline.report.present import Present
+from pipeline.report.records import Problem, Run
+from pipeline.report.statistics import Estimate, binomial_error, estimate, slope
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,8 @@ class Evidence:
     marks: Mapping[str, tuple[str, ...]]
     others: tuple[Run, ...]
     problems: tuple[Problem, ...]
-    elsewhere: tuple[Problem, ...] = field(default=())
+    elsewhere: tuple[Problem, ...] = ()
+    present: Present = field(default_factory=Present)
 
     @property
     def profile(self) -> str:
@@ -74,12 +69,16 @@ class Evidence:
 
     @cached_property
     def is_reproduction(self) -> bool:
-        """Whether the plan trains the paper's data by the paper's schedule; if not, nothing here reproduces it."""
+        """Whether the plan trains the paper's data by the paper's schedule; if not, nothing here reproduces it.
+
+        What the profile says of itself is not enough: the protocol and size of data of every run are checked.
+        """
         labels = self.plan["labels"]
+        configs = (*self.plan["runs"].values(), *(run.config for run in self.runs.values()))
         return (
             not labels["standin"]
             and labels["schedule"] == "full"
-            and not any(deviations(config, self.paper) for config in self.plan["runs"].values())
+            and not any(deviations(config, self.paper) for config in configs)
         )
 
     @cached_property
@@ -126,6 +125,19 @@ class Evidence:
         marks = {mark for name in names for mark in self.marks.get(name, ())}
         return _sample(experiment, quantity, stage, runs, len(planned), marks)
 
+    def slopes(self, experiments: Mapping[int, str]) -> Sample:
+        """Slope of the test error over the noise level (experiments by level), for each seed that has all levels."""
+        levels = {level: self.sample(name, "test_error") for level, name in experiments.items()}
+        seeds = sorted(set.intersection(*(set(sample.values) for sample in levels.values())))
+        return Sample(
+            experiment=", ".join(experiments.values()),
+            quantity="slope",
+            values={seed: slope(list(levels), [s.values[seed] for s in levels.values()]) for seed in seeds},
+            runs=tuple(run for sample in levels.values() for run in sample.runs if run.seed in seeds),
+            planned=len(set.intersection(*(set(self.seeds(name)) for name in experiments.values()))),
+            marks=tuple(sorted({mark for sample in levels.values() for mark in sample.marks})),
+        )
+
     def sample_of(self, dataset: str, experiment: str, quantity: str) -> Sample:
         """A quantity of an experiment on a data set: of this profile where it plans that, else of any other
         profile whose runs follow the paper's protocol."""
@@ -137,7 +149,8 @@ class Evidence:
             if wanted and not run.config["data"].get("noise") and not deviations(run.config, self.paper):
                 alike[_but_for_the_seed(run)][run.seed] = run
         chosen = max(alike.values(), key=_rank, default={})
-        return _sample(experiment, quantity, None, [chosen[seed] for seed in sorted(chosen)], None, set())
+        marks = {mark for run in chosen.values() for mark in self.present.marks(run.config)}
+        return _sample(experiment, quantity, None, [chosen[seed] for seed in sorted(chosen)], None, marks)
 
 
 def _but_for_the_seed(run: Run) -> str:
@@ -170,94 +183,3 @@ def _quantity(run: Run, quantity: str, stage: int | None) -> float | None:
     if run.relative_responses is None or stage is None or stage > len(run.relative_responses):
         return None
     return run.relative_responses[stage - 1]
-
-
-def gather(plan: Mapping[str, Any], found: Scan, paper: Paper) -> Evidence:
-    """Give each planned run the run folder of its identity, or an older one that differs only in code or data."""
-    runs: dict[str, Run] = {}
-    marks: dict[str, tuple[str, ...]] = {}
-    problems: list[Problem] = []
-    by_name: dict[str, list[Run]] = defaultdict(list)
-    for run in found.runs.values():
-        by_name[run.name].append(run)
-    used = set()
-    for name, config in plan["runs"].items():
-        exact = found.runs.get(plan["identity"][name])
-        if exact is not None:
-            used.add(exact.identity)
-            changes = _changes(exact.config, config)
-            if not changes:
-                runs[name] = exact
-                continue
-            problems.append(_as_problem(exact, f"foreign: it has the plan's identity but another {changes[0]}"))
-        older = [(run, _marks(run.config, config)) for run in by_name[name]]
-        usable = [(run, found_marks) for run, found_marks in older if found_marks]
-        if usable:
-            newest = max(usable, key=lambda pair: (pair[0].config["numerics"], -len(pair[1])))
-            runs[name], marks[name] = newest
-            used.add(runs[name].identity)
-    others = [run for run in found.runs.values() if run.identity not in used]
-    strangers, unrelated = _strangers(plan, others, runs)
-    for problem in found.problems:
-        (problems if _concerns(problem, plan, runs) else unrelated).append(problem)
-    runs = {name: replace(run, profile=plan["profile"]) for name, run in runs.items()}
-    return Evidence(plan, paper, runs, marks, tuple(others), (*problems, *strangers), tuple(unrelated))
-
-
-def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Keys, with dots, in which a run's configuration differs from the planned one."""
-    changes = []
-    for key in sorted(ours.keys() | planned.keys()):
-        if not prefix and key in _NOT_COMPARED:
-            continue
-        first, second = ours.get(key), planned.get(key)
-        if isinstance(first, Mapping) and isinstance(second, Mapping):
-            changes += _changes(first, second, f"{prefix}{key}.")
-        elif first != second:
-            changes.append(prefix + key)
-    return changes
-
-
-def _marks(ours: Mapping[str, Any], planned: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is to be said of a run that is the planned one but for older code or other data; empty for any other."""
-    marks = set()
-    for key in _changes(ours, planned):
-        if key == "numerics" and ours["numerics"] < planned["numerics"]:
-            marks.add(OLDER_CODE)
-        elif key in ("data.checksum", "data.noise_checksum"):
-            marks.add(CHANGED_DATA)
-        else:
-            return ()
-    return tuple(sorted(marks))
-
-
-def _strangers(
-    plan: Mapping[str, Any], others: list[Run], runs: Mapping[str, Run]
-) -> tuple[list[Problem], list[Problem]]:
-    """Whole runs that the plan has no place for: those that somebody may miss here, and all the rest."""
-    here: list[Problem] = []
-    elsewhere: list[Problem] = []
-    for run in others:
-        planned = plan["runs"].get(run.name)
-        if planned is None:
-            reason = "foreign: the plan has no such run"
-        else:
-            changes = _changes(run.config, planned)
-            reason = f"foreign: it differs from the plan in {', '.join(changes) or 'identity'}"
-        problem = _as_problem(run, reason)
-        (here if _concerns(problem, plan, runs) else elsewhere).append(problem)
-    return here, elsewhere
-
-
-def _as_problem(run: Run, reason: str) -> Problem:
-    return Problem(run.shown, reason, run.name, run.identity, run.profile)
-
-
-def _concerns(problem: Problem, plan: Mapping[str, Any], runs: Mapping[str, Run]) -> bool:
-    """Whether a problem is named in the profile's tracked report: not when it is another profile's, nor when
-    it is an old or stray run beside one that the report has."""
-    if problem.profile not in (None, plan["profile"]):
-        return False
-    if problem.run in runs:
-        return bool(problem.identity == plan["identity"][problem.run])
-    return True

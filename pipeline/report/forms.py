@@ -1,4 +1,4 @@
-"""A table as CSV (one line a number, for machines) and as LaTeX (booktabs, for papers)."""
+"""Tables as CSV (one line a number, for machines) and as LaTeX (booktabs, for papers), and the claims as CSV."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.report.evidence import MARKS
+from pipeline.report.claims import Verdict
 from pipeline.report.numbers import DASH, MINUS, PENDING, interval, number, printed
 from pipeline.report.paper import COUNTED
+from pipeline.report.present import MARKS
 from pipeline.report.tables import Cell, Table
 
 CSV_HEADER = (
     "table", "row", "column", "quantity", "printed", "measured", "standard_deviation", "interval_low", "interval_high",
     "binomial_standard_error", "difference", "difference_low", "difference_high", "seeds", "planned_seeds", "dataset",
     "profile", "iterations", "marks",
+)  # fmt: skip
+
+
+CLAIM_HEADER = (
+    "claim", "table", "kind", "printed", "effect", "interval_low", "interval_high", "method", "p", "n", "verdict",
+    "reason", "seeds_needed", "marks",
 )  # fmt: skip
 
 
@@ -56,6 +63,17 @@ def _csv_row(cell: Cell) -> list[Any]:
     ]
 
 
+def claims_csv(verdicts: Sequence[Verdict]) -> str:
+    """One line for each claim; `n` is the smaller number of seeds of its arms."""
+    rows: list[list[Any]] = []
+    for verdict in verdicts:
+        claim, effect = verdict.claim, verdict.effect
+        measured = (effect.value, effect.low, effect.high, effect.method, effect.p) if effect else (None,) * 5
+        outcome = (verdict.n, verdict.text, verdict.reason, verdict.seeds_needed, "; ".join(verdict.marks))
+        rows.append([claim.id, claim.table, claim.kind, verdict.printed, *measured, *outcome])
+    return csv_text(CLAIM_HEADER, rows)
+
+
 def measured_text(cell: Cell) -> str:
     """The measured number: mean, half of its interval, marks; `pending` for a hole."""
     measured = cell.measured
@@ -92,38 +110,65 @@ def difference_text(cell: Cell) -> str:
 
 def table_latex(table: Table, statement: str) -> str:
     """A booktabs table whose caption says on what the measured numbers stand."""
-    header = [_escape(table.paper.row_header)]
-    for column in table.columns:
-        counted = column.quantity in COUNTED
-        header += [
-            f"{_escape(column.label)}, printed",
-            "counted" if counted else "measured",
-            "" if counted else "seeds",
-        ]
+    heads = [_latex_heads(table, index) for index in range(len(table.columns))]
+    above, rules, first = [""], [], 2  # the first column is that of the rows' names
+    for column, head in zip(table.columns, heads, strict=True):
+        above.append(f"\\multicolumn{{{len(head)}}}{{c}}{{{_escape(column.label)}}}")
+        rules.append(f"\\cmidrule(lr){{{first}-{first + len(head) - 1}}}")
+        first += len(head)
+    below = [_escape(table.paper.row_header), *(name for head in heads for name in head)]
+    caption = f"{table.paper.name}. {table.paper.title}. {table.basis} {statement}".strip()
+    alignment = "".join("l" if name == "seeds" else "r" for name in below[1:])
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "  \\centering",
-        f"  \\caption{{{_escape(f'{table.paper.name}. {table.paper.title}. {table.basis} {statement}'.strip())}}}",
+        f"  \\caption{{{_escape(caption)}}}",
         f"  \\label{{tab:{table.paper.id}}}",
-        f"  \\begin{{tabular}}{{l{'rrl' * len(table.columns)}}}",
+        "  \\small" if len(below) <= _SMALL_COLUMNS else "  \\scriptsize\\setlength{\\tabcolsep}{3pt}",
+        f"  \\begin{{tabular}}{{l{alignment}}}",
         "    \\toprule",
-        f"    {' & '.join(header)} \\\\",
+        f"    {' & '.join(above).strip()} \\\\",
+        f"    {' '.join(rules)}",
+        f"    {' & '.join(below)} \\\\",
         "    \\midrule",
     ]
     for row in table.rows:
-        cells = [_escape(row.label)]
-        for cell in row.cells:
-            cells += [printed(cell.printed, cell.quantity), measured_text(cell), seeds_text(cell)]
-        lines.append(f"    {' & '.join([cells[0], *(_escape(text) for text in cells[1:])])} \\\\")
+        cells = [row.label]
+        for cell, head in zip(row.cells, heads, strict=True):
+            cells += [_latex_text(cell, name) for name in head]
+        lines.append(f"    {' & '.join(_escape(text) for text in cells)} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
     return "\n".join(lines)
 
 
+def _latex_heads(table: Table, index: int) -> list[str]:
+    """What stands under the label of a column."""
+    counted, is_printed = table.columns[index].quantity in COUNTED, table.printed_columns[index]
+    heads = ["printed"] if is_printed else []
+    heads.append("counted" if counted else "measured")
+    if is_printed and table.compares:
+        heads.append("difference")
+    return heads if counted else [*heads, "seeds"]
+
+
+def _latex_text(cell: Cell, head: str) -> str:
+    if head == "printed":
+        return printed(cell.printed, cell.quantity)
+    if head == "difference":
+        return difference_text(cell)
+    if head == "seeds":
+        return seeds_text(cell).replace(" seeds", "").replace(" seed", "")
+    return measured_text(cell)
+
+
+_SMALL_COLUMNS = 7
+"""Up to so many columns a table fits a page in small print."""
+
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: r"$-$", DASH: "--",
-    "†": r"\dag{}", "‡": r"\ddag{}",
+    "†": r"\dag{}", "‡": r"\ddag{}", "⁶": "$^6$", "⁹": "$^9$",
 }  # fmt: skip
 
 

@@ -13,28 +13,28 @@ Matrix = list[list[int]]
 
 
 def noise_matrices(evidence: Evidence, data: Path | None) -> tuple[dict[int, Matrix], list[Problem]]:
-    """Realised matrix (row = clean class) by noise level, for the noisy labels that the plan trains on."""
+    """Realised matrix (row = clean class) by noise level, for the noisy labels below `data` that the plan trains on."""
     matrices: dict[int, Matrix] = {}
     problems = []
     used = {
-        (config["data"]["dataset"], config["data"]["noise"]): config["data"]["noise_checksum"]
+        (config["data"]["dataset"], config["data"]["noise"]): config["data"].get("noise_checksum")
         for config in evidence.plan["runs"].values()
         if config["data"].get("noise")
     }
     for (dataset, level), checksum in sorted(used.items()):
-        path = Path(data) / dataset / str(level) / "manifest.json" if data is not None else None
+        path = Path(data) / "noisy" / dataset / str(level) / "manifest.json" if data is not None else None
         if path is None or not path.is_file():
             continue
         try:
             matrices[level] = _matrix(path, checksum)
-        except (UserError, ValueError, KeyError, TypeError) as error:
+        except (UserError, OSError, RecursionError, ValueError, KeyError, TypeError) as error:
             problems.append(Problem(f"noisy/{dataset}/{level}/manifest.json", f"not drawn: {error}"))
     return matrices, problems
 
 
-def _matrix(path: Path, checksum: str) -> Matrix:
+def _matrix(path: Path, checksum: str | None) -> Matrix:
     manifest = read_json(path)
-    if manifest["checksum"] != checksum:
+    if checksum is not None and manifest["checksum"] != checksum:
         raise ValueError("these are not the noisy labels of the plan")
     matrix = manifest["matrix"]
     classes = len(matrix)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.report.evidence import Evidence
 from pipeline.report.records import Run
@@ -46,9 +48,17 @@ def _entry(run: Run) -> dict[str, Any]:
 
 
 def mlflow_address(provenance: Mapping[str, Any]) -> str | None:
-    """Address of the run's page in MLflow's user interface, None for a run that was not tracked."""
+    """Address of the run's page in MLflow's user interface, None for a run that was not tracked.
+
+    The interface is that of the server in MLFLOW_TRACKING_URI, else the one that `make ui` serves.
+    """
     run_id = provenance.get("mlflow_run_id")
-    return f"{MLFLOW_URL}/#/runs/{run_id}" if run_id else None
+    if not run_id:
+        return None
+    server = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    # Whatever stands before the @ is a password.
+    address = f"{server.scheme}://{server.netloc.rpartition('@')[2]}{server.path.rstrip('/')}"
+    return f"{address if server.scheme in ('http', 'https') else MLFLOW_URL}/#/runs/{run_id}"
 
 
 def hardware(segment: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ PREFERRED = ("attention92", "attention56", "attention128", "attention164")
 """Whose masks are shown: the network of the paper's comparisons where it has run."""
 
 PARTS = ("channel_before", "channel_mask", "channel_after")
-_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_ERRORS = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What a damaged archive can raise on being read."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ def _read(run: Run) -> Masks:
             (stage, module): {part: file[f"s{stage}m{module}_{part}"].astype(np.float32) for part in PARTS}
             for stage, module in places
         }
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not modules:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size or not modules:
         raise ValueError("no pictures with masks in it")
-    if any(part.ndim != 3 or len(part) != len(images) for parts in modules.values() for part in parts.values()):
+    maps = [part for parts in modules.values() for part in parts.values()]
+    if any(part.ndim != 3 or len(part) != len(images) or not part.size for part in maps):
         raise ValueError("its masks do not fit its pictures")
+    if not all(np.isfinite(part).all() for part in maps):
+        raise ValueError("its masks hold values that are no numbers")
     return Masks(run, images, modules)

@@ -26,8 +26,8 @@ def printed(value: float | None, quantity: str = "test_error") -> str:
     """A printed number with the digits that the paper gives it."""
     if value is None:
         return DASH
-    if quantity.endswith("_error"):
-        return f"{value:.2f}"
+    if quantity.endswith("_error") or quantity == "slope":
+        return _minus(f"{value:.2f}")
     return f"{value:g}" if quantity in ("depth", "response") else f"{value:.1f}"
 
 

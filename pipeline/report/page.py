@@ -8,10 +8,12 @@ from typing import Any
 
 from pipeline.report.claims import COUNT_TOLERANCE, Verdict
 from pipeline.report.evidence import Evidence
+from pipeline.report.figures import AWAITED
 from pipeline.report.figures.style import Picture
+from pipeline.report.paper import SIZES
 from pipeline.report.statistics import CONFIDENCE, MINIMUM_SEEDS
 from pipeline.report.tables import Table
-from pipeline.report.trace import trace_groups
+from pipeline.report.trace import Group, trace_cell, trace_claim
 
 RUN_COLUMNS = (
     "run", "identity", "dataset", "noise", "seed", "iterations", "test_error", "best_test_error", "train_error",
@@ -52,13 +54,15 @@ def page(
         "verdicts": verdicts,
         "tally": tally(verdicts),
         "pictures": {picture.name: picture for picture in pictures},
+        "awaited": [text for name, text in AWAITED.items() if name not in {picture.name for picture in pictures}],
         "runs": [dict(zip(header, row, strict=True)) for row in rows],
         "pending": [name for name in evidence.plan["runs"] if name not in evidence.runs],
         "problems": evidence.problems,
         "protocol": _protocol(evidence),
-        "traces": traces(evidence, tables, machine=False),
+        "traces": traces(evidence, tables, verdicts, machine=False),
         "machine": None,
         "base": "",
+        "local_traces": "",
         "margin": margin,
         "confidence": round(100 * CONFIDENCE),
         "minimum_seeds": MINIMUM_SEEDS,
@@ -66,14 +70,13 @@ def page(
     }
 
 
-def traces(evidence: Evidence, tables: Sequence[Table], machine: bool) -> dict[str, Any]:
+def traces(
+    evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], machine: bool
+) -> dict[str, list[Group]]:
     """The way back from each number that is there, by cell."""
-    return {
-        cell.id: trace_groups(cell, evidence, machine)
-        for table in tables
-        for cell in table.cells
-        if cell.measured is not None
-    }
+    cells = [cell for table in tables for cell in table.cells if cell.measured is not None]
+    found = {cell.id: trace_cell(cell, evidence, machine) for cell in cells}
+    return found | {v.cell: trace_claim(v, evidence, machine) for v in verdicts if v.effect is not None}
 
 
 def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -89,8 +92,7 @@ def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
         settings = dict(config["protocol"]) | {
             key: config[key] for key in ("precision", "channels_last", "compile") if key in config
         }
-        settings["data set"] = config["data"]["dataset"]
-        settings["image size"] = config["data"].get("image_size")
+        settings |= {key: config["data"][key] for key in ("dataset", *SIZES) if key in config["data"]}
         entry = entries.setdefault(repr(sorted(settings.items())), {"settings": settings, "experiments": []})
         if config["experiment"] not in entry["experiments"]:
             entry["experiments"].append(config["experiment"])

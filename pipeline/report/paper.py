@@ -15,6 +15,8 @@ Arm = str | Mapping[int, str] | None
 ClaimKind = Literal["lower", "slope", "value", "ratio"]
 
 COUNTED = ("parameters", "multiply_adds", "depth")
+SIZES = ("image_size", "train_images", "test_images")
+"""Keys of a protocol that are found in a run's data."""
 UNITS = {"parameters": 1e6, "multiply_adds": 1e9, "depth": 1.0}
 
 
@@ -49,7 +51,10 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table (or Figure 4 as a table) of the paper."""
+    """A table (or Figure 4 as a table) of the paper.
+
+    `noise_levels` are its rows by label noise in percent; such a table gets a row of slopes.
+    """
 
     id: str
     title: str
@@ -59,6 +64,12 @@ class PaperTable:
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
     note: str = ""
+    noise_levels: Mapping[int, str] | None = None
+
+    def by_level(self, column: str) -> dict[int, PaperCell]:
+        """The cells of a column by label noise in percent; empty for a table without noise."""
+        rows = {row.id: row for row in self.rows}
+        return {level: rows[row].cells[column] for level, row in (self.noise_levels or {}).items()}
 
     @property
     def name(self) -> str:
@@ -130,18 +141,20 @@ def _table(entry: dict[str, Any]) -> PaperTable:
 
 
 def deviations(config: Mapping[str, Any], paper: Paper) -> dict[str, tuple[Any, Any]]:
-    """Where a run's protocol differs from the paper's: key -> (the run's value, the paper's).
+    """Where a run's protocol or size of data differs from the paper's: key -> (the run's value, the paper's).
 
-    A data set that the paper does not use has no protocol there: the only entry is then `dataset`.
+    A data set that the paper does not use has no protocol there: the only entry is then `dataset`. The sizes are
+    those of the configuration; one that was made without the data does not know them.
     """
     dataset = config["data"]["dataset"]
     if dataset not in paper.protocols:
         return {"dataset": (dataset, " or ".join(sorted(paper.protocols)))}
-    protocol = config["protocol"]
+    sizes = {key: value for key, value in config["data"].items() if key in SIZES}
+    ours = {**config["protocol"], **sizes}
     return {
-        key: (protocol.get(key), value)
+        key: (ours.get(key), value)
         for key, value in paper.protocols[dataset].items()
-        if not _same(protocol.get(key), value)
+        if not _same(ours.get(key), value) and (key in ours or key not in SIZES)
     }
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report.evidence import MARKS
 from pipeline.report.figures.style import THEME, Picture
 from pipeline.report.forms import difference_text, measured_text, seeds_text
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.paper import COUNTED
+from pipeline.report.present import MARKS
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -22,7 +22,10 @@ _MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean (or a difference of means) over `n` values; without two values there is no spread and no interval."""
+    """A mean (or a difference of means) over `n` values; without two values there is no spread and no interval.
+
+    `p` is that of the test against no difference; None for a mean, and where every value is the same.
+    """
 
     value: float
     n: int
@@ -30,6 +33,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     method: str = ""
+    p: float | None = None
 
     @property
     def width(self) -> float:
@@ -72,7 +76,9 @@ def difference(first: Mapping[int, float], second: Mapping[int, float], confiden
     """
     common = sorted(first.keys() & second.keys())
     if len(common) >= MINIMUM_SEEDS or first.keys() == second.keys():
-        return replace(estimate([first[seed] - second[seed] for seed in common], confidence), method="paired t")
+        differences = [first[seed] - second[seed] for seed in common]
+        paired = estimate(differences, confidence)
+        return replace(paired, method="paired t", p=_paired_p(differences) if paired.spread else None)
     n = min(len(first), len(second))
     value = estimate(list(first.values())).value - estimate(list(second.values())).value
     if n < 2:
@@ -81,10 +87,16 @@ def difference(first: Mapping[int, float], second: Mapping[int, float], confiden
         warnings.simplefilter("ignore", RuntimeWarning)  # equal values in both arms: the interval is a point
         test = stats.ttest_ind(list(first.values()), list(second.values()), equal_var=False)
         interval = test.confidence_interval(confidence)
+    if math.isnan(interval.low):
+        return Estimate(value, n, 0.0, value, value, "Welch t")
     low, high = float(interval.low), float(interval.high)
-    if math.isnan(low):
-        low = high = value
-    return Estimate(value, n, _pooled_spread(first, second), low, high, "Welch t")
+    return Estimate(value, n, _pooled_spread(first, second), low, high, "Welch t", float(test.pvalue))
+
+
+def _paired_p(differences: Sequence[float]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences: p is next to nothing
+        return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def _pooled_spread(first: Mapping[int, float], second: Mapping[int, float]) -> float:
@@ -92,19 +104,17 @@ def _pooled_spread(first: Mapping[int, float], second: Mapping[int, float]) -> f
     return math.hypot(*(estimate(list(arm.values())).spread or 0.0 for arm in (first, second)))
 
 
-def equivalent(effect: Estimate, margin: float, confidence: float = CONFIDENCE) -> bool:
-    """Two one-sided tests at level 1 - confidence: is the effect shown to lie within plus or minus `margin`?
+def equivalent(
+    first: Mapping[int, float], second: Mapping[int, float], margin: float, confidence: float = CONFIDENCE
+) -> bool:
+    """Two one-sided tests at level 1 - confidence: is the difference shown to lie within plus or minus `margin`?
 
-    Of an interval by Welch, too, only n - 1 degrees of freedom are taken: that errs on the side of "not shown".
+    It is when the interval of confidence 2 * confidence - 1 (90 % for 95 %) lies there; two seeds show nothing.
     """
+    effect = difference(first, second, 2 * confidence - 1)
     if effect.low is None or effect.high is None or effect.n < MINIMUM_SEEDS:
         return False
-    if effect.width == 0:
-        return abs(effect.value) < margin
-    degrees = effect.n - 1
-    error = effect.width / 2 / stats.t.ppf((1 + confidence) / 2, degrees)
-    low, high = _t_interval(effect.value, float(error), degrees, 2 * confidence - 1)
-    return -margin < low and high < margin
+    return -margin < effect.low and effect.high < margin
 
 
 def binomial_error(error: float, images: int) -> float:

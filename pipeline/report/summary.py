@@ -37,11 +37,13 @@ def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Ve
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "verdict": verdict.text,
+        "holds": verdict.outcome,
         "kind": verdict.claim.kind,
         "table": verdict.claim.table,
         "printed": verdict.printed,
         **_estimate("effect", verdict.effect),
-        "n": verdict.effect.n if verdict.effect and verdict.claim.kind != "ratio" else 0,
+        "p": _rounded(verdict.effect.p) if verdict.effect else None,
+        "n": verdict.n,
         "seeds_needed": verdict.seeds_needed,
         "reason": verdict.reason,
         "marks": list(verdict.marks),

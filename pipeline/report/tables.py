@@ -8,7 +8,7 @@ from functools import cached_property
 from pipeline.report.counts import Count, Counts
 from pipeline.report.evidence import Evidence, Sample
 from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
-from pipeline.report.statistics import Estimate
+from pipeline.report.statistics import Estimate, slope
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its cells in the order of the table's columns."""
+    """A row: its cells in the order of the table's columns; `derived` from the other rows, where the paper has none."""
 
     id: str
     label: str
     cells: tuple[Cell, ...]
+    derived: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,19 @@ def _table(table: PaperTable, evidence: Evidence, counts: Counts) -> Table:
         Row(row.id, row.label, tuple(_cell(table, row, column, evidence, counts) for column in columns))
         for row in table.rows
     )
+    if table.noise_levels:
+        cells = tuple(_slope(table, column, evidence) for column in columns)
+        rows += (Row("slope", "slope (points for 10 % of noise)", cells, derived=True),)
     return Table(table, columns, rows)
+
+
+def _slope(table: PaperTable, column: PaperColumn, evidence: Evidence) -> Cell:
+    """How fast the error of a column rises with label noise; the printed one is that of the printed numbers."""
+    cells = table.by_level(column.id)
+    sample = evidence.slopes({level: str(cell.experiment) for level, cell in cells.items()})
+    printed = slope(list(cells), [cell.printed or 0.0 for cell in cells.values()])
+    comparable = evidence.datasets == [table.dataset]
+    return Cell(f"{table.id}/slope/{column.id}", "slope", round(printed, 4), sample, comparable=comparable)
 
 
 def _stand_in_columns(table: PaperTable, evidence: Evidence) -> tuple[PaperColumn, ...]:
@@ -146,8 +159,3 @@ def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evide
     sample = evidence.sample(experiment, column.quantity, cell.stage)
     comparable = evidence.datasets == [table.dataset]
     return Cell(name, column.quantity, cell.printed, sample, comparable=comparable)
-
-
-def find_cell(tables: list[Table], name: str) -> Cell | None:
-    """The cell of that id (`<table>/<row>/<column>`), if there is one."""
-    return next((cell for table in tables for cell in table.cells if cell.id == name), None)

@@ -7,61 +7,111 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
-from pipeline.report.evidence import Evidence, gather
+from pipeline.report.evidence import Evidence
+from pipeline.report.forms import difference_text
 from pipeline.report.machine import hardware, mlflow_address
+from pipeline.report.matching import gather
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.paper import load_paper
+from pipeline.report.present import read_present
 from pipeline.report.records import Run, scan
-from pipeline.report.tables import Cell, build_tables, find_cell
+from pipeline.report.statistics import EQUIVALENCE_MARGIN, Estimate
+from pipeline.report.tables import Cell, build_tables
 
 Group = list[tuple[str, str]]
 
 
-def trace(plan: Mapping[str, Any], sources: Sequence[Path], cell: str, counts: Path | None = None) -> str:
-    """What stands behind a number, e.g. "table3/attention92/nal", as text; UserError for a name that is none."""
-    paper = load_paper()
-    evidence = gather(plan, scan(sources), paper)
-    tables = build_tables(evidence, read_counts(counts)[0])
-    found = find_cell(tables, cell)
-    if found is None:
-        allowed = _nearest(cell, [known.id for table in tables for known in table.cells])
-        raise UserError(f"cell {cell!r} is not in the report: allowed is {allowed}")
-    groups = trace_groups(found, evidence, machine=True)
+def trace(
+    plan: Mapping[str, Any],
+    sources: Sequence[Path],
+    name: str,
+    counts: Path | None = None,
+    *,
+    data: Path | None = None,
+    margin: float = EQUIVALENCE_MARGIN,
+) -> str:
+    """What stands behind a number, e.g. "table3/attention92/nal" or "claims/noise-slope", as text.
+
+    `counts`, `data` and `margin` are those of `build_report`. UserError for a name that the report does not have.
+    """
+    evidence = gather(plan, scan(sources), load_paper(), read_present(data))
+    counted = read_counts(counts)[0]
+    cells = {cell.id: cell for table in build_tables(evidence, counted) for cell in table.cells}
+    verdicts = {verdict.cell: verdict for verdict in judge(evidence, counted, margin)}
+    if name in cells:
+        groups = trace_cell(cells[name], evidence, machine=True)
+    elif name in verdicts:
+        groups = trace_claim(verdicts[name], evidence, machine=True)
+    else:
+        raise UserError(f"cell {name!r} is not in the report: allowed is {_nearest(name, [*cells, *verdicts])}")
     width = max(len(key) for group in groups for key, _ in group)
     blocks = ["\n".join(f"{key:<{width}}  {value}" for key, value in group) for group in groups]
-    return f"{cell}\n\n" + "\n\n".join(blocks) + "\n"
+    return f"{name}\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def _nearest(wrong: str, cells: Sequence[str]) -> str:
+def _nearest(wrong: str, names: Sequence[str]) -> str:
     """The names that share the longest beginning with a wrong one: its table's cells, or the tables."""
     parts = wrong.split("/")
     for length in (2, 1):
         start = "/".join(parts[:length]) + "/"
-        if matching := [cell for cell in cells if cell.startswith(start)]:
+        if matching := [name for name in names if name.startswith(start)]:
             return ", ".join(matching)
-    return ", ".join(sorted({cell.split("/")[0] + "/<row>/<column>" for cell in cells}))
+    tables = {name.split("/")[0]: "<claim>" if name.count("/") == 1 else "<row>/<column>" for name in names}
+    return ", ".join(f"{table}/{rest}" for table, rest in sorted(tables.items()))
 
 
-def trace_groups(cell: Cell, evidence: Evidence, machine: bool) -> list[Group]:
+def trace_cell(cell: Cell, evidence: Evidence, machine: bool) -> list[Group]:
     """Key-value pairs: first the number, then one group for each run; `machine` adds what differs by machine."""
     value, sample = cell.measured, cell.sample
     head: Group = [("printed", printed(cell.printed, cell.quantity))]
-    if value is None:
-        head.append(("measured", "pending"))
-    else:
-        text = number(value.value, cell.quantity)
-        if value.spread is not None:
-            text += f", standard deviation {number(value.spread, cell.quantity)}, 95 % interval "
-            text += interval(value, cell.quantity)
-        head.append(("measured", text))
+    head.append(("measured", "pending" if value is None else _measured(value, cell.quantity)))
     if sample is None:
         return [[*head, *_count_pairs(cell)]]
+    if cell.difference is not None:
+        head.append(("difference", difference_text(cell)))
     head.append(("seeds", sample.seeds))
     if sample.binomial_error is not None:
         head.append(("standard error", f"{number(sample.binomial_error)} (binomial, one seed)"))
     head += [("experiment", sample.experiment), ("statement", str(evidence.plan["labels"]["statement"]))]
-    return [head, *(_run_group(run, evidence, machine) for run in sample.runs)]
+    return [head, *_run_groups(cell.id, sample.runs, evidence, machine)]
+
+
+def trace_claim(verdict: Verdict, evidence: Evidence, machine: bool) -> list[Group]:
+    """The same for the effect of a claim: the verdict and its reason, then the runs of all its arms."""
+    effect, quantity = verdict.effect, verdict.quantity
+    head: Group = [
+        ("claim", verdict.claim.text),
+        ("printed", number(verdict.printed, quantity)),
+        ("measured", "pending" if effect is None else _measured(effect, quantity)),
+        ("verdict", f"{verdict.text}: {verdict.reason}"),
+    ]
+    if verdict.claim.kind == "ratio":
+        networks = f"{verdict.claim.network} / {verdict.claim.reference}"
+        return [[*head, ("networks", networks), ("counted by", "python -m pipeline counts")]]
+    head += [("seeds", verdict.seeds or "none")]
+    if verdict.seeds_needed:
+        head.append(("seeds needed", f"about {verdict.seeds_needed}, by the spread observed"))
+    head += [("experiments", ", ".join(sample.experiment for sample in verdict.samples) or "none here")]
+    head += [("statement", str(evidence.plan["labels"]["statement"]))]
+    runs = {run.identity: run for sample in verdict.samples for run in sample.runs}
+    return [head, *_run_groups(verdict.cell, list(runs.values()), evidence, machine)]
+
+
+def _run_groups(name: str, runs: Sequence[Run], evidence: Evidence, machine: bool) -> list[Group]:
+    groups = [_run_group(run, evidence, machine) for run in runs]
+    if runs and not machine:
+        more = f"python -m pipeline trace {name}"
+        groups.append([("commit, command, hardware, time, MLflow run", f"where the runs were made: {more}")])
+    return groups
+
+
+def _measured(value: Estimate, quantity: str) -> str:
+    text = number(value.value, quantity)
+    if value.spread is not None:
+        text += f", standard deviation {number(value.spread, quantity)}"
+    return f"{text}, 95 % interval {interval(value, quantity)}" if value.low is not None else text
 
 
 def _count_pairs(cell: Cell) -> Group:
@@ -93,8 +143,15 @@ def _run_group(run: Run, evidence: Evidence, machine: bool) -> Group:
         ("precision", str(run.config.get("precision", "unknown"))),
         ("again with", f"python -m pipeline train {run.config['experiment']} --seed {run.seed}"),
     ]
-    group += [("mark", mark) for mark in evidence.marks.get(run.name, ()) if evidence.runs.get(run.name) is run]
+    group += [("mark", mark) for mark in _marks(run, evidence)]
     return group + _machine_pairs(run) if machine else group
+
+
+def _marks(run: Run, evidence: Evidence) -> tuple[str, ...]:
+    """What is to be said of a run of the plan, or of another profile's."""
+    if evidence.runs.get(run.name) is run:
+        return evidence.marks.get(run.name, ())
+    return tuple(sorted(evidence.present.marks(run.config)))
 
 
 def _machine_pairs(run: Run) -> Group:
@@ -102,14 +159,16 @@ def _machine_pairs(run: Run) -> Group:
     pairs = [("folder", str(run.folder))]
     if run.provenance is None:
         return [*pairs, ("provenance", "none in the sources: this copy says nothing of commit and hardware")]
-    pairs.append(("MLflow run", mlflow_address(run.provenance) or "none"))
+    pairs.append(("MLflow run", str(run.provenance.get("mlflow_run_id") or "none")))
+    if address := mlflow_address(run.provenance):
+        pairs.append(("MLflow page", address))
     for segment in run.provenance["segments"]:
         commit = segment.get("commit") or "unknown"
         pairs += [
             ("commit", f"{commit}{', with local changes' if segment.get('dirty') else ''}"),
             ("command", str(segment.get("command", "unknown"))),
             ("hardware", hardware(segment)),
-            ("time", f"{segment.get('started')}, {segment.get('seconds', 0):.1f} s, "
+            ("time", f"{segment.get('started')}, {segment.get('seconds') or 0:.1f} s, "
                      f"iterations {segment.get('from_iteration')} to {segment.get('to_iteration')}, "
                      f"{segment.get('images_per_second') or 0:.0f} images/s"),
             ("versions", ", ".join(f"{k} {v}" for k, v in (segment.get("versions") or {}).items())),

@@ -14,6 +14,17 @@ from pipeline.report.figures.style import Picture, drawing
 from pipeline.report.labels import Matrix
 from pipeline.report.masks import Masks
 
+AWAITED = {
+    "arl-nal-by-depth": "residual against naive attention learning (runs of Table 3)",
+    "error-by-noise": "error against label noise (runs of Table 5)",
+    "attention-masks": "attention masks (a run of an attention network)",
+    "response-by-stage": "mean response by stage (runs of Figure 4)",
+    "learning-curves": "learning curves (any run)",
+    "error-by-cost": "error against parameters and multiply-adds (a run without label noise)",
+    "label-confusion": "clean and noisy labels (the noisy labels under data/)",
+}
+"""What each figure shows, and in brackets what it cannot be drawn without."""
+
 
 def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[Picture]:
     """Every figure that the runs at hand can fill."""

@@ -23,8 +23,22 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 // The way back from a number: a click shows what `python -m pipeline trace` prints.
-const traces = JSON.parse(document.getElementById("traces").textContent);
+let traces = JSON.parse(document.getElementById("traces").textContent);
 const dialog = document.getElementById("trace");
+// Where the runs were made there is a file beside this page, which git ignores, that also knows their commit,
+// hardware, time and MLflow run. A frame may fail to find it without a word.
+const machine = document.createElement("iframe");
+function askMachine() {
+  if (machine.isConnected || !dialog.dataset.local) return;
+  machine.hidden = true;
+  machine.src = dialog.dataset.local;
+  document.body.append(machine);
+}
+window.addEventListener("message", (event) => {
+  if (event.source !== machine.contentWindow) return;
+  traces = event.data;
+  show(document.getElementById("trace-title").textContent);
+});
 function line(list, key, value) {
   const term = document.createElement("dt");
   const text = document.createElement("dd");
@@ -38,18 +52,21 @@ function line(list, key, value) {
   }
   list.append(term, text);
 }
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("button.trace");
-  if (!button) return;
-  const trace = traces[button.dataset.cell];
+function show(cell) {
   const content = document.getElementById("trace-content");
   content.replaceChildren();
-  document.getElementById("trace-title").textContent = button.dataset.cell;
-  for (const group of trace) {
+  document.getElementById("trace-title").textContent = cell;
+  for (const group of traces[cell] ?? []) {
     const list = document.createElement("dl");
     for (const [key, value] of group) line(list, key, value);
     content.append(list);
   }
+}
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button.trace");
+  if (!button) return;
+  askMachine();
+  show(button.dataset.cell);
   dialog.showModal();
 });
 // Light or dark: as the system says, until somebody clicks.

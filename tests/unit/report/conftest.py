@@ -25,6 +25,9 @@ FULL = {
     "iterations": 160000, "batch_size": 64, "learning_rate": 0.1, "milestones": [64000, 96000], "gamma": 0.1,
     "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "padding": 4, "flip": True, "batch_norm_group": 64,
 }  # fmt: skip
+CIFAR_SIZES = {"image_size": 32, "train_images": 50000, "test_images": 10000}
+SIZES = {"cifar10": CIFAR_SIZES, "cifar100": CIFAR_SIZES}
+STAND_IN_SIZES = {"image_size": 16, "train_images": 1437, "test_images": 360}
 SHORT = FULL | {"iterations": 180, "milestones": [90, 135], "padding": 2, "flip": False}
 
 
@@ -77,15 +80,15 @@ class World:
         return write_run(self.results / profile / run["experiment"] / f"seed{run['seed']}", run, **options)
 
     def noisy(self, plan: dict[str, Any]) -> Path:
-        """The manifests of the plan's noisy labels."""
+        """A folder of data with the manifests of the plan's noisy labels."""
         for run in plan["runs"].values():
             level = run["data"]["noise"]
-            path = self.root / "noisy" / run["data"]["dataset"] / str(level) / "manifest.json"
+            path = self.root / "data/noisy" / run["data"]["dataset"] / str(level) / "manifest.json"
             if level and not path.is_file():
                 path.parent.mkdir(parents=True)
                 matrix = np.full((10, 10), level, dtype=int) + (900 - 10 * level) * np.eye(10, dtype=int)
                 write_json(path, {"checksum": run["data"]["noise_checksum"], "matrix": matrix.tolist()})
-        return self.root / "noisy"
+        return self.root / "data"
 
     def stored(self, run: dict[str, Any], status: str = "finished", profile: str = "digits") -> Path:
         """One run in the store, with its provenance."""
@@ -106,7 +109,7 @@ def config(experiment: str, seed: int, dataset: str, protocol: dict[str, Any]) -
         "network": {"name": f"cifar_{base.replace('resnet', 'preresnet')}", "num_classes": 10, "options": {}},
         "data": {
             "dataset": dataset, "noise": noise, "checksum": "c" * 64, "noise_checksum": "d" * 64 if noise else None,
-            "image_size": 16, "train_images": 1437, "test_images": 360, "classes": [str(i) for i in range(10)],
+            **SIZES.get(dataset, STAND_IN_SIZES), "classes": [str(i) for i in range(10)],
         },
         "protocol": protocol,
         "precision": "float32", "channels_last": False, "compile": False, "numerics": 2,

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 import pytest
 
 from pipeline.report import ReportSummary, build_index, build_report
+from pipeline.training.numerics import NUMERICS
 
 
 def build(world: Any, plan: dict[str, Any]) -> ReportSummary:
@@ -30,7 +31,7 @@ def rows(world: Any, name: str) -> list[dict[str, str]]:
 
 
 def test_the_report_has_all_its_forms(built: Any) -> None:
-    for name in ("report.md", "report.html", "summary.json", "runs.csv"):
+    for name in ("report.md", "report.html", "summary.json", "claims.csv", "runs.csv"):
         assert (built.folder / name).is_file(), name
     tables = {path.name for path in (built.folder / "tables").iterdir()}
     stems = (*(f"table{i}" for i in range(1, 8)), "figure4")
@@ -56,6 +57,43 @@ def test_every_cell_has_its_printed_number_spread_interval_and_seeds(built: Any)
     assert float(cell["interval_low"]) < float(cell["measured"]) < float(cell["interval_high"])
     assert float(cell["standard_deviation"]) > 0
     assert cell["difference"] == "", "digits cannot be set against numbers on CIFAR-10"
+
+
+def test_noise_has_slopes_with_their_interval_and_the_papers_own(built: Any) -> None:
+    cells = {row["column"]: row for row in rows(built, "tables/table5.csv") if row["row"] == "slope"}
+    assert {column: float(cell["printed"]) for column, cell in cells.items()} == {
+        "resnet164": 1.779,
+        "attention92": 1.664,
+    }
+    for cell in cells.values():
+        assert (cell["quantity"], cell["seeds"], cell["planned_seeds"]) == ("slope", "3", "3")
+        assert float(cell["interval_low"]) < float(cell["measured"]) < float(cell["interval_high"])
+    assert "slope (points for 10 % of noise)" in (built.folder / "report.md").read_text()
+
+
+def test_every_row_of_a_latex_table_fills_its_columns(world: Any) -> None:
+    plan = world.plan("cifar10", seeds=2, dataset="cifar10", full=True)
+    world.train(plan)
+    build(world, plan)
+    for path in sorted((world.root / "reports/cifar10/tables").glob("*.tex")):
+        text = path.read_text()
+        columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1])  # type: ignore[index]
+        assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule")), path.name
+        body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+        for line in body:
+            assert len(re.findall(r"(?<!\\)&", line)) == columns - 1, line
+            assert line.endswith(r"\\")
+        above = text.split(r"\toprule")[1].strip().splitlines()[0]
+        assert 1 + sum(int(n) for n in re.findall(r"multicolumn\{(\d+)\}", above)) == columns
+        assert "& difference &" in text
+
+
+def test_figures_that_cannot_be_drawn_yet_are_named(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    build(world, plan)
+    for name in ("report.md", "report.html"):
+        text = (world.root / "reports/digits" / name).read_text()
+        assert "Pending figures:" in text and "attention masks (a run of an attention network)" in text
 
 
 def test_holes_stay_visible(built: Any) -> None:
@@ -137,7 +175,7 @@ def test_every_row_of_a_markdown_table_has_the_cells_of_its_header(built: Any) -
 def test_equal_input_gives_equal_bytes_and_a_second_build_touches_nothing(built: Any, tmp_path: Path) -> None:
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in built.folder.rglob("*.*")}
     again = build_report(
-        built.built_plan, built.sources, built.folder, built.local, built.root / "counts", data=built.root / "noisy"
+        built.built_plan, built.sources, built.folder, built.local, built.root / "counts", data=built.root / "data"
     )
     assert again.changed == ()
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in built.folder.rglob("*.*")}
@@ -182,6 +220,15 @@ def test_table_6_reads_every_profile_but_only_the_papers_schedule(world: Any) ->
     assert table["table6/attention92/cifar100"]["measured"] is None
 
 
+def test_a_run_of_another_profile_by_older_code_is_marked(world: Any) -> None:
+    other = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention92": 5.0})
+    run = other["runs"]["attention92-s0"]
+    world.result("cifar10", run | {"numerics": NUMERICS - 1})
+    build(world, world.plan(experiments={"attention56": 5.5}))
+    table = json.loads((world.root / "reports/digits/summary.json").read_text())["tables"]["table6"]
+    assert table["table6/attention92/cifar10"]["marks"] == ["older training code"]
+
+
 def test_names_of_runs_cannot_inject_markup(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
     folder = world.result("digits", plan["runs"]["attention56-s0"])
@@ -206,10 +253,10 @@ def test_damaged_pictures_and_manifests_are_named(world: Any) -> None:
     plan = world.plan(experiments={"attention92-noise10": 5.2})
     folder = world.result("digits", plan["runs"]["attention92-noise10-s0"])
     (folder / "masks.npz").write_bytes(b"PK not a zip file")
-    manifest = world.noisy(plan) / "digits/10/manifest.json"
+    manifest = world.noisy(plan) / "noisy/digits/10/manifest.json"
     manifest.write_text('{"checksum": "another"}')
     summary = build_report(
-        plan, world.sources, world.root / "out", world.root / "local", None, data=world.root / "noisy"
+        plan, world.sources, world.root / "out", world.root / "local", None, data=world.root / "data"
     )
     assert summary.runs_done == 1
     assert len(summary.problems) == 2
@@ -222,7 +269,10 @@ def test_the_index_has_a_line_for_each_profile(world: Any) -> None:
         build(world, world.plan(profile, dataset="digits" if profile == "digits" else "cifar10"))
     (world.root / "reports/broken").mkdir()
     (world.root / "reports/broken/summary.json").write_text("[]")
-    build_index(world.root / "reports")
+    build_index(world.root / "reports", {"digits": "Stand-in.", "imagenet": "ImageNet at the paper's protocol."})
+    assert "| imagenet | pending | ImageNet at the paper's protocol. |" in (world.root / "reports/index.md").read_text()
+    assert "make repro PROFILE=imagenet" in (world.root / "reports/index.html").read_text()
+    assert "make repro PROFILE=digits" not in (world.root / "reports/index.html").read_text()
     assert "broken/summary.json" in (world.root / "reports/index.md").read_text()
     for name, link in (("index.md", "report.md"), ("index.html", "report.html")):
         text = (world.root / "reports" / name).read_text()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.evidence import CHANGED_DATA, OLDER_CODE, gather
+from pipeline.report.matching import gather
 from pipeline.report.paper import load_paper
+from pipeline.report.present import CHANGED_DATA, OLDER_CODE, Present, read_present
 from pipeline.report.records import scan
 
 NAME = "attention56-s0"
@@ -22,6 +23,11 @@ def change(folder: Path, name: str, **values: Any) -> None:
     path = folder / name
     content = {**json.loads(path.read_text()), **values}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def change_protocol(folder: Path, **values: Any) -> None:
+    protocol = json.loads((folder / "config.json").read_text())["protocol"]
+    change(folder, "config.json", protocol=protocol | values)
 
 
 def replace_text(folder: Path, name: str, text: str) -> None:
@@ -41,6 +47,23 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "config missing": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "config without protocol": (lambda f: change(f, "config.json", protocol=None), "has no protocol"),
     "config with a string for data": (lambda f: change(f, "config.json", data="digits"), "data.dataset"),
+    "config with a word for a seed": (
+        lambda f: change(f, "config.json", seed="zero"),
+        "seed is 'zero', which is no int",
+    ),
+    "config with a word for numerics": (lambda f: change(f, "config.json", numerics="new"), "numerics is 'new'"),
+    "config with a list of words": (lambda f: change_protocol(f, milestones=["late"]), "no list of int"),
+    "config with true iterations": (lambda f: change_protocol(f, iterations=True), "protocol.iterations is True"),
+    "no test image": (lambda f: change(f, "metrics.json", test_images=0), "test_images is 0, which is no count"),
+    "part of the test images": (lambda f: change(f, "metrics.json", test_images=300), "300 of 360 test images"),
+    "top-5 error a word": (lambda f: change(f, "metrics.json", top5_error="low"), "no number for top5_error"),
+    "provenance without segments": (lambda f: replace_text(f, "provenance.json", '{"status": "finished"}'), "segments"),
+    "provenance with a word for seconds": (
+        lambda f: replace_text(f, "provenance.json", '{"status": "finished", "segments": [{"seconds": "long"}]}'),
+        "segments.seconds is 'long'",
+    ),
+    "provenance a list": (lambda f: replace_text(f, "provenance.json", "[]"), "not a JSON object"),
+    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "not valid JSON"),
     "config of another run": (lambda f: change(f, "config.json", experiment="attention92"), "foreign"),
     "config of another seed": (lambda f: change(f, "config.json", seed=7), "foreign"),
     "history missing": (lambda f: (f / "history.csv").unlink(), "history.csv is missing"),
@@ -98,6 +121,37 @@ def test_a_copy_without_provenance_takes_that_of_the_store(world: Any) -> None:
     assert run.provenance is not None and run.provenance["mlflow_run_id"] == "a" * 32
 
 
+def test_a_copy_with_another_number_is_named_and_not_used(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    folder = world.stored(plan["runs"][NAME])
+    first = json.loads((folder / "metrics.json").read_text())["test_error"]
+    copy = world.result("digits", plan["runs"][NAME])
+    change(copy, "metrics.json", test_error=first - 0.005)
+    evidence = gather(plan, scan([world.store, world.results]), load_paper())
+    assert evidence.sample("attention56", "test_error").values == {0: first}
+    [problem] = evidence.problems
+    assert problem.path == "results/digits/attention56/seed0"
+    assert "its test_error is" in problem.reason and f"runs/{folder.name} is {first}" in problem.reason
+
+
+@pytest.mark.parametrize("name", ["digits/attention56/seed0", "attention56-s0-0123456789ab"])
+def test_a_folder_that_should_hold_a_run_and_holds_none_is_named(world: Any, name: str) -> None:
+    (world.results / name).mkdir(parents=True)
+    evidence = gather(world.plan(experiments={"attention56": 5.5}), scan(world.sources), load_paper())
+    assert [(problem.path, problem.reason) for problem in evidence.problems] == [
+        (f"results/{name}", "config.json is missing")
+    ]
+
+
+def test_a_damaged_copy_beside_a_whole_one_is_named_whatever_is_left_of_it(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    world.stored(plan["runs"][NAME])
+    (world.result("digits", plan["runs"][NAME]) / "config.json").write_text("{")
+    evidence = gather(plan, scan(world.sources), load_paper())
+    assert evidence.status("attention56", 0) == "done"
+    assert [problem.reason for problem in evidence.problems] == ["config.json is not valid JSON"]
+
+
 def test_damaged_responses_or_masks_are_named_but_the_error_counts(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
     folder = world.result("digits", plan["runs"][NAME])
@@ -138,6 +192,47 @@ def test_a_run_on_data_that_changed_since_counts_and_is_marked(world: Any) -> No
     world.result("digits", run | {"data": run["data"] | {"checksum": "9" * 64}, "identity": "0" * 12})
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").marks == (CHANGED_DATA,)
+
+
+def test_a_run_of_the_plan_is_marked_when_code_or_data_are_newer_than_the_plan(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    run = plan["runs"][NAME]
+    world.result("digits", run)
+    (world.root / "data/prepared/digits").mkdir(parents=True)
+    manifest = world.root / "data/prepared/digits/manifest.json"
+
+    def marks(present: Present) -> tuple[str, ...]:
+        return gather(plan, scan(world.sources), load_paper(), present).sample("attention56", "test_error").marks
+
+    manifest.write_text(json.dumps({"checksum": run["data"]["checksum"]}))
+    assert marks(read_present(world.root / "data")) == ()
+    manifest.write_text(json.dumps({"checksum": "9" * 64}))
+    assert marks(read_present(world.root / "data")) == (CHANGED_DATA,)
+    manifest.write_text("damaged")
+    assert marks(read_present(world.root / "data")) == ()
+    assert marks(Present(numerics=run["numerics"] + 1)) == (OLDER_CODE,)
+
+
+def test_noisy_labels_that_changed_since_mark_the_runs_on_them(world: Any) -> None:
+    plan = world.plan(experiments={"attention92-noise10": 5.2, "attention92": 5.0})
+    world.train(plan)
+    (world.noisy(plan) / "noisy/digits/10/manifest.json").write_text('{"checksum": "other labels"}')
+    evidence = gather(plan, scan(world.sources), load_paper(), read_present(world.root / "data"))
+    assert evidence.sample("attention92-noise10", "test_error").marks == (CHANGED_DATA,)
+    assert evidence.sample("attention92", "test_error").marks == ()
+
+
+def test_a_plan_without_data_takes_the_runs_that_fit_in_all_the_rest(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5, "attention92": 5.0})
+    world.train(plan)
+    for run in plan["runs"].values():
+        run["data"] = {"dataset": "digits", "noise": 0}
+        del run["network"]["num_classes"]
+    plan["identity"] = dict.fromkeys(plan["identity"])
+    plan["runs"]["attention92-s0"]["protocol"] = plan["runs"]["attention92-s0"]["protocol"] | {"learning_rate": 0.2}
+    evidence = gather(plan, scan(world.sources), load_paper())
+    assert list(evidence.runs) == [NAME] and evidence.marks == {}
+    assert "protocol.learning_rate" in evidence.problems[0].reason
 
 
 def test_a_current_run_counts_before_an_older_one(world: Any) -> None:

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from pipeline.report.statistics import (
     Estimate,
@@ -72,11 +73,35 @@ def test_the_binomial_error_of_digits_is_more_than_a_point() -> None:
 
 
 def test_equivalence_needs_a_narrow_interval_within_the_margin() -> None:
-    narrow, wide = estimate([0.01, 0.0, -0.01, 0.02]), estimate([0.5, -0.5, 0.2, -0.2])
-    assert equivalent(narrow, 0.25)
-    assert not equivalent(wide, 0.25)
-    assert not equivalent(estimate([0.9, 0.91, 0.9]), 0.25)
-    assert not equivalent(estimate([0.0, 0.0]), 0.25), "two seeds are too few"
+    base = dict.fromkeys(range(4), 5.0)
+
+    def shifted(*by: float) -> dict[int, float]:
+        return {seed: 5.0 + value for seed, value in enumerate(by)}
+
+    assert equivalent(shifted(0.01, 0.0, -0.01, 0.02), base, 0.25)
+    assert not equivalent(shifted(0.5, -0.5, 0.2, -0.2), base, 0.25)
+    assert not equivalent(shifted(0.9, 0.91, 0.9, 0.9), base, 0.25)
+    assert not equivalent({0: 5.0, 1: 5.0}, {0: 5.0, 1: 5.0}, 0.25), "two seeds are too few"
+
+
+def test_equivalence_is_that_of_two_one_sided_tests() -> None:
+    """Student's t on the differences of the seeds, against either margin."""
+    first, second = [5.1, 5.3, 5.2, 5.25], [5.0, 5.15, 5.2, 5.1]
+    arms = dict(enumerate(first)), dict(enumerate(second))
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    for margin in (0.12, 0.15, 0.18, 0.2, 0.3):
+        above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+        assert equivalent(*arms, margin) == (max(above, below) < 0.05)
+
+
+def test_a_paired_difference_has_the_p_value_of_the_paired_test() -> None:
+    first, second = [5.1, 5.3, 5.2], [5.0, 5.15, 5.2]
+    paired = difference(dict(enumerate(first)), dict(enumerate(second)))
+    assert paired.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    apart = difference(dict(enumerate(first)), {seed + 9: value for seed, value in enumerate(second)})
+    assert apart.p == pytest.approx(stats.ttest_ind(first, second, equal_var=False).pvalue)
+    assert difference({0: 2.0, 1: 2.0}, {0: 1.0, 1: 1.0}).p is None
 
 
 def test_seeds_needed_grow_with_the_spread() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.report import trace
+from pipeline.report.machine import mlflow_address
+from pipeline.training.numerics import NUMERICS
 
 
 def test_a_number_is_walked_back_to_run_commit_data_command_and_hardware(world: Any) -> None:
@@ -32,6 +35,34 @@ def test_a_number_is_walked_back_to_run_commit_data_command_and_hardware(world: 
         assert part in text, part
 
 
+def test_a_claim_is_walked_back_to_the_runs_of_both_arms(world: Any) -> None:
+    plan = world.plan(experiments={"attention92": 5.0, "attention92-nal": 5.4})
+    for run in plan["runs"].values():
+        world.stored(run)
+    text = trace(plan, world.sources, "claims/arl-beats-nal-92")
+    for part in ("0.36", "undecided on stand-in data", *plan["identity"].values(), "Synthetic CPU", "f" * 40):
+        assert part in text, part
+    assert "pending" in trace(plan, world.sources, "claims/noise-slope")
+
+
+def test_a_run_of_another_profile_is_traced_with_its_marks(world: Any) -> None:
+    other = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention92": 5.0})
+    world.result("cifar10", other["runs"]["attention92-s0"] | {"numerics": NUMERICS - 1})
+    text = trace(world.plan(experiments={"attention56": 5.5}), world.sources, "table6/attention92/cifar10")
+    assert re.search(r"profile +cifar10", text) and "older training code" in text
+
+
+def test_a_link_to_mlflow_leads_to_the_server_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    provenance = {"mlflow_run_id": "abc"}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org:8080/lab/")
+    assert mlflow_address(provenance) == "https://mlflow.example.org:8080/lab/#/runs/abc"
+    assert mlflow_address({"mlflow_run_id": None}) is None
+
+
 def test_a_pending_number_says_so(world: Any) -> None:
     assert "pending" in trace(world.plan(), world.sources, "table3/attention92/nal")
 
@@ -54,6 +85,8 @@ def test_a_marked_number_says_why(world: Any) -> None:
         ("table3/attention92/mixed", "table3/attention92/arl, table3/attention92/nal"),
         ("table3/attention93/nal", "table3/attention164/nal"),
         ("nonsense", "table1/<row>/<column>"),
+        ("claims/noise", "claims/noise-slope"),
+        ("", "claims/<claim>"),
         ("", "figure4/<row>/<column>"),
     ],
 )

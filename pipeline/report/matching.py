@@ -1,0 +1,125 @@
+"""Which run folder is which run of the plan: found by identity, else by a configuration that differs only in age."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.report.evidence import Evidence
+from pipeline.report.paper import Paper
+from pipeline.report.present import CHANGED_DATA, OLDER_CODE, Present
+from pipeline.report.records import Problem, Run, Scan
+
+_NOT_COMPARED = ("identity", "cost")
+_OF_DATA = ("data.checksum", "data.noise_checksum")
+_KNOWN_FROM_DATA = ("network.num_classes", "data.")
+"""What a plan that was made without the data does not say."""
+
+
+def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present | None = None) -> Evidence:
+    """Give each planned run the run folder of its identity, or an older one that differs only in code or data.
+
+    The identities of a plan that was made without its data are None: then the configuration alone decides.
+    """
+    present = present or Present()
+    runs: dict[str, Run] = {}
+    problems: list[Problem] = []
+    by_name: dict[str, list[Run]] = defaultdict(list)
+    for run in found.runs.values():
+        by_name[run.name].append(run)
+    used = set()
+    for name, config in plan["runs"].items():
+        exact = found.runs.get(plan["identity"][name])
+        changes = _changes(exact.config, config) if exact is not None else []
+        if exact is not None and changes:
+            problems.append(_as_problem(exact, f"foreign: it has the plan's identity but another {changes[0]}"))
+            used.add(exact.identity)
+        chosen = exact if exact is not None and not changes else _alike(by_name[name], config, plan["identity"][name])
+        if chosen is not None:
+            runs[name] = chosen
+            used.add(chosen.identity)
+    marks = {name: _marks(run.config, plan["runs"][name], present) for name, run in runs.items()}
+    others = [run for run in found.runs.values() if run.identity not in used]
+    strangers, unrelated = _strangers(plan, others, runs)
+    for problem in found.problems:
+        (problems if _concerns(problem, plan, runs) else unrelated).append(problem)
+    return Evidence(
+        plan=plan,
+        paper=paper,
+        runs={name: replace(run, profile=plan["profile"]) for name, run in runs.items()},
+        marks={name: found_marks for name, found_marks in marks.items() if found_marks},
+        others=tuple(others),
+        problems=(*problems, *strangers),
+        elsewhere=tuple(unrelated),
+        present=present,
+    )
+
+
+def _alike(runs: list[Run], config: Mapping[str, Any], identity: str | None) -> Run | None:
+    """The newest run that is the planned one but for older code or other data; None where there is none."""
+    usable = []
+    for run in runs:
+        changes = set(_changes(run.config, config))
+        older = run.config["numerics"] <= config["numerics"]
+        # Of an equal configuration the identity would be equal, too: such a run is not what it says it is.
+        if older and changes <= {"numerics", *_OF_DATA} and run.identity != identity and (changes or identity is None):
+            usable.append((run.config["numerics"], -len(changes), run.identity, run))
+    return max(usable, key=lambda entry: entry[:3])[-1] if usable else None
+
+
+def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys, with dots, in which a run's configuration differs from the planned one."""
+    changes = []
+    for key in sorted(ours.keys() | planned.keys()):
+        if not prefix and key in _NOT_COMPARED:
+            continue
+        if key not in planned and f"{prefix}{key}".startswith(_KNOWN_FROM_DATA):
+            continue
+        first, second = ours.get(key), planned.get(key)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            changes += _changes(first, second, f"{prefix}{key}.")
+        elif first != second:
+            changes.append(prefix + key)
+    return changes
+
+
+def _marks(ours: Mapping[str, Any], planned: Mapping[str, Any], present: Present) -> tuple[str, ...]:
+    """What is to be said of a run: by the plan, and by the code and the data of today."""
+    marks = present.marks(ours)
+    for key in _changes(ours, planned):
+        marks.add(OLDER_CODE if key == "numerics" else CHANGED_DATA)
+    return tuple(sorted(marks))
+
+
+def _strangers(
+    plan: Mapping[str, Any], others: list[Run], runs: Mapping[str, Run]
+) -> tuple[list[Problem], list[Problem]]:
+    """Whole runs that the plan has no place for: those that somebody may miss here, and all the rest."""
+    here: list[Problem] = []
+    elsewhere: list[Problem] = []
+    for run in others:
+        planned = plan["runs"].get(run.name)
+        if planned is None:
+            reason = "foreign: the plan has no such run"
+        else:
+            changes = _changes(run.config, planned)
+            reason = f"foreign: it differs from the plan in {', '.join(changes) or 'identity'}"
+        problem = _as_problem(run, reason)
+        (here if _concerns(problem, plan, runs) else elsewhere).append(problem)
+    return here, elsewhere
+
+
+def _as_problem(run: Run, reason: str) -> Problem:
+    return Problem(run.shown, reason, run.name, run.identity, run.profile)
+
+
+def _concerns(problem: Problem, plan: Mapping[str, Any], runs: Mapping[str, Run]) -> bool:
+    """Whether a problem is named in the profile's tracked report: not when it is another profile's, nor when
+    it is an old or stray run beside one that the report has."""
+    if problem.profile not in (None, plan["profile"]):
+        return False
+    if problem.run is None or problem.run not in runs:
+        return True
+    return problem.identity in (None, plan["identity"][problem.run], runs[problem.run].identity)

@@ -1,0 +1,65 @@
+"""The training code and the data as they are now, which finished runs are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.training.numerics import NUMERICS
+
+OLDER_CODE = "older training code"
+CHANGED_DATA = "data has changed since"
+MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡"}
+"""What a marked number has against it, and its sign in the tables."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """The version of the training arithmetic, and checksums of the data sets that are prepared here.
+
+    `noise` is by data set and level. A data set that is not here says nothing about any run.
+    """
+
+    numerics: int = NUMERICS
+    data: Mapping[str, str] = field(default_factory=dict)
+    noise: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    def marks(self, config: Mapping[str, Any]) -> set[str]:
+        """What is to be said of a run of that configuration today."""
+        data = config["data"]
+        marks = {OLDER_CODE} if config["numerics"] < self.numerics else set()
+        same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]
+        labels = data.get("noise_checksum")
+        if not same or self.noise.get((data["dataset"], data.get("noise") or 0), labels) != labels:
+            marks.add(CHANGED_DATA)
+        return marks
+
+
+def read_present(data: Path | None) -> Present:
+    """The present state: the code that runs, and the manifests below `data` (None: nothing is known of data)."""
+    if data is None:
+        return Present()
+    prepared = {path.parent.name: _checksum(path) for path in sorted(data.glob("prepared/*/manifest.json"))}
+    noisy = {
+        (path.parent.parent.name, int(path.parent.name)): _checksum(path)
+        for path in sorted(data.glob("noisy/*/*/manifest.json"))
+        if path.parent.name.isdecimal()
+    }
+    return Present(
+        data={dataset: checksum for dataset, checksum in prepared.items() if checksum},
+        noise={place: checksum for place, checksum in noisy.items() if checksum},
+    )
+
+
+def _checksum(manifest: Path) -> str | None:
+    """The checksum in a manifest; None where it cannot be read: then nothing is held against any run."""
+    try:
+        content = read_json(manifest)
+    except (UserError, OSError, RecursionError):
+        return None
+    checksum = content.get("checksum") if isinstance(content, dict) else None
+    return checksum if isinstance(checksum, str) else None

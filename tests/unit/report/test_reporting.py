@@ -1,0 +1,60 @@
+"""The report as a command: that it works at any time, in a fresh clone too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.reporting import find_plan, trace_number, write_report
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the report reads of a fresh clone: the settings; no plan, no data, no run."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
+def test_in_a_fresh_clone_every_number_is_pending(clone: Path) -> None:
+    assert "digits: 0 of 20 runs" in write_report(None, clone)
+    summary = json.loads((clone / "reports/digits/summary.json").read_text())
+    assert summary["problems"] == [] and summary["reproduction"] is False
+    index = (clone / "reports/index.md").read_text()
+    assert "| [digits](digits/report.md) | 0 of 20 |" in index and "| cifar10 | pending |" in index
+
+
+def test_a_number_can_be_traced_without_a_plan(clone: Path) -> None:
+    assert "pending" in trace_number("table3/attention92/nal", None, clone)
+
+
+def test_a_plan_without_data_says_all_but_what_the_data_say(clone: Path) -> None:
+    plan = find_plan(None, clone)
+    run = plan["runs"]["attention92-noise30-s0"]
+    assert plan["identity"]["attention92-noise30-s0"] is None
+    assert run["data"] == {"dataset": "digits", "noise": 30}
+    assert run["protocol"]["milestones"] == [81, 113]
+    assert run["network"] == {"name": "cifar_attention92", "options": {}}
+
+
+def test_the_plan_that_is_there_comes_first(clone: Path) -> None:
+    plan = find_plan(None, clone) | {"identity": {"attention56-s0": "0123456789ab"}}
+    (clone / "plan.json").write_text(json.dumps(plan))
+    assert find_plan("digits", clone)["identity"] == {"attention56-s0": "0123456789ab"}
+
+
+def test_another_profile_is_composed(clone: Path) -> None:
+    plan = find_plan("cifar100", clone)
+    assert (plan["profile"], plan["labels"]["schedule"]) == ("cifar100", "full")
+
+
+def test_an_unknown_profile_is_refused_in_one_line(clone: Path) -> None:
+    with pytest.raises(UserError, match="must be one of cifar10, ") as error:
+        find_plan("cifar1000", clone)
+    assert "\n" not in str(error.value)
