@@ -26,7 +26,8 @@ def cifar_wide_resnet(num_classes: int, *, units: int, width: int) -> StagedNetw
 def preresnet(num_classes: int, *, units: Sequence[int]) -> StagedNetwork:
     """Pre-activation ResNet for ImageNet (arXiv:1603.05027), the stride in the 3x3 convolution.
 
-    Neither torchvision nor timm has ResNet-200 with pre-activation. Its stem pools with a padding of 1.
+    Neither torchvision nor timm has ResNet-200 with pre-activation. Its stem pools with a padding of 1, as the Torch
+    code of its authors does.
     """
     return _network(
         ImageNetStem(nn.MaxPool2d(3, stride=2, padding=1)), PreActivationUnit, IMAGENET_CHANNELS, units, num_classes
@@ -37,7 +38,7 @@ def resnet(num_classes: int, *, units: Sequence[int]) -> StagedNetwork:
     """The first ResNets (arXiv:1512.03385), with the stride in the first 1x1 convolution of a unit.
 
     That is ResNet-152 with the 11.3 billion multiply-adds that the paper prints; in torchvision and timm the 3x3
-    convolution has the stride, which takes 11.5.
+    convolution has the stride, which takes 11.5. The stem pools as Caffe does, in which its authors published it.
     """
     return _network(ImageNetStem(), PostActivationUnit, IMAGENET_CHANNELS, units, num_classes)
 

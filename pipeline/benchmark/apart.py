@@ -37,7 +37,7 @@ def run_apart(function: Callable[[Argument], Iterable[Result]], argument: Argume
     process.start()
     sender.close()  # the process then holds the only end, and the pipe ends with it
     try:
-        while receiver.poll(max(0.0, deadline - time.monotonic())):
+        while (left := deadline - time.monotonic()) > 0 and receiver.poll(left):
             kind, value = receiver.recv()
             if kind == "end":
                 return

@@ -24,11 +24,28 @@ from pipeline.benchmark.hardware import hardware_name, hardware_slug
 from pipeline.benchmark.table import MEASURED, OUT_OF_MEMORY, OUT_OF_TIME, Speed, extend_table, read_table
 from pipeline.errors import UserError
 from pipeline.origin import origin
+from pipeline.training.optimiser import SGD
+from pipeline.training.spec import Protocol
 
 FOLDER: Final = Path("benchmarks") / "networks"
 MODES: Final = ("evaluation", "training")
 SIZES: Final = {"attention92": (224, 320), "preresnet200": (224, 320), "attentioninception56": (299,)}
 """Image sizes in pixels where they are not a network's own: those of the paper's test crops (Table 7)."""
+
+PROTOCOL: Final = Protocol(
+    iterations=160_000,
+    batch_size=64,
+    learning_rate=0.1,
+    milestones=(64_000, 96_000),
+    gamma=0.1,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=1e-4,
+    padding=4,
+    flip=True,
+    batch_norm_group=64,
+)
+"""The paper's on CIFAR; its optimiser alone matters here."""
 
 MEASURED_SECONDS, MOST_REPEATS = 1.0, 100
 """Quick steps are repeated for about this long, but not more often than that."""
@@ -214,14 +231,14 @@ def _step(case: Case, mode: str, device: torch.device) -> Callable[[], None]:
 
     if mode == "evaluation":
         return _evaluation(model, images, autocast)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimiser = SGD(model, PROTOCOL)
 
     def train() -> None:
         optimiser.zero_grad()
         with autocast():
             scores = model(images)
         F.cross_entropy(scores.float(), labels).backward()
-        optimiser.step()
+        optimiser.step(PROTOCOL.learning_rate)
 
     return train
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def pair_times(speeds: Sequence[Speed]) -> list[Times]:
         if speed.network in PAIR:
             rows = found.setdefault((speed.hardware, _setting(speed)), {})
             rows[speed.network, speed.image_size, speed.mode] = speed
-    nothing: Mapping[tuple[str, int, str], Speed] = {}
+    nothing: dict[tuple[str, int, str], Speed] = {}
     return [
         Times(hardware, setting, size, mode, (rows.get((PAIR[0], size, mode)), rows.get((PAIR[1], size, mode))))
         for (hardware, setting), rows in (sorted(found.items()) or [((DASH, DASH), nothing)])

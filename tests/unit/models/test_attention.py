@@ -94,6 +94,41 @@ def test_the_module_computes_what_the_published_layers_do(poolings: int, size: i
     torch.testing.assert_close(ours(x), published_module(x, weights, poolings))
 
 
+def published_next_unit(x: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
+    def norm(x: Tensor, layer: str) -> Tensor:
+        scale, shift = w[f"{name}.branch.{layer}.weight"], w[f"{name}.branch.{layer}.bias"]
+        return F.batch_norm(x, None, None, scale, shift, training=True, eps=1e-5)
+
+    y = F.relu(norm(F.conv2d(x, w[f"{name}.branch.0.weight"]), "1"))
+    y = F.relu(norm(F.conv2d(y, w[f"{name}.branch.3.weight"], padding=1, groups=32), "4"))
+    return F.relu(norm(F.conv2d(y, w[f"{name}.branch.6.weight"]), "7") + x)
+
+
+def published_next_module(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+    """With two poolings: no norm before the first 1x1 convolution, no ReLU after the skip's sum nor the fusion."""
+
+    def resize(x: Tensor, like: Tensor) -> Tensor:
+        return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
+
+    x = published_next_unit(x, w, "pre.0")
+    trunk = published_next_unit(published_next_unit(x, w, "trunk.0"), w, "trunk.1")
+    level = published_next_unit(caffe_pool(x), w, "mask.down.0.0")
+    y = published_next_unit(published_next_unit(caffe_pool(level), w, "mask.lowest.0"), w, "mask.lowest.1")
+    y = published_next_unit(resize(y, level) + published_next_unit(level, w, "mask.skip.0"), w, "mask.up.0.0")
+    y = F.conv2d(resize(y, x), w["mask.linear.0.weight"])
+    scale, shift = w["mask.linear.1.weight"], w["mask.linear.1.bias"]
+    y = F.relu(F.batch_norm(y, None, None, scale, shift, training=True, eps=1e-5))
+    mask = torch.sigmoid(F.conv2d(y, w["mask.linear.3.weight"]))
+    return published_next_unit(mask * trunk + trunk, w, "post.0")
+
+
+def test_the_resnext_module_computes_what_the_published_layers_do() -> None:
+    ours = module(64, 2, unit=ResNeXtUnit).double()
+    x = noise(3, 64, 9, 9).double()
+    weights = {name: parameter.detach() for name, parameter in ours.named_parameters()}
+    torch.testing.assert_close(ours(x), published_next_module(x, weights))
+
+
 def test_every_parameter_of_the_module_is_used() -> None:
     ours = module()
     ours(noise(2, 64, 16, 16)).square().mean().backward()

@@ -14,6 +14,8 @@ CLASSES = 5
 QUICK = {"cifar_attention56", "cifar_preresnet164", "cifar_wrn16_8"}
 """Networks whose real passes take well under a second; the slow tests run the others."""
 
+DEEPER = {f"cifar_attention{depth}" for depth in (128, 164, 236, 452)}
+
 ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in list_models()]
 OPTIONS = [
     {},
@@ -132,8 +134,14 @@ def test_every_option_trains_at_both_precisions(options: dict[str, object]) -> N
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("name", ["attention56", "attentionnext56", "cifar_attention92"])
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in DEEPER else ())  # more of the same modules
+        for name in list_models("*attention*")
+    ],
+)
 def test_options_work_on_every_attention_network(name: str, options: dict[str, object]) -> None:
     model = create_model(name, CLASSES, device="meta", **options).eval()
     assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, CLASSES)
