@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,12 @@ class Line:
     left: float | None = None
     logged: float = 0.0
     seconds: float | None = None
+    first: int | None = None  # step at which it was first seen: it may have gone on from a checkpoint
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done."""
+        return self.step / self.steps if self.steps else 0.0
 
     def update(self) -> None:
         """Read the run's own word on how far it is."""
@@ -44,6 +51,7 @@ class Line:
             return
         self.state = "training"
         self.step, self.steps, self.epoch = content["iteration"], content["iterations"], content["epoch"]
+        self.first = self.step if self.first is None else self.first
         self.loss, self.error = content["train_loss"], content["test_error"]
         self.speed, self.left = content["images_per_second"], content["seconds_left"]
 
@@ -67,6 +75,7 @@ class Board:
         self.console = console or Console(stderr=True, highlight=False)
         self.total, self.ended_runs, self.measure = total, 0, measure
         self.lines: dict[str, Line] = {}
+        self.work: Mapping[str, float] = {}
         self.begun_at = time.monotonic()
         live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, get_renderable=self.table, auto_refresh=False) if live else None
@@ -84,7 +93,11 @@ class Board:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def expect(self, work: Mapping[str, float]) -> None:
+        """How much work each of the runs is, in any unit: the time that all of them take is estimated from it."""
+        self.work = work
 
     def begun(self, spec: RunSpec, folder: Path) -> None:
         """A run starts."""
@@ -132,10 +145,21 @@ class Board:
                     "" if line.speed is None else f"{line.speed:.0f}",
                     _duration(line.left),
                 )
-        waiting = self.total - len(self.lines)
-        elapsed = _duration(time.monotonic() - self.begun_at)
-        table.caption = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {elapsed} so far"
+        waiting, elapsed = self.total - len(self.lines), time.monotonic() - self.begun_at
+        table.caption = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {_duration(elapsed)} so far"
+        table.caption += self._whole(elapsed)
         return table
+
+    def _whole(self, elapsed: float) -> str:
+        """How much of all work is done, and how long the rest will take at the pace so far."""
+        if not self.work:
+            return ""
+        lines = [(line, self.work[line.name]) for line in self.lines.values()]
+        done = sum(work * (line.share if line.seconds is None else 1.0) for line, work in lines)
+        before = sum(work * (line.first or 0) / line.steps for line, work in lines if line.steps)
+        everything = sum(self.work.values())
+        left = f", {_duration(elapsed * (everything - done) / (done - before))} left" if done > before else ""
+        return f"; {100 * done / everything:.0f} % of the work done{left}"
 
 
 def _percent(value: float | None) -> str:

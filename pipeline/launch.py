@@ -56,6 +56,9 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         on = each.describe(driver.resources.workers)
         board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")
 
+        costs = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+        board.expect(costs)
+
         def train(spec: RunSpec, execution: Execution) -> str:
             return ray_train.train_under_ray(spec, execution, driver.resources, each)
 
