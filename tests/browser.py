@@ -29,11 +29,15 @@ def programs() -> tuple[str, str] | None:
 
 
 class Browser:
-    """One window."""
+    """One window. `exact` sets the size of the page itself: a window cannot be narrower than 500 pixels."""
 
-    def __init__(self, address: str, chromium: str, profile: Path, width: int, height: int) -> None:
+    def __init__(self, address: str, chromium: str, profile: Path, width: int, height: int, *, exact: bool) -> None:
         arguments = [*ARGUMENTS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
-        wanted = {"goog:chromeOptions": {"binary": chromium, "args": arguments}}
+        options: dict[str, Any] = {"binary": chromium, "args": arguments}
+        if exact:
+            metrics = {"width": width, "height": height, "pixelRatio": 1.0, "mobile": False}
+            options["mobileEmulation"] = {"deviceMetrics": metrics}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         self._address = address
         answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/session/{answer['sessionId']}"
@@ -66,6 +70,10 @@ class Browser:
         """All text that the page shows."""
         return str(self.run("return document.body.innerText"))
 
+    def log(self) -> list[dict[str, Any]]:
+        """What the console said since it was last asked."""
+        return list(self._call("POST", f"{self._session}/se/log", {"type": "browser"}))
+
     def picture(self, path: Path) -> None:
         """Save what the window shows as a PNG."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +85,7 @@ class Browser:
 
 
 @contextmanager
-def browser(profile: Path, width: int = 1400, height: int = 1000) -> Iterator[Browser]:
+def browser(profile: Path, width: int = 1400, height: int = 1000, *, exact: bool = False) -> Iterator[Browser]:
     """A browser of its own, with its driver."""
     found = programs()
     assert found is not None, "needs Chromium and chromedriver (Debian: chromium, chromium-driver)"
@@ -87,7 +95,7 @@ def browser(profile: Path, width: int = 1400, height: int = 1000) -> Iterator[Br
     process = subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _await(f"http://127.0.0.1:{port}/status")
-        window = Browser(f"http://127.0.0.1:{port}", chromium, profile, width, height)
+        window = Browser(f"http://127.0.0.1:{port}", chromium, profile, width, height, exact=exact)
         try:
             yield window
         finally:

@@ -1,19 +1,8 @@
-"""The pages in headless Chromium, at phone and desktop width: nothing overflows, nothing is missing or broken.
-
-Spoken in the WebDriver protocol to chromedriver, with the standard library alone. `CHROMIUM` and `CHROMEDRIVER` name
-the programs where they are not on the path.
-"""
+"""The pages in headless Chromium, at phone and desktop width: nothing overflows, nothing is missing or broken."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline.report import build_index
+from tests import browser as browsers
+from tests.browser import Browser
 
 WIDTHS = {"phone": 390, "desktop": 1280}
-ARGUMENTS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
 
 OVERFLOW = """
 const wide = [...document.querySelectorAll("body *")].filter((element) =>
@@ -49,73 +36,12 @@ return [...document.querySelectorAll("a[href^='#']")].map((link) => link.getAttr
 """
 
 
-class Browser:
-    """One WebDriver session."""
-
-    def __init__(self, address: str, chromium: str, profile: Path, width: int) -> None:
-        options = {
-            "binary": chromium,
-            "args": [*ARGUMENTS, f"--user-data-dir={profile}"],
-            "mobileEmulation": {"deviceMetrics": {"width": width, "height": 900, "pixelRatio": 1.0, "mobile": False}},
-        }
-        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self.address = address
-        answer = self.post("/session", {"capabilities": {"alwaysMatch": wanted}})
-        self.session = f"/session/{answer['sessionId']}"
-
-    def post(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
-        request = urllib.request.Request(
-            self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, page: Path) -> None:
-        self.post(f"{self.session}/url", {"url": page.as_uri()})
-
-    def run(self, script: str) -> Any:
-        return self.post(f"{self.session}/execute/sync", {"script": script, "args": []})
-
-    def log(self) -> list[dict[str, Any]]:
-        """What the console said since it was last asked."""
-        return list(self.post(f"{self.session}/se/log", {"type": "browser"}))
-
-    def close(self) -> None:
-        self.post(self.session, {}, method="DELETE")
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[tuple[str, str]]:
-    """Address of a running chromedriver, and the browser to start with it."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    program = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
-    if not chromium or not program:
-        pytest.skip("needs Chromium and chromedriver (Debian: chromium, chromium-driver)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([program, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{address}/status", timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.1)
-        yield address, chromium
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @pytest.fixture(params=WIDTHS.values(), ids=WIDTHS.keys())
-def browser(driver: tuple[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
-    session = Browser(*driver, tmp_path / "profile", request.param)
-    try:
-        yield session
-    finally:
-        session.close()
+def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    if browsers.programs() is None:
+        pytest.skip("needs Chromium and chromedriver (Debian: chromium, chromium-driver)")
+    with browsers.browser(tmp_path / "profile", request.param, 900, exact=True) as window:
+        yield window
 
 
 def pages(built: Any) -> list[Path]:
@@ -126,7 +52,7 @@ def pages(built: Any) -> list[Path]:
 @pytest.mark.slow
 def test_the_pages_fit_and_nothing_is_missing(built: Any, browser: Browser) -> None:
     for page in pages(built):
-        browser.open(page)
+        browser.open(page.as_uri())
         too_wide, elements = browser.run(OVERFLOW)
         assert (too_wide, elements) == (0, []), page
         assert browser.run(MISSING) == [], page
@@ -139,7 +65,7 @@ def test_the_pages_fit_and_nothing_is_missing(built: Any, browser: Browser) -> N
 
 @pytest.mark.slow
 def test_the_checks_see_what_they_look_for(built: Any, browser: Browser) -> None:
-    browser.open(built.folder / "report.html")
+    browser.open((built.folder / "report.html").as_uri())
     browser.run(
         'document.body.insertAdjacentHTML(\'beforeend\', \'<div style="width:3000px">wide</div><img src="none.png">'
         "<a href=\"#nowhere\">x</a>'); console.error('said aloud');"
@@ -154,7 +80,7 @@ def test_the_checks_see_what_they_look_for(built: Any, browser: Browser) -> None
 
 @pytest.mark.slow
 def test_a_click_on_a_number_shows_what_trace_prints(built: Any, browser: Browser) -> None:
-    browser.open(built.folder / "report.html")
+    browser.open((built.folder / "report.html").as_uri())
     browser.run("document.querySelector('[data-cell=\"table3/attention92/nal\"]').click()")
     shown = browser.run("return document.querySelector('dialog[open]').innerText")
     assert "table3/attention92/nal" in shown
@@ -167,7 +93,7 @@ def test_a_click_on_a_number_shows_what_trace_prints(built: Any, browser: Browse
 
 @pytest.mark.slow
 def test_a_click_on_a_header_sorts_numbers_as_numbers_and_leaves_holes_at_the_end(built: Any, browser: Browser) -> None:
-    browser.open(built.folder / "report.html")
+    browser.open((built.folder / "report.html").as_uri())
     click = "document.querySelectorAll('#runs + .scroll thead button')[5].click();"
     read = "return [...document.querySelectorAll('#runs + .scroll tbody tr')].map((row) => +row.cells[5].textContent)"
     up, down = browser.run(click + read), browser.run(click + read)
@@ -181,7 +107,7 @@ def test_a_click_on_a_header_sorts_numbers_as_numbers_and_leaves_holes_at_the_en
 
 @pytest.mark.slow
 def test_the_page_turns_dark_and_light(built: Any, browser: Browser) -> None:
-    browser.open(built.folder / "report.html")
+    browser.open((built.folder / "report.html").as_uri())
     colour = "return getComputedStyle(document.body).backgroundColor"
     toggle = "document.getElementById('theme').click();"
     first, second, third = browser.run(colour), browser.run(toggle + colour), browser.run(toggle + colour)
