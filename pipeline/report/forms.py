@@ -117,7 +117,7 @@ def table_latex(table: Table, statement: str) -> str:
         rules.append(f"\\cmidrule(lr){{{first}-{first + len(head) - 1}}}")
         first += len(head)
     below = [_escape(table.paper.row_header), *(name for head in heads for name in head)]
-    caption = f"{table.paper.name}. {table.paper.title}. {table.basis} {statement}".strip()
+    caption = f"{table.paper.name}. {table.paper.title}. {table.basis} {_latex_key(table)}{statement}".strip()
     alignment = "".join("l" if name == "seeds" else "r" for name in below[1:])
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -140,6 +140,15 @@ def table_latex(table: Table, statement: str) -> str:
         lines.append(f"    {' & '.join(_escape(text) for text in cells)} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
     return "\n".join(lines)
+
+
+def _latex_key(table: Table) -> str:
+    """What the signs of a table mean."""
+    cells = [cell for cell in table.cells if cell.measured is not None]
+    key = [f"{MARKS[mark]} {mark}. " for mark in dict.fromkeys(mark for cell in cells for mark in cell.marks)]
+    if any(cell.sample is not None for cell in cells):
+        key.insert(0, "± half of the 95 % interval over seeds; s.d. over seeds; s.e. binomial, of the test set. ")
+    return "".join(key)
 
 
 def _latex_heads(table: Table, index: int) -> list[str]:
@@ -168,7 +177,7 @@ _SMALL_COLUMNS = 7
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: r"$-$", DASH: "--",
-    "†": r"\dag{}", "‡": r"\ddag{}", "⁶": "$^6$", "⁹": "$^9$",
+    "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "⁶": "$^6$", "⁹": "$^9$",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.report.claims import COUNT_TOLERANCE, Verdict
+from pipeline.report.claims import COUNT_TOLERANCE, NOT_RUN, Verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures import AWAITED
 from pipeline.report.figures.style import Picture
@@ -81,7 +81,10 @@ def traces(
 
 def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """How many claims have each verdict, in the order of their weight."""
-    order = sorted(verdicts, key=lambda v: (v.claim.kind == "ratio", v.outcome is None, not v.outcome, v.text))
+    order = sorted(
+        verdicts,
+        key=lambda v: (v.claim.kind == "ratio", v.text == NOT_RUN, v.outcome is None, not v.outcome, v.text),
+    )
     return dict(Counter(verdict.text for verdict in order))
 
 
@@ -96,5 +99,6 @@ def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
         entry = entries.setdefault(repr(sorted(settings.items())), {"settings": settings, "experiments": []})
         if config["experiment"] not in entry["experiments"]:
             entry["experiments"].append(config["experiment"])
-        entry["paper"] = evidence.paper.protocols.get(config["data"]["dataset"], evidence.paper.protocols["cifar10"])
+        paper = config["data"]["dataset"] if config["data"]["dataset"] in evidence.paper.protocols else "cifar10"
+        entry["paper"] = {"dataset": paper, **evidence.paper.protocols[paper]}
     return list(entries.values())

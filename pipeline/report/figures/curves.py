@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.report.evidence import Evidence
-from pipeline.report.figures.style import COLOURS, DASHES, INK, MUTED, Picture, legend_below, panels, svg
+from pipeline.report.figures.style import COLOURS, DASHES, INK, MUTED, PAPER, Picture, legend_below, panels, svg
 from pipeline.report.records import Run
 
 GROUPS = {
@@ -80,7 +80,10 @@ def _panel(axis: Axes, title: str, members: Sequence[tuple[str, Sequence[Run]]])
     axis.margins(x=0)
     axis.set_xlabel("iteration")
     axis.set_ylabel("error %")
-    axis.legend(fontsize=7.5, loc="upper right", handlelength=2.4)
+    legend = axis.legend(
+        fontsize=7.5, loc="upper right", handlelength=2.4, frameon=True, borderpad=0.3, borderaxespad=0
+    )
+    legend.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=0.85)  # lines pass behind the names
 
 
 def _curves(runs: Sequence[Run], column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.lines import Line2D
 
 from pipeline.report.evidence import Evidence
@@ -89,7 +89,7 @@ def confusion(matrices: Mapping[int, Sequence[Sequence[int]]], dataset: str) -> 
     for axis, (level, matrix) in zip(axes, sorted(matrices.items()), strict=True):
         counts = np.asarray(matrix, dtype=float)
         shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-        image = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="none")
+        image = axis.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 100), interpolation="none")
         flipped = 100 * (1 - np.trace(counts) / counts.sum())
         axis.set_title(f"{level} %: {flipped:.1f} % changed", fontsize=9)
         axis.set_xlabel("noisy label")
@@ -98,7 +98,8 @@ def confusion(matrices: Mapping[int, Sequence[Sequence[int]]], dataset: str) -> 
             axis.set_xticks(range(len(counts)))
             axis.set_yticks(range(len(counts)))
     axes[0].set_ylabel("clean label")
-    figure.colorbar(image, ax=axes, label="% of the clean class", shrink=0.8, pad=0.01)
+    bar = figure.colorbar(image, ax=axes, label="% of the clean class", shrink=0.8, pad=0.01)
+    bar.set_ticks([0, 5, 10, 25, 50, 75, 100])
     return Picture(
         "label-confusion",
         "Clean and noisy labels",

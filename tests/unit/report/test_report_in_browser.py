@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import build_index
+from pipeline.report import build_index, trace
 from tests import browser as browsers
 from tests.browser import Browser
 
@@ -36,7 +38,7 @@ return [...document.querySelectorAll("a[href^='#']")].map((link) => link.getAttr
 """
 
 
-@pytest.fixture(params=WIDTHS.values(), ids=WIDTHS.keys())
+@pytest.fixture(params=list(WIDTHS.values()), ids=list(WIDTHS))
 def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
     if browsers.programs() is None:
         pytest.skip("needs Chromium and chromedriver (Debian: chromium, chromium-driver)")
@@ -89,6 +91,43 @@ def test_a_click_on_a_number_shows_what_trace_prints(built: Any, browser: Browse
     too_wide, _ = browser.run(OVERFLOW)
     assert too_wide == 0
     assert browser.log() == []
+
+
+@pytest.mark.slow
+def test_where_the_runs_were_made_the_click_shows_their_machine_and_mlflow_run_too(
+    built: Any, browser: Browser
+) -> None:
+    browser.open((built.folder / "report.html").as_uri())
+    shown = click(browser, "table3/attention92/nal", until="a" * 32)
+    printed = trace(built.built_plan, built.sources, "table3/attention92/nal", built.root / "counts")
+    for line in filter(None, printed.splitlines()):
+        assert re.split(" {2,}", line, maxsplit=1)[-1] in shown, line
+    links = browser.run("return [...document.querySelectorAll('dialog[open] a')].map((link) => link.href)")
+    assert links == [f"http://127.0.0.1:5000/#/runs/{'a' * 32}"]
+    assert browser.log() == []
+
+
+@pytest.mark.slow
+def test_elsewhere_the_click_says_where_to_ask_and_misses_nothing(built: Any, browser: Browser, tmp_path: Path) -> None:
+    shutil.copytree(built.folder, tmp_path / "digits")
+    browser.open((tmp_path / "digits/report.html").as_uri())
+    for cell in ("table3/attention92/nal", "claims/arl-beats-nal-92"):
+        shown = click(browser, cell, until=f"python -m pipeline trace {cell}")
+        assert built.built_plan["identity"]["attention92-nal-s0"] in shown
+    time.sleep(1)  # whatever was looked for has not been found by now
+    assert browser.log() == []
+    assert "commit" in browser.run("return document.querySelector('dialog[open]').innerText")
+
+
+def click(browser: Browser, cell: str, until: str) -> str:
+    """The text of the dialog that a click on a number opens, once it has the words `until`."""
+    browser.run(f"document.querySelector('[data-cell=\"{cell}\"]').click()")
+    for _ in range(50):
+        shown = str(browser.run("return document.querySelector('dialog[open]').textContent"))
+        if until in shown:
+            return shown
+        time.sleep(0.1)
+    raise AssertionError(f"{until!r} does not appear in {shown}")
 
 
 @pytest.mark.slow
