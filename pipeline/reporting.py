@@ -97,6 +97,7 @@ def write_report(profile: str | None, root: Path) -> str:
         out=reports / name,
         local=reports / "local" / name,
         counts=reports / "counts",
+        benchmarks=root / "benchmarks" / "networks",
         data=root / "data",
         margin=plan["report"]["equivalence_margin"],
     )

@@ -26,6 +26,8 @@ from pipeline.report.paper import load_paper
 from pipeline.report.present import read_present
 from pipeline.report.records import scan
 from pipeline.report.render import render
+from pipeline.report.resnet200 import against_resnet200, section_files
+from pipeline.report.speed import read_speeds
 from pipeline.report.statistics import EQUIVALENCE_MARGIN
 from pipeline.report.summary import INDEXED, summarise
 from pipeline.report.tables import Table, build_tables
@@ -58,6 +60,7 @@ def build_report(
     local: Path,
     counts: Path | None,
     *,
+    benchmarks: Path | None = None,
     data: Path | None = None,
     margin: float = EQUIVALENCE_MARGIN,
 ) -> ReportSummary:
@@ -69,6 +72,7 @@ def build_report(
         out: folder of the tracked report; equal numbers give equal bytes, and an equal file is not touched.
         local: folder of this machine's page (seconds, hardware, commits, MLflow runs), which git ignores.
         counts: folder with the counts of the networks as CSV; None or an empty one leaves those `pending`.
+        benchmarks: folder with the measured speed of the networks as CSV, one file for each kind of hardware.
         data: folder of the prepared data and noisy labels; their manifests say which runs' data have changed since,
             and how the labels were confused.
         margin: points of test error within which two errors count as equal.
@@ -77,12 +81,16 @@ def build_report(
     masks, damaged = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
     counted, not_counted = read_counts(counts)
-    evidence = replace(evidence, problems=(*evidence.problems, *damaged, *changed_labels, *not_counted))
+    speeds, not_read = read_speeds(benchmarks)
+    problems = (*evidence.problems, *damaged, *changed_labels, *not_counted, *not_read)
+    evidence = replace(evidence, problems=problems)
     tables, verdicts = build_tables(evidence, counted), judge(evidence, counted, margin)
     pictures = draw(evidence, counted, masks, matrices)
+    section = against_resnet200(evidence, counted, speeds)
     context = page(evidence, tables, verdicts, pictures, margin)
+    context["resnet200"] = section
     context["local_traces"] = Path(os.path.relpath(local, out), "traces.html").as_posix()
-    files = _data_files(evidence, tables, verdicts, pictures)
+    files = _data_files(evidence, tables, verdicts, pictures) | section_files(section)
     files |= {name: render(f"{name}.j2", context) for name in ("report.md", "report.html")}
     changed = (*_write(out, files), *_take_away(out, files))
     base = Path(os.path.relpath(out, local)).as_posix() + "/"

@@ -13,7 +13,8 @@ from pipeline.training.numerics import NUMERICS
 
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
-MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡"}
+OUR_READING = "the structure of the network, or part of it, is our reading"
+MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§"}
 """What a marked number has against it, and its sign in the tables."""
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pipeline.report.counts import Count, Counts
 from pipeline.report.evidence import Evidence, Sample
 from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
+from pipeline.report.present import OUR_READING
 from pipeline.report.statistics import Estimate, slope
 
 
@@ -38,8 +39,10 @@ class Cell:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What is to be said against the runs behind it."""
-        return self.sample.marks if self.sample else ()
+        """What is to be said against the runs, or of the network, behind it."""
+        if self.sample is not None:
+            return self.sample.marks
+        return (OUR_READING,) if self.count is not None and self.count.reading else ()
 
     @property
     def where(self) -> str:

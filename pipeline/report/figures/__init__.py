@@ -9,6 +9,7 @@ from pipeline.report.evidence import Evidence
 from pipeline.report.figures.attention import attention
 from pipeline.report.figures.comparisons import cost, depth, noise, response
 from pipeline.report.figures.curves import learning_curves
+from pipeline.report.figures.imagenet import imagenet_cost
 from pipeline.report.figures.overview import confusion, progress
 from pipeline.report.figures.style import Picture, drawing
 from pipeline.report.labels import Matrix
@@ -21,6 +22,7 @@ AWAITED = {
     "response-by-stage": "mean response by stage (runs of Figure 4)",
     "learning-curves": "learning curves (any run)",
     "error-by-cost": "error against parameters and multiply-adds (a run without label noise)",
+    "error-by-cost-imagenet": "error of the ImageNet networks against their size (the counts)",
     "label-confusion": "clean and noisy labels (the noisy labels under data/)",
 }
 """What each figure shows, and in brackets what it cannot be drawn without."""
@@ -38,6 +40,7 @@ def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapp
             progress(evidence),
             learning_curves(evidence),
             cost(evidence, counts) if cifar else None,
+            imagenet_cost(evidence, counts),
             confusion(matrices, " and ".join(evidence.datasets)),
         ]
     return [picture for picture in pictures if picture is not None]
