@@ -26,7 +26,7 @@ class Line:
     name: str
     folder: Path
     begun: float
-    state: str = "starting"
+    state: str = "queued"
     step: int = 0
     steps: int = 0
     epoch: float = 0.0
@@ -49,7 +49,8 @@ class Line:
             content = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
-        self.state = "training"
+        if self.state == "queued":
+            self.state, self.begun = "training", time.monotonic()
         self.step, self.steps, self.epoch = content["iteration"], content["iterations"], content["epoch"]
         self.first = self.step if self.first is None else self.first
         self.loss, self.error = content["train_loss"], content["test_error"]

@@ -71,12 +71,12 @@ class Driver:
             self.mirror = Mirror(ObjectStore(execution["store"]), self.store)
         self.resources = Resources(**execution["resources"])
         self.origin = origin(self.root)
-        self._deadline = None if self.stop_after is None else time.monotonic() + self.stop_after
+        self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
 
     @property
-    def time_left(self) -> float | None:
-        """Seconds until everything is paused, at least 0; None: no end."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+    def out_of_time(self) -> bool:
+        """Whether the moment has come at which everything is paused."""
+        return self._stop_at is not None and time.time() >= self._stop_at
 
     def fetch(self, *, weights: bool = False) -> None:
         """Learn what a store behind a URL has; `weights` brings those of finished runs, too."""
@@ -113,22 +113,25 @@ class Driver:
             before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
             if run_id:
                 self.follower.add(run_id, folder)
+        return replace(self.execution(spec), mlflow_run_id=before.mlflow_run_id)
+
+    def execution(self, spec: RunSpec) -> Execution:
+        """How and where a run is executed; touches nothing."""
         checkpoints = self.plan["execution"]["checkpoints"]
         return Execution(
-            folder=folder,
+            folder=self.store / spec.folder_name,
             prepared=prepared_folder(self.data, spec.data.dataset).absolute(),
             noisy=noisy_folder(self.data, spec.data.dataset, spec.data.noise).absolute() if spec.data.noise else None,
-            profile=profile,
+            profile=self.plan["profile"],
             threads=self.resources.threads,
             checkpoint_seconds=checkpoints["seconds"],
             keep_checkpoints=checkpoints["keep"],
-            stop_after=self.time_left,
+            stop_at=self._stop_at,
             commit=self.origin.commit,
             dirty=self.origin.dirty,
             command=self.origin.command,
             system_metrics=self.plan["execution"]["tracking"]["system_metrics"],
             store=self.mirror.store.url if self.mirror else None,
-            mlflow_run_id=before.mlflow_run_id,
         )
 
     def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:

@@ -19,6 +19,7 @@ from pipeline.training.records import LOG
 from pipeline.training.spec import RunSpec
 
 REFRESH_SECONDS = 1.0
+AHEAD = 2  # runs that are started before there is room for them: they are ready, and Ray lets them begin, when there is
 
 
 @dataclass
@@ -62,7 +63,8 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         def train(spec: RunSpec, execution: Execution) -> str:
             return ray_train.train_under_ray(spec, execution, driver.resources, each)
 
-        run_all(driver, specs, train, slots, board, summary)
+        ahead = 0 if driver.resources.max_parallel else AHEAD
+        run_all(driver, specs, train, slots + ahead, board, summary)
         if summary.finished and driver.uri is not None:
             log_models(driver, driver.uri)
     return summary
@@ -85,7 +87,7 @@ def run_all(
     with interruptible() as interrupted:
         try:
             while waiting or going:
-                while waiting and len(going) < slots and driver.time_left != 0 and not interrupted.is_set():
+                while waiting and len(going) < slots and not (driver.out_of_time or interrupted.is_set()):
                     spec = waiting.pop(0)
                     execution = driver.begin(spec)
                     going[pool.submit(train, spec, execution)] = (spec, execution)

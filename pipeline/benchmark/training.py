@@ -270,9 +270,9 @@ def benchmark_training(
     return rates
 
 
-def _variants(device: str, cores: int) -> list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, int]]]:
+def _variants(device: str, cores: int) -> list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, Any]]]:
     """The loops, the plain one first."""
-    variants: list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, int]]] = [
+    variants: list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, Any]]] = [
         ("plain eager float32", plain, {}),
         ("ours, in-process", ours, {}),
         ("ours, Ray Train", under_ray, {}),

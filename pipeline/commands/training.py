@@ -140,6 +140,38 @@ def _from(found: Path, driver: Any) -> str:
     return f"({read_json(found / METRICS)['test_error']:.2f} % test error, {place})"
 
 
+def _verify_resume(commands: Commands) -> None:
+    command = add_command(
+        commands, "verify-resume", _run_verify_resume, "kill a run again and again, and compare it with one left alone"
+    )
+    command.add_argument("--experiment", default="attention56", help="an experiment of the plan")
+    command.add_argument("--kills", type=positive, default=10, metavar="N")
+    command.add_argument("--iterations", type=positive, default=60, metavar="N", help="length of the run")
+    command.add_argument("--seed", type=int, default=0, help="of the run")
+    command.add_argument("--kill-seed", type=int, default=0, help="of the moments of the kills")
+
+
+def _run_verify_resume(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+    from shutil import rmtree
+
+    from pipeline import plan
+    from pipeline.driver import Driver
+    from pipeline.verify_resume import COMPARED, ResumeError, shortened, verify
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
+    execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
+    try:
+        lives = verify(spec, execution, options.kills, options.kill_seed)
+    except ResumeError as error:
+        print(f"not equal: {error}", file=sys.stderr)
+        return 1
+    rmtree(execution.folder)
+    print(f"equal bit for bit after {len(lives) - 1} kills: {', '.join(COMPARED)}")
+    return 0
+
+
 def _runs(commands: Commands) -> None:
     command = add_command(commands, "runs", _run_list, "list, publish or import runs")
     actions = command.add_subparsers(metavar="list|publish|import", required=True)
@@ -225,4 +257,4 @@ def _run_tune(options: argparse.Namespace) -> int:
     return int(found.best is None)
 
 
-COMMANDS = (_plan, _launch, _train, _runs, _tune)
+COMMANDS = (_plan, _launch, _train, _verify_resume, _runs, _tune)

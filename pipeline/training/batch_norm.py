@@ -20,7 +20,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor, group: Any) -> Tensor:
-        normalised = (x.float() - mean[:, None, None]) * inv_std[:, None, None]
+        normalised = (_exact(x) - mean[:, None, None]) * inv_std[:, None, None]
         ctx.save_for_backward(normalised, weight, inv_std)
         ctx.group = group
         return (normalised * weight[:, None, None] + bias[:, None, None]).to(x.dtype)
@@ -28,7 +28,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         normalised, weight, inv_std = ctx.saved_tensors
-        grad = grads[0].float()
+        grad = _exact(grads[0])
         grad_bias = grad.sum((0, 2, 3))
         grad_weight = (grad * normalised).sum((0, 2, 3))
         means = torch.stack([grad_bias, grad_weight])
@@ -37,6 +37,11 @@ class _Normalise(torch.autograd.Function):
         scale = (weight * inv_std)[:, None, None]
         grad_x = scale * (grad - means[0][:, None, None] - normalised * means[1][:, None, None])
         return grad_x.to(grads[0].dtype), grad_weight, grad_bias, None, None, None
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In single precision at least, whatever autocast has made of it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class GroupBatchNorm2d(nn.BatchNorm2d):
@@ -54,23 +59,23 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         count = x.numel() // x.shape[1]
         with torch.no_grad():
-            local = torch.stack(torch.var_mean(x.detach().float(), (0, 2, 3), correction=0))
+            local = torch.stack(torch.var_mean(_exact(x.detach()), (0, 2, 3), correction=0))
             parts = [torch.empty_like(local) for _ in range(dist.get_world_size(self.process_group))]
             dist.all_gather(parts, local, group=self.process_group)
             variances, means = torch.stack(parts).double().unbind(1)
             mean = means.mean(0)
             variance = variances.mean(0) + (means - mean).square().mean(0)
             self._move_running_statistics(mean, variance, count * len(parts))
-        inv_std = (variance + self.eps).rsqrt().float()
-        out: Tensor = _Normalise.apply(x, self.weight, self.bias, mean.float(), inv_std, self.process_group)
+        inv_std = (variance + self.eps).rsqrt().to(local.dtype)
+        out: Tensor = _Normalise.apply(x, self.weight, self.bias, mean.to(local.dtype), inv_std, self.process_group)
         return out
 
     def _move_running_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
         assert self.momentum is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.float(), self.momentum)
-        self.running_var.lerp_((variance * count / (count - 1)).float(), self.momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
 
 
 def synchronise(model: nn.Module, process_group: Any) -> None:

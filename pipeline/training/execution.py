@@ -20,11 +20,9 @@ class Execution:
         checkpoint_seconds: time between checkpoints.
         checkpoint_iterations: or iterations between them, if not None.
         keep_checkpoints: how many stay.
-        stop_after: seconds after which the run is paused.
+        stop_at: when the run is paused, in seconds since 1970 (None: never).
         commit, dirty, command: origin of the code, for the record.
         mlflow_run_id: the run's entry in the tracker, for the record.
-        system_metrics: whether every machine is sampled meanwhile; see `pipeline.workplace`.
-        store: URL of the store, if it is behind one; each worker then has a folder of its own.
         system_metrics: whether every machine is sampled meanwhile; see `pipeline.workplace`.
         store: URL of the store, if it is behind one; each worker then has a folder of its own.
     """
@@ -37,12 +35,10 @@ class Execution:
     checkpoint_seconds: float = 60.0
     checkpoint_iterations: int | None = None
     keep_checkpoints: int = 2
-    stop_after: float | None = None
+    stop_at: float | None = None
     commit: str | None = None
     dirty: bool = False
     command: str = ""
     mlflow_run_id: str | None = None
-    system_metrics: bool = False
-    store: str | None = None
     system_metrics: bool = False
     store: str | None = None

@@ -80,7 +80,7 @@ def _train(
     on_evaluation: Callable[[Evaluation, Timing], None] | None,
     should_stop: Callable[[], bool],
 ) -> str:
-    started = listened = time.monotonic()
+    listened = time.monotonic()
     environment.make_deterministic(execution.threads)
     worker = Worker(spec, execution, session)
     position = worker.restore()
@@ -88,12 +88,11 @@ def _train(
     evaluations = frozenset(evaluation_iterations(spec))
 
     def decide() -> int:
-        now = time.monotonic()
-        if should_stop() or (execution.stop_after is not None and now - started >= execution.stop_after):
+        if should_stop() or (execution.stop_at is not None and time.time() >= execution.stop_at):
             return STOP
         if reporter.checkpoint_due():
             return SAVE
-        return LISTEN if now - listened >= LISTEN_SECONDS else CONTINUE
+        return LISTEN if time.monotonic() - listened >= LISTEN_SECONDS else CONTINUE
 
     while position.iteration < spec.protocol.iterations:
         worker.step(position.iteration)
@@ -185,6 +184,9 @@ class Worker:
     def evaluate(self, position: Position) -> None:
         """Evaluate, append to the history, and start new sums."""
         train = self.tally.read(self.session)
+        if self.session.world_size > 1:  # running statistics are the first worker's, who also writes the checkpoints
+            for buffer in self.bare.buffers():
+                dist.broadcast(buffer, src=0)
         test = evaluate(self.bare, self.test, self.session, self.autocast)
         if train.not_finite or test.not_finite:
             raise DivergedError(f"{self.spec.name}: the loss is not finite at iteration {position.iteration}")

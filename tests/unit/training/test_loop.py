@@ -72,8 +72,8 @@ def test_work_lost_since_the_last_checkpoint_is_done_again(
         assert (killed.folder / name).read_bytes() == (straight.folder / name).read_bytes(), name
 
 
-def test_stop_after_pauses_with_a_checkpoint(spec: RunSpec, execution: Make) -> None:
-    run = execution(stop_after=1e-9)
+def test_a_run_whose_time_is_up_pauses_with_a_checkpoint(spec: RunSpec, execution: Make) -> None:
+    run = execution(stop_at=0.0)
     assert loop.train(spec, run, LocalSession()) == "paused"
     provenance = Provenance.read(run.folder)
     assert provenance is not None
