@@ -29,6 +29,13 @@ class S3Server:
         query = f"scheme=http&endpoint_override=127.0.0.1:{self.port}&region=us-east-1"
         return f"s3://{BUCKET}/{folder}?{query}"
 
+    def names(self) -> list[str]:
+        """Names of all objects in the bucket."""
+        from moto.s3.models import s3_backends
+
+        backend = s3_backends["123456789012"]["aws"]  # moto's only account; the server runs in this process
+        return list(backend.buckets[BUCKET].keys)
+
     def stop(self) -> None:
         """End it."""
         self._server.stop()
