@@ -29,7 +29,7 @@ from pipeline.report.render import render
 from pipeline.report.resnet200 import against_resnet200, section_files
 from pipeline.report.speed import read_speeds
 from pipeline.report.statistics import EQUIVALENCE_MARGIN
-from pipeline.report.summary import INDEXED, summarise
+from pipeline.report.summary import INDEXED, metrics, summarise
 from pipeline.report.tables import Table, build_tables
 
 
@@ -118,8 +118,11 @@ def _data_files(
         files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan["labels"]["statement"])
     files["claims.csv"] = claims_csv(verdicts)
     files["runs.csv"] = csv_text(*run_rows(evidence))
-    summary = summarise(evidence, tables, verdicts)
-    files["summary.json"] = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, content in (
+        ("summary.json", summarise(evidence, tables, verdicts)),
+        ("metrics.json", metrics(tables, verdicts)),
+    ):
+        files[name] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return files
 
 

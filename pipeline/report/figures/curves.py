@@ -75,7 +75,9 @@ def _panel(axis: Axes, title: str, members: Sequence[tuple[str, Sequence[Run]]])
     for drop in members[0][1][0].config["protocol"]["milestones"]:
         axis.axvline(drop, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
     axis.set_title(title)
-    axis.set_ylim(bottom=0)
+    highest = max(max(run.history["test_error"]) for _, runs in members for run in runs)
+    axis.set_ylim(0, max(highest, 1) * (1.1 + 0.1 * len(members)))  # room for the names above the curves
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 100])
     axis.set_xlim(left=0)
     axis.margins(x=0)
     axis.set_xlabel("iteration")

@@ -31,7 +31,7 @@ def rows(world: Any, name: str) -> list[dict[str, str]]:
 
 
 def test_the_report_has_all_its_forms(built: Any) -> None:
-    for name in ("report.md", "report.html", "summary.json", "claims.csv", "runs.csv"):
+    for name in ("report.md", "report.html", "summary.json", "metrics.json", "claims.csv", "runs.csv"):
         assert (built.folder / name).is_file(), name
     tables = {path.name for path in (built.folder / "tables").iterdir()}
     stems = (*(f"table{i}" for i in range(1, 8)), "figure4")
@@ -59,6 +59,16 @@ def test_every_cell_has_its_printed_number_spread_interval_and_seeds(built: Any)
     assert float(cell["interval_low"]) < float(cell["measured"]) < float(cell["interval_high"])
     assert float(cell["standard_deviation"]) > 0
     assert cell["difference"] == "", "digits cannot be set against numbers on CIFAR-10"
+
+
+def test_the_metrics_are_the_numbers_of_the_summary(built: Any) -> None:
+    summary, metrics = (json.loads((built.folder / f"{name}.json").read_text()) for name in ("summary", "metrics"))
+    claims = metrics.pop("claims")
+    assert claims == {name: claim["effect"] for name, claim in summary["claims"].items() if claim["effect"] is not None}
+    flat = {f"{t}/{r}/{c}": value for t, rows in metrics.items() for r, row in rows.items() for c, value in row.items()}
+    cells = {name: cell["measured"] for table in summary["tables"].values() for name, cell in table.items()}
+    assert flat == {name: value for name, value in cells.items() if value is not None}
+    assert "table5/slope/attention92" in flat and "table4/local/error" not in flat
 
 
 def test_noise_has_slopes_with_their_interval_and_the_papers_own(built: Any) -> None:
