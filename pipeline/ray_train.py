@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,30 +245,31 @@ def check_shared(store: Path, url: str | None = None) -> None:
     if len(nodes) == 1:
         return
     name, question = f".shared-{ray.get_runtime_context().get_job_id()}", "Is this store seen from every node?\n"
-    if url is None:
-        token = store / name
-        write_atomic(token, question)
-        exists, remove = token.exists, token.unlink
+    place = store if url is None else ObjectStore(url)
+    if isinstance(place, Path):
+        write_atomic(place / name, question)
     else:
-        objects = ObjectStore(url)
-        objects.write(name, question.encode())
-        exists, remove = partial(objects.exists, name), partial(objects.delete, name)
-    look = ray.remote(num_cpus=0)(exists)
+        place.write(name, question.encode())
+    look = ray.remote(num_cpus=0)(_sees)
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     try:
-        sights = ray.get(
-            [
-                look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote()
-                for n in nodes
-            ]
-        )
+        sights = ray.get([look.options(scheduling_strategy=node).remote(place, name) for node in there])
     finally:
-        remove()
+        (place / name).unlink() if isinstance(place, Path) else place.delete(name)
     blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
     if blind:
         raise UserError(
             f"store = {url or str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared"
             " folder or the URL of an object store"
         )
+
+
+def _sees(store: Path | ObjectStore, name: str) -> bool:
+    """Whether this node sees a file of a store."""
+    try:
+        return (store / name).exists() if isinstance(store, Path) else store.exists(name)
+    except OSError:
+        return False
 
 
 def train_under_ray(
