@@ -129,15 +129,15 @@ def gpu(settings: Config) -> Finding:
 
 def ray(settings: Config, root: Path) -> Finding:
     """Whether Ray starts here, or answers at RAY_ADDRESS, and has what a run of the profile needs."""
-    from pipeline import ray_train
+    from pipeline import ray_cluster
     from pipeline.driver import Resources
 
     resources = Resources(**settings.resources.model_dump())
     address = os.environ.get("RAY_ADDRESS")
     try:
-        with ray_train.connected(root):
-            each = ray_train.share(resources)
-            slots = ray_train.parallel(resources, each)
+        with ray_cluster.connected(root):
+            each = ray_cluster.share(resources)
+            slots = ray_cluster.parallel(resources, each)
     except UserError as error:
         cure = "unset RAY_ADDRESS" if address else f"python -m pipeline compose {settings.profile}"
         return Finding("Ray", one_line(error), cure)

@@ -12,7 +12,7 @@ from pipeline import runs
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.plan import PASSES
-from pipeline.ray_train import GPU_SHARE
+from pipeline.ray_cluster import GPU_SHARE
 from pipeline.training.records import CONFIG, METRICS, Provenance, Segment
 from pipeline.training.spec import RunSpec
 

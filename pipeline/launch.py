@@ -46,14 +46,14 @@ def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
 
 def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
     """Train runs side by side. One that fails stops no other."""
-    from pipeline import ray_train
+    from pipeline import ray_cluster, ray_train
 
     summary = Summary()
-    with ray_train.connected(driver.root), driver.tracked():
-        ray_train.quiet()
-        each = ray_train.share(driver.resources)
-        ray_train.check_shared(driver.store, driver.mirror.store.url if driver.mirror else None)
-        slots = ray_train.parallel(driver.resources, each)
+    with ray_cluster.connected(driver.root), driver.tracked():
+        ray_cluster.quiet()
+        each = ray_cluster.share(driver.resources)
+        ray_cluster.check_shared(driver.store, driver.mirror.store.url if driver.mirror else None)
+        slots = ray_cluster.parallel(driver.resources, each)
         on = each.describe(driver.resources.workers)
         board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")
 

@@ -25,7 +25,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from pipeline import ray_train, runs
+from pipeline import ray_cluster, ray_train, runs
 from pipeline.display import Board
 from pipeline.training.execution import STOP
 from pipeline.training.records import HISTORY, Evaluation, read_rows
@@ -54,9 +54,9 @@ def run_search(search: Search, board: Board) -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     resources = search.driver.resources
-    each = ray_train.share(resources)
-    ray_train.check_shared(search.folder)
-    count, slots = search.missing(), ray_train.parallel(resources, each)
+    each = ray_cluster.share(resources)
+    ray_cluster.check_shared(search.folder)
+    count, slots = search.missing(), ray_cluster.parallel(resources, each)
     board.note(
         f"{count} trials to train, {min(slots, count)} at once, each on {each.describe(resources.workers)}; an error is"
         f" that of {search.settled.validation_images} training images held out"

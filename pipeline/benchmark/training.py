@@ -174,15 +174,15 @@ def ours(job: Job) -> Iterator[Blocks]:
 def under_ray(job: Job) -> Iterator[Blocks]:
     """Our loop under Ray Train, on a cluster of its own; start-up is that of Ray, its processes and the run."""
     started = _process_started()
-    from pipeline import ray_train
+    from pipeline import ray_cluster, ray_train
     from pipeline.driver import Resources
 
     spec = run_spec(job)
     execution = _execution(job, spec)
-    with ray_train.connected(Path.cwd()):
-        ray_train.quiet()
+    with ray_cluster.connected(Path.cwd()):
+        ray_cluster.quiet()
         resources = Resources(workers=job.workers, threads=job.threads)
-        status = ray_train.train_under_ray(spec, execution, resources, ray_train.share(resources))
+        status = ray_train.train_under_ray(spec, execution, resources, ray_cluster.share(resources))
     if status != "finished":
         raise RuntimeError(f"{job.network} under Ray Train: {status}")
     blocks = _blocks(execution.folder)

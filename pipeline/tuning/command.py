@@ -60,15 +60,15 @@ def _check_begun(search: Search, *, resume: bool) -> None:
 
 def _run(search: Search, max_parallel: int | None) -> None:
     """Train what is missing in a Ray session of its own, followed in MLflow."""
-    from pipeline import ray_train, tracking
+    from pipeline import ray_cluster, tracking
     from pipeline.display import Board
     from pipeline.ray_tune import run_search
 
     driver, settled = search.driver, search.settled
     if max_parallel:
         driver.resources = replace(driver.resources, max_parallel=max_parallel)
-    with ray_train.connected(driver.root), driver.tracked(), Board(search.missing(), measure=MEASURE) as board:
-        ray_train.quiet()
+    with ray_cluster.connected(driver.root), driver.tracked(), Board(search.missing(), measure=MEASURE) as board:
+        ray_cluster.quiet()
         if driver.uri is not None:
             driver.parent = tracking.open_parent(driver.uri, "search", settled.folder_name, settled.profile)
         status: Status = "KILLED"
