@@ -122,7 +122,7 @@ def read_metrics(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     missing = [key for key in _METRICS if key not in metrics]
     if missing:
         raise DamagedError(f"metrics.json has no {', '.join(missing)}")
-    for key in {*_METRICS, *(key for key in metrics if key.endswith("_error"))}:
+    for key in dict.fromkeys((*_METRICS, *(key for key in metrics if key.endswith("_error")))):
         value = metrics[key]
         if isinstance(value, bool) or not isinstance(value, _NUMBER) or not math.isfinite(value):
             raise DamagedError(f"metrics.json has no number for {key}")

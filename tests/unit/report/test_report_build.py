@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -192,6 +193,25 @@ def test_equal_input_gives_equal_bytes_and_a_second_build_touches_nothing(built:
     assert again.changed == ()
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in built.folder.rglob("*.*")}
     assert "equal to the report that was there" in str(again)
+
+
+@pytest.mark.slow
+def test_another_process_in_another_place_makes_equal_bytes(built: Any, tmp_path: Path) -> None:
+    for name in ("results", "runs", "counts", "data"):
+        shutil.copytree(built.root / name, tmp_path / name)
+    (tmp_path / "plan.json").write_text(json.dumps(built.built_plan))
+    code = """if True:
+        import json
+        from pathlib import Path
+        from pipeline.report import build_report
+        plan, sources = json.loads(Path("plan.json").read_text()), [Path("results"), Path("runs"), Path("published")]
+        out, local = Path("reports/digits"), Path("reports/local/digits")
+        build_report(plan, sources, out, local, Path("counts"), data=Path("data"))
+    """
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    for path in built.folder.rglob("*.*"):
+        assert (tmp_path / "reports/digits" / path.relative_to(built.folder)).read_bytes() == path.read_bytes(), path
 
 
 def test_without_any_run_every_number_is_pending(world: Any) -> None:
