@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError, one_line
+from pipeline.object_store import ObjectStore, is_url
 from pipeline.runs import store_folder
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def examine(root: Path) -> Iterator[Finding]:
     yield _guarded("MLflow", "python -m pipeline ui", lambda: mlflow(settings, root))
     yield _guarded("DVC", "dvc doctor", lambda: dvc(root))
     yield _guarded("data", "dvc repro prepare", lambda: data(settings, root))
+    if is_url(settings.store):
+        cure = f"python -m pipeline compose {settings.profile} store=runs"
+        yield _guarded("store", cure, lambda: object_store(settings))
     yield _guarded("disk", "df -h", lambda: disk(settings, root))
 
 
@@ -200,6 +204,16 @@ def data(settings: Config, root: Path) -> Finding:
         "data",
         f"{dataset}: {len(arrays.train_images)} training and {len(arrays.test_images)} test images intact{noisy}",
     )
+
+
+def object_store(settings: Config) -> Finding:
+    """Whether a run store behind a URL can be written and read; where not, the error says why."""
+    store, name = ObjectStore(settings.store), f".doctor-{os.getpid()}"
+    store.write(name, b"seen")
+    found = store.read(name)
+    store.delete(name)
+    assert found == b"seen"
+    return Finding("store", f"{settings.store} answers")
 
 
 def disk(settings: Config, root: Path) -> Finding:

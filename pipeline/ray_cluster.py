@@ -153,14 +153,17 @@ def check_shared(store: Path, url: str | None = None) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) == 1:
+    if len(nodes) == 1 and url is None:
         return
     name, question = f".shared-{ray.get_runtime_context().get_job_id()}", "Is this store seen from every node?\n"
     place = store if url is None else ObjectStore(url)
     if isinstance(place, Path):
         write_atomic(place / name, question)
     else:
-        place.write(name, question.encode())
+        try:
+            place.write(name, question.encode())
+        except OSError as error:
+            raise UserError(f"store = {url!r}: cannot be written ({one_line(error)})") from None
     look = ray.remote(num_cpus=0)(_sees)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     try:
