@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import runs, store_copies
+from pipeline import config, doctor, runs, store_copies
 from pipeline.errors import UserError
 from pipeline.object_store import ObjectStore
 from pipeline.store_copies import Mirror, working_copy
 from pipeline.training.execution import STOP
-from tests.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 
 RUN = "attention56-s0-0123456789ab"
 
@@ -181,6 +181,16 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(
 def test_a_store_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"store = 'nosuch://bucket/runs': .*nosuch"):
         Mirror(ObjectStore("nosuch://bucket/runs"), tmp_path).fetch()
+
+
+def test_the_doctor_sees_whether_a_store_can_be_used(server: S3Server, tmp_path: Path) -> None:
+    settings = config.load()
+    good = doctor.object_store(settings.model_copy(update={"store": server.url("runs")}))
+    assert good.fine and "answers" in good.found
+    gone = settings.model_copy(update={"store": server.url("runs").replace(BUCKET, "nosuch")})
+    found = doctor._guarded("store", "make it", lambda: doctor.object_store(gone))
+    assert not found.fine and "bucket" in found.found.lower()
+    assert server.names() == []
 
 
 def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
