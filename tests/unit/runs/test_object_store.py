@@ -190,7 +190,7 @@ def test_the_doctor_sees_whether_a_store_can_be_used(server: S3Server, tmp_path:
     gone = settings.model_copy(update={"store": server.url("runs").replace(BUCKET, "nosuch")})
     found = doctor._guarded("store", "make it", lambda: doctor.object_store(gone))
     assert not found.fine and "bucket" in found.found.lower()
-    assert server.names() == []
+    assert not any("doctor" in name for name in server.names())
 
 
 def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
