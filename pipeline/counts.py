@@ -49,7 +49,7 @@ def count(name: str, num_classes: int, image_size: int, **options: Any) -> Count
 
 @lru_cache(maxsize=256)
 def _count(name: str, num_classes: int, image_size: int, options: AttentionOptions | None) -> Counts:
-    model = create_model(name, num_classes, device="meta", **(vars(options) if options else {}))
+    model = _meta_model(name, num_classes, options)
     with metering(model) as meter:
         scores = model(torch.empty(1, 3, image_size, image_size, device="meta"))
     return Counts(
@@ -58,6 +58,11 @@ def _count(name: str, num_classes: int, image_size: int, options: AttentionOptio
         trunk_depth=meter.depth(scores),
         activation_bytes=meter.activation_bytes,
     )
+
+
+@lru_cache(maxsize=1)  # to make one takes as long as to count it, and most are counted at two sizes
+def _meta_model(name: str, num_classes: int, options: AttentionOptions | None) -> nn.Module:
+    return create_model(name, num_classes, device="meta", **(vars(options) if options else {}))
 
 
 @contextmanager
