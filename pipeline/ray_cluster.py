@@ -103,7 +103,7 @@ def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
     for attempt in (1, 2, 3):
         try:
             ray.init(
-                address=address,
+                address=address or "local",  # never another cluster that happens to run on this machine
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

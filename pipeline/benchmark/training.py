@@ -166,9 +166,15 @@ def ours(job: Job) -> Iterator[Blocks]:
     """Our loop in this process."""
     started = _process_started()
     spec, session = run_spec(job), LocalSession(job.device)
-    first: list[float] = []
-    train(spec, _execution(job, spec), session, should_stop=lambda: bool(first or first.append(time.time() - started)))
-    yield Blocks(_blocks(_execution(job, spec).folder), first[0], _peak_mib(session.device))
+    first = 0.0
+
+    def look_at_the_clock() -> bool:
+        nonlocal first
+        first = first or time.time() - started
+        return False
+
+    train(spec, _execution(job, spec), session, should_stop=look_at_the_clock)
+    yield Blocks(_blocks(_execution(job, spec).folder), first, _peak_mib(session.device))
 
 
 def under_ray(job: Job) -> Iterator[Blocks]:

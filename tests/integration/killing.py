@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -53,13 +54,10 @@ def settings(clone: Clone, **protocol: object) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def kill_when(clone: Clone, ready: Callable[[], bool], *arguments: str) -> None:
-    """Start a command of the pipeline, and kill its driver, and nothing else, once `ready` says so.
-
-    All of the processes that it has started must then end by themselves.
-    """
-    log = clone.root / "killed.log"
-    with log.open("w") as file:
+@contextmanager
+def started(clone: Clone, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command of the pipeline, its output in ``command.log``; it is killed where the block ends before it."""
+    with (clone.root / "command.log").open("w") as file:
         driver = subprocess.Popen(
             [sys.executable, "-m", "pipeline", *arguments],
             cwd=clone.root,
@@ -69,14 +67,40 @@ def kill_when(clone: Clone, ready: Callable[[], bool], *arguments: str) -> None:
             start_new_session=True,
         )
     try:
-        _wait(lambda: ready() or driver.poll() is not None, log)
-        assert driver.poll() is None, f"ended before it could be killed:\n{log.read_text()}"
-        children = psutil.Process(driver.pid).children(recursive=True)
+        yield driver
     finally:
         driver.kill()
         driver.wait()
+
+
+def wait_until(clone: Clone, driver: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    """Wait for something that must happen while a started command runs."""
+    log = clone.root / "command.log"
+    _wait(lambda: condition() or driver.poll() is not None, log)
+    assert driver.poll() is None, f"ended before:\n{log.read_text()}"
+
+
+def finished(clone: Clone, driver: subprocess.Popen[bytes]) -> str:
+    """Wait for a started command to succeed; what it has said."""
+    log = clone.root / "command.log"
+    _wait(lambda: driver.poll() is not None, log)
+    assert driver.returncode == 0, log.read_text()
+    return log.read_text()
+
+
+def kill_when(clone: Clone, ready: Callable[[], bool], *arguments: str) -> None:
+    """Start a command of the pipeline, and kill its driver, and nothing else, once `ready` says so.
+
+    All of the processes that it has started must then end by themselves.
+    """
+    with started(clone, *arguments) as driver:
+        wait_until(clone, driver, ready)
+        children = psutil.Process(driver.pid).children(recursive=True)
     assert children
-    _wait(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), log)
+    _wait(
+        lambda: not any(child.is_running() and child.status() != "zombie" for child in children),
+        clone.root / "command.log",
+    )
 
 
 def _wait(condition: Callable[[], bool], log: Path) -> None:
