@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.training.records import CHECKPOINTS, HISTORY, Evaluation, Provenance, read_rows
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, kill_when, pipeline, settings
+from tests.s3_server import CREDENTIALS, S3Server, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RUNS = ("attention56", "attention56-nal", "resnet164-noise30")
@@ -70,3 +74,33 @@ def _each_point_is_in_mlflow_once(clone: Clone) -> None:
             assert steps == [10, 20, 29, 30], (run.data.tags["experiment"], metric)
         folder = folders(clone)[run.data.tags["experiment"]]
         assert run.data.tags["identity"] == json.loads((folder / "config.json").read_text())["identity"]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with s3_server() as running:
+        yield running
+
+
+def test_a_run_whose_machine_is_lost_continues_elsewhere_from_the_object_store(clone: Clone, server: S3Server) -> None:
+    few_images(clone)
+    settings(clone, iterations=30, milestones=[20, 25])
+    path = clone.root / "params.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"store": server.url("runs")}, sort_keys=False))
+    pipeline(clone, "plan")
+    launch = ("launch", "--only", "attention56")
+    kill_when(clone, lambda: any(name.endswith("state.json") for name in server.names()), *launch)
+    (copies,) = (clone.root / "runs").glob(".copies-*")
+    shutil.rmtree(copies)
+
+    assert "about" in pipeline(clone, "launch", "--dry-run", "--only", "attention56").stdout  # it was measured
+    pipeline(clone, *launch)
+    (folder,) = copies.glob("*-s0-*")
+    provenance = Provenance.read(folder)
+    assert provenance is not None and provenance.status == "finished"
+    assert len(provenance.segments) == 2 and provenance.segments[1].from_iteration > 0
+    assert [row.iteration for row in read_rows(folder / HISTORY, Evaluation)] == [10, 20, 29, 30]
+    assert f"runs/{folder.name}/weights.safetensors" in server.names()
+    assert not any(CHECKPOINTS in name for name in server.names())

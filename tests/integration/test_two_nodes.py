@@ -107,7 +107,7 @@ def test_runs_train_side_by_side_and_their_files_go_to_an_object_store(
     assert "3 runs to train, 2 at once, each on 1 worker with 1 thread" in told.stderr
 
     (copies,) = (prepared.root / "runs").glob(".copies-*")
-    folders = {path.name.rpartition("-s0-")[0]: path for path in copies.iterdir()}
+    folders = {path.name.rpartition("-s0-")[0]: path for path in copies.glob("*-s0-*")}
     assert set(folders) == set(RUNS)
     times = sorted(
         (datetime.fromisoformat(s.started).timestamp(), s.seconds) for f in folders.values() for s in segments(f)
