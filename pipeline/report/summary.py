@@ -35,13 +35,16 @@ def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Ve
 
 
 def metrics(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The measured numbers of the report and nothing else, for `dvc metrics`: by table, row and column, or claim."""
+    """The measured numbers of the report and nothing else, for `dvc metrics`: by table and cell, or claim.
+
+    Rows and columns share a key: a column named "error" alone would be taken for a failure by DVC.
+    """
     found: dict[str, Any] = {}
     for table in tables:
         for cell in table.cells:
             if cell.measured is not None:
-                name, row, column = cell.id.split("/")
-                found.setdefault(name, {}).setdefault(row, {})[column] = _rounded(cell.measured.value)
+                name, _, rest = cell.id.partition("/")
+                found.setdefault(name, {})[rest] = _rounded(cell.measured.value)
     effects = {verdict.claim.id: _rounded(verdict.effect.value) for verdict in verdicts if verdict.effect}
     return found | ({"claims": effects} if effects else {})
 
