@@ -15,7 +15,8 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.files import read_json, replace_folder
 from pipeline.object_store import is_url
-from pipeline.training.records import CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
+from pipeline.training.execution import STOP
+from pipeline.training.records import CHECKPOINTS, CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
 from pipeline.training.spec import RunSpec
 
 PUBLISHED = Path("published")
@@ -93,26 +94,41 @@ def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHE
 def import_runs(folder: Path, store: Path) -> list[str]:
     """Bring runs made elsewhere, finished or paused, into the store; every identity is checked first.
 
+    A run that is finished here, or has come further here, stays as it is.
+
     Args:
         folder: a run's folder, or one that contains such folders.
 
     Returns:
         the names of the folders that were new.
+
+    Raises:
+        UserError: if there is no run, an identity is not that of its configuration, or weights are not those of the
+            metrics. Nothing is imported then.
     """
     found = sorted({path.parent for path in folder.rglob(CONFIG)})
     if not found:
         raise UserError(f"{folder}: holds no run (no {CONFIG} at any depth)")
     specs = {path: RunSpec.from_json(read_json(path / CONFIG), path / CONFIG) for path in found}
+    for path in found:
+        _check_whole(path)
     new = []
     for path, spec in specs.items():
         target = store / spec.folder_name
         if target.resolve() == path.resolve() or finished(target, spec.identity):
             continue
-        _check_whole(path)
+        if not finished(path, spec.identity) and _reached(target) > _reached(path):
+            continue
         with replace_folder(target) as fresh:
-            shutil.copytree(path, fresh, dirs_exist_ok=True)
+            shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP))
         new.append(spec.folder_name)
     return new
+
+
+def _reached(folder: Path) -> int:
+    """Iteration of a run's newest checkpoint; -1 without one."""
+    names = (path.name for path in (folder / CHECKPOINTS).glob("*"))
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
 
 
 def _check_whole(path: Path) -> None:

@@ -191,6 +191,26 @@ def test_importing_refuses_a_run_whose_identity_does_not_fit(driver: Driver, tmp
         runs.import_runs(tmp_path / "nothing", driver.store)
 
 
+def test_importing_brings_all_or_nothing_and_never_sets_a_run_back(driver: Driver, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for number, run in enumerate(SPECS[:2]):
+        (elsewhere / str(number) / "checkpoints" / "000000010").mkdir(parents=True)
+        write_json(elsewhere / str(number) / "config.json", run.to_json())
+    further = driver.store / SPECS[0].folder_name / "checkpoints" / "000000020"
+    further.mkdir(parents=True)
+    assert runs.import_runs(elsewhere, driver.store) == [SPECS[1].folder_name]
+    assert further.exists()
+
+    (elsewhere / "0" / "weights.safetensors").write_text("of another run")
+    finish(elsewhere / "0", SPECS[0])
+    write_json(elsewhere / "0" / "metrics.json", {"weights_sha256": "0" * 64})
+    with pytest.raises(UserError, match="checksum .* is not 0000"):
+        runs.import_runs(elsewhere, driver.store)
+    (elsewhere / "0" / "weights.safetensors").unlink()
+    assert runs.import_runs(elsewhere, driver.store) == [SPECS[0].folder_name, SPECS[1].folder_name]
+    assert runs.finished(driver.store / SPECS[0].folder_name, SPECS[0].identity)
+
+
 def test_a_run_of_another_identity_under_the_same_name_is_not_taken_for_finished(driver: Driver) -> None:
     folder = driver.store / SPECS[0].folder_name
     folder.mkdir(parents=True)
