@@ -204,7 +204,7 @@ def test_importing_brings_all_or_nothing_and_never_sets_a_run_back(driver: Drive
     (elsewhere / "0" / "weights.safetensors").write_text("of another run")
     finish(elsewhere / "0", SPECS[0])
     write_json(elsewhere / "0" / "metrics.json", {"weights_sha256": "0" * 64})
-    with pytest.raises(UserError, match="checksum .* is not 0000"):
+    with pytest.raises(UserError, match=r"checksum .* is not 0000"):
         runs.import_runs(elsewhere, driver.store)
     (elsewhere / "0" / "weights.safetensors").unlink()
     assert runs.import_runs(elsewhere, driver.store) == [SPECS[0].folder_name, SPECS[1].folder_name]
