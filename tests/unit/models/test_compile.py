@@ -16,11 +16,7 @@ from models.initialisation import initialise
 from models.options import AttentionOptions
 from models.units import PreActivationUnit
 
-ATTENTION = [
-    name
-    for name in list_models("*attention*")
-    if "452" not in name and "236" not in name  # more of the same modules: minutes of capture
-]
+ATTENTION = list_models("*attention*")
 
 
 def batch(size: int, images: int = 2, channels: int = 3) -> Tensor:
