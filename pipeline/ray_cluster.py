@@ -18,6 +18,8 @@ from pipeline.files import write_atomic
 from pipeline.object_store import ObjectStore
 
 GPU_SHARE = 0.25  # of a GPU, for a run whose profile leaves it to us
+# Named after the systems where this is the default: Ray then listens on the loopback interface alone.
+SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CONNECT_SECONDS = 10.0  # that the head of a cluster has to take a connection
 
 # Whether Ray Train tells a run that a machine of the cluster is about to be taken away: never on one of our own.
@@ -59,6 +61,8 @@ class Share:
 def connected(root: Path) -> Iterator[None]:
     """A Ray session: the cluster of RAY_ADDRESS, or one of our own on this machine."""
     address = os.environ.get("RAY_ADDRESS") or None
+    if not address:
+        os.environ.setdefault(SEVERAL_MACHINES, "0")
     for name, value in {**ENVIRONMENT, WATCHER: "1" if address else "0"}.items():
         os.environ.setdefault(name, value)
     import ray

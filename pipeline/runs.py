@@ -97,7 +97,7 @@ def import_runs(folder: Path, store: Path) -> list[str]:
     A run that is finished here, or has come further here, stays as it is.
 
     Args:
-        folder: a run's folder, or one that contains such folders.
+        folder: a run's folder, or one that contains such folders. Trials of searches are passed over.
 
     Returns:
         the names of the folders that were new.
@@ -106,7 +106,9 @@ def import_runs(folder: Path, store: Path) -> list[str]:
         UserError: if there is no run, an identity is not that of its configuration, or weights are not those of the
             metrics. Nothing is imported then.
     """
-    found = sorted({path.parent for path in folder.rglob(CONFIG)})
+    from pipeline.tuning.trials import TRIAL
+
+    found = sorted({path.parent for path in folder.rglob(CONFIG) if not (path.parent / TRIAL).exists()})
     if not found:
         raise UserError(f"{folder}: holds no run (no {CONFIG} at any depth)")
     specs = {path: RunSpec.from_json(read_json(path / CONFIG), path / CONFIG) for path in found}
