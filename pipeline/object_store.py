@@ -94,6 +94,12 @@ class ObjectStore:
         with suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{path}")
 
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder and what is in it, if it is there: pyarrow keeps empty ones by an object of their own."""
+        filesystem, base = _open(self.url)
+        with suppress(FileNotFoundError):
+            filesystem.delete_dir(f"{base}/{path}")
+
     def pull(self, run: str, folder: Path, seen: Seen, wanted: Callable[[str], bool]) -> None:
         """Bring the wanted files of a run that are new or have changed since they were `seen`; delete what is gone."""
         there = {name: stamp for name, stamp in self.files(run).items() if wanted(name)}
@@ -114,9 +120,16 @@ class ObjectStore:
                 with suppress(FileNotFoundError):  # deleted since the list was made
                     self.write(f"{run}/{name}", (folder / name).read_bytes())
                     seen[name] = here[name]
-        for name in sorted(seen.keys() - here.keys(), key=_order, reverse=True):
+        gone = sorted(seen.keys() - here.keys(), key=_order, reverse=True)
+        for name in gone:
             self.delete(f"{run}/{name}")
             del seen[name]
+        for empty in {_folder(name) for name in gone} - {_folder(name) for name in seen} - {""}:
+            self.delete_folder(f"{run}/{empty}")
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _order(name: str) -> tuple[bool, str]:

@@ -30,11 +30,11 @@ class S3Server:
         return f"s3://{BUCKET}/{folder}?{query}"
 
     def names(self) -> list[str]:
-        """Names of all objects in the bucket."""
+        """Names of all objects in the bucket, but for those that stand for folders."""
         from moto.s3.models import s3_backends
 
         backend = s3_backends["123456789012"]["aws"]  # moto's only account; the server runs in this process
-        return list(backend.buckets[BUCKET].keys)
+        return [name for name in backend.buckets[BUCKET].keys if not name.endswith("/")]
 
     def stop(self) -> None:
         """End it."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
-from pipeline import config, doctor, runs, store_copies
+from pipeline import config, doctor, object_store, runs, store_copies
 from pipeline.errors import UserError
 from pipeline.object_store import ObjectStore
 from pipeline.store_copies import Mirror, working_copy
@@ -59,6 +60,13 @@ def checkpoint(folder: Path, iteration: int) -> None:
         path.write_text(f"{iteration}")
 
 
+def folders_of(store: ObjectStore) -> set[str]:
+    """Folders of the run, those included that hold nothing."""
+    filesystem, base = object_store._open(store.url)
+    found = filesystem.get_file_info(fs.FileSelector(f"{base}/{RUN}", recursive=True))
+    return {info.path.removeprefix(f"{base}/{RUN}/") for info in found if info.type == fs.FileType.Directory}
+
+
 def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(store: ObjectStore) -> None:
     with working_copy(store.url, RUN) as folder:
         assert list(folder.iterdir()) == []
@@ -71,6 +79,7 @@ def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(stor
         for path in (folder / "checkpoints" / "000000010").iterdir():
             path.unlink()
         write(folder, history_csv="one\ntwo")
+    assert "checkpoints/000000010" not in folders_of(store)
     names = {"history.csv", *(f"checkpoints/000000020/{n}" for n in ("model.safetensors", "optimizer.safetensors"))}
     assert set(store.files(RUN)) == names | {"checkpoints/000000020/state.json"}
     assert not folder.exists()
