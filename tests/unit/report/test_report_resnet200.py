@@ -53,7 +53,10 @@ def in_tables(entry: Statement, cell: PaperCell) -> set[float | None]:
     }
 
 
-@pytest.mark.parametrize("entry", load_section()["statements"], ids=lambda entry: entry.text)
+STATEMENTS = [*load_section()["statements"], *load_section()["others"]]
+
+
+@pytest.mark.parametrize("entry", STATEMENTS, ids=lambda entry: entry.text)
 def test_the_numbers_of_a_statement_are_those_of_the_papers_tables(entry: Statement) -> None:
     for cell in (entry.first, entry.second):
         if (cell.network, entry.quantity) == ("preresnet200", "depth"):
@@ -72,24 +75,24 @@ def test_the_sizes_are_those_of_the_papers_tables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "stated", "arithmetic", "holds"),
+    ("words", "stated", "arithmetic", "verdict"),
     [
-        ("46 % of the trunk depth", "46 %", "92 / 200 = 46.0 %", True),
-        ("69 % of the multiply-adds", "69 %", "10.4 / 15.0 = 69.3 %", True),
-        ("32 % more parameters", "32 %", f"64.7 / 51.3 {MINUS} 1 = 26.1 %", False),
-        ("0.6 points less than ResNet-200", "0.6 points", f"20.10 {MINUS} 19.50 = 0.60 points", True),
-        ("52 % of the parameters", "52 %", "31.9 / 60.2 = 53.0 %", False),
-        ("56 % of the multiply-adds", "56 %", "6.3 / 11.3 = 55.8 %", True),
-        ("half of the parameters of ResNet-1001", "50 %", "5.1 / 10.3 = 49.5 %", True),
-        ("encoder-decoder", "0.94 points", f"6.48 {MINUS} 5.52 = 0.96 points", False),
+        ("46 % of the trunk depth", "46 %", "92 / 200 = 46.0 %", "as stated"),
+        ("69 % of the multiply-adds", "69 %", "10.4 / 15.0 = 69.3 %", "as stated"),
+        ("32 % more parameters", "32 %", f"64.7 / 51.3 {MINUS} 1 = 26.1 %", "gives 26 %, not 32 %"),
+        ("0.6 points less than ResNet-200", "0.6 points", f"20.10 {MINUS} 19.50 = 0.60 points", "as stated"),
+        ("52 % of the parameters", "52 %", "31.9 / 60.2 = 53.0 %", "gives 53 %, not 52 %"),
+        ("56 % of the multiply-adds", "56 %", "6.3 / 11.3 = 55.8 %", "as stated"),
+        ("half of the parameters of ResNet-1001", "50 %", "5.1 / 10.3 = 49.5 %", "as stated"),
+        ("encoder-decoder", "0.94 points", f"6.48 {MINUS} 5.52 = 0.96 points", "gives 0.96 points, not 0.94 points"),
     ],
 )
 def test_each_claim_stands_with_its_arithmetic_also_where_that_is_off(
-    counts: Counts, words: str, stated: str, arithmetic: str, holds: bool
+    counts: Counts, words: str, stated: str, arithmetic: str, verdict: str
 ) -> None:
-    [row] = [row for row in section(counts).checked if words in row.text]
-    assert (row.stated, row.arithmetic, row.holds) == (stated, arithmetic, holds)
-    assert row.verdict == ("as stated" if holds else "not as stated")
+    found = section(counts)
+    [row] = [row for row in (*found.checked, *found.others) if words in row.text]
+    assert (row.stated, row.arithmetic, row.verdict) == (stated, arithmetic, verdict)
 
 
 def test_the_counts_of_this_project_stand_beside_the_printed_ones(counts: Counts) -> None:
@@ -98,7 +101,7 @@ def test_the_counts_of_this_project_stand_beside_the_printed_ones(counts: Counts
     assert sizes["Parameters (10⁶)"] == (("51.3", "64.7", "79.3 %"), ("52.47", "64.67", "81.1 %"))
     assert sizes["Multiply-adds (10⁹), 224x224 pixels"] == (("10.4", "15.0", "69.3 %"), ("10.53", "15.01", "70.2 %"))
     assert sizes["Multiply-adds (10⁹), 320x320 pixels"] == ((DASH, DASH, DASH), ("21.50", "30.63", "70.2 %"))
-    assert sizes["Top-1 error %, 320x320 pixels"][1] == ("pending", "pending", DASH)
+    assert sizes["Top-1 error %, 320x320 pixels"] == (("19.50", "20.10", DASH), ("pending", "pending", DASH))
     [row] = [row for row in section(counts).checked if "32 % more" in row.text]
     assert row.here == f"64.67 / 52.47 {MINUS} 1 = 23.3 %"
 
