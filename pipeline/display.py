@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.training.records import HISTORY, PROGRESS, Evaluation, read_rows
 from pipeline.training.spec import RunSpec
 
 LOG_SECONDS = 30.0  # between two lines on one run in a log
+LEAST_PACE = 1e-3  # share of all work that must be done before the rest is estimated
 
 
 @dataclass
@@ -129,7 +131,7 @@ class Board:
         if self.live:
             self.live.refresh()
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """The board as a table: what is going on, and the whole."""
         table = Table(box=None, pad_edge=False)
         for title in ("run", "state", "step", "epoch", "loss", self.measure, "images/s", "left"):
@@ -147,9 +149,8 @@ class Board:
                     _duration(line.left),
                 )
         waiting, elapsed = self.total - len(self.lines), time.monotonic() - self.begun_at
-        table.caption = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {_duration(elapsed)} so far"
-        table.caption += self._whole(elapsed)
-        return table
+        whole = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {_duration(elapsed)} so far"
+        return Group(table, Text(whole + self._whole(elapsed), style="dim italic"))
 
     def _whole(self, elapsed: float) -> str:
         """How much of all work is done, and how long the rest will take at the pace so far."""
@@ -159,7 +160,8 @@ class Board:
         done = sum(work * (line.share if line.seconds is None else 1.0) for line, work in lines)
         before = sum(work * (line.first or 0) / line.steps for line, work in lines if line.steps)
         everything = sum(self.work.values())
-        left = f", {_duration(elapsed * (everything - done) / (done - before))} left" if done > before else ""
+        pace = (done - before) / everything
+        left = f", {_duration(elapsed * (1 - done / everything) / pace)} left" if pace > LEAST_PACE else ""
         return f"; {100 * done / everything:.0f} % of the work done{left}"
 
 

@@ -58,7 +58,7 @@ def on_a_terminal(clone: Clone, *arguments: str) -> tuple[int, str]:
             break
         written += part
     os.close(terminal)
-    return process.wait(), written.decode()
+    return process.wait(), written.decode().replace("\r\n", "\n")
 
 
 def tables(written: str) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_terminal_shows_one_live_table_of_the_runs_and_the_whole(clone: Clone)
     assert seen, written[-3000:]
     for table in seen:
         titles = " ".join(Text.from_ansi(table).plain.split())
-        assert titles.startswith("run state step epoch loss test error images/s left")
+        assert "run state step epoch loss test error images/s left" in titles
     best = max(seen, key=lambda table: sum(1 + bool(row["error"]) for row in rows(table)))
     assert rows(best), best
     for row in rows(best):
@@ -100,7 +100,9 @@ def test_a_terminal_shows_one_live_table_of_the_runs_and_the_whole(clone: Clone)
 def save(table: str, path: Path) -> None:
     """Draw a terminal, in the fonts of whoever looks at it."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(table.strip("\r\n")))
+    lines = list(Text.from_ansi(table.strip()).split("\n"))
+    first = next(number for number, line in enumerate(lines) if line.plain.startswith("run "))  # below the log
+    console.print(*lines[first:], sep="\n")
     svg = console.export_svg(title="python -m pipeline launch")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
