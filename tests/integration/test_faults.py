@@ -229,7 +229,7 @@ def test_a_lost_node_is_made_up_for_by_another(
 
     with started(prepared, "train", "attention56") as driver:
         wait_until(prepared, driver, lambda: any((prepared.root / "runs").glob("attention56-s0-*/progress.json")))
-        node = _node_of_the_worker(clone=prepared)
+        node = _node_of_the_worker(psutil.Process(nodes.pid))
         if announced:
             tell("drain", node)
         wait_until(prepared, driver, lambda: has_checkpoint(prepared))
@@ -246,10 +246,10 @@ def test_a_lost_node_is_made_up_for_by_another(
     shutil.rmtree(folder)
 
 
-def _node_of_the_worker(clone: Clone) -> str:
+def _node_of_the_worker(cluster: psutil.Process) -> str:
     """Ray's name for the node on which the worker runs: its raylet has it on its command line."""
-    workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or ())]
-    raylets = [parent.cmdline() for process in workers for parent in process.parents() if "raylet" in parent.name()]
-    (command,) = raylets
+    children = cluster.children(recursive=True)
+    (process,) = (child for child in children if "RayTrainWorker" in " ".join(child.cmdline()))
+    (command,) = (parent.cmdline() for parent in process.parents() if parent.name() == "raylet")
     (node,) = (word.partition("=")[2] for word in command if word.startswith("--node_id="))
     return node
