@@ -1,4 +1,4 @@
-"""What `launch` shows on a terminal while it trains, read from a terminal of the test's own.
+"""What `launch` shows on a terminal while it trains, and what Ctrl-C does there.
 
 `PICTURES=docs/pictures` saves it.
 """
@@ -10,18 +10,22 @@ import io
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.training.records import Provenance
 from tests.integration.conftest import Clone
-from tests.integration.killing import pipeline, settings
+from tests.integration.killing import PATIENCE, pipeline, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -34,8 +38,12 @@ ROW = re.compile(
 )
 
 
-def on_a_terminal(clone: Clone, *arguments: str) -> tuple[int, str]:
-    """Exit status of a command of the pipeline, and all that it wrote to its terminal."""
+def on_a_terminal(clone: Clone, ready: Callable[[str], bool], *arguments: str) -> tuple[int, str]:
+    """Start a command of the pipeline and press Ctrl-C once what it has written is `ready`.
+
+    Returns:
+        its exit status, and all that it wrote to its terminal.
+    """
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(
@@ -48,17 +56,26 @@ def on_a_terminal(clone: Clone, *arguments: str) -> tuple[int, str]:
         start_new_session=True,
     )
     os.close(end)
-    written = bytearray()
-    while True:
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:  # the last one has closed its end
-            break
-        if not part:
-            break
-        written += part
-    os.close(terminal)
-    return process.wait(), written.decode().replace("\r\n", "\n")
+    written, pressed, deadline = "", False, time.monotonic() + PATIENCE
+    try:
+        while part := _read(terminal):
+            written += part.replace("\r\n", "\n")
+            if not pressed and ready(written):
+                process.send_signal(signal.SIGINT)
+                pressed = True
+            assert pressed or time.monotonic() < deadline, written[-3000:]
+        return process.wait(PATIENCE), written
+    finally:
+        process.kill()
+        os.close(terminal)
+
+
+def _read(terminal: int) -> str:
+    """What comes next; nothing once the last one has closed its end."""
+    try:
+        return os.read(terminal, 65536).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def tables(written: str) -> list[str]:
@@ -72,29 +89,35 @@ def rows(table: str) -> list[re.Match[str]]:
     return [match for line in lines if (match := ROW.match(line.strip()))]
 
 
-def test_a_terminal_shows_one_live_table_of_the_runs_and_the_whole(clone: Clone) -> None:
+def has_come_far_enough(written: str) -> bool:
+    """Whether the newest table has a run that was evaluated."""
+    return any(row["error"] for table in tables(written)[-1:] for row in rows(table))
+
+
+def test_a_terminal_shows_the_runs_in_one_live_table_and_ctrl_c_stops_them_cleanly(clone: Clone) -> None:
     for command in (("fetch", "digits"), ("prepare", "digits"), ("corrupt", "digits", "30")):
         pipeline(clone, *command)
     settings(clone, iterations=135, milestones=[81, 113], batch_size=64, batch_norm_group=64)
-    status, written = on_a_terminal(clone, "launch", "--stop-after", "1")
-    assert status == 0, written
+    status, written = on_a_terminal(clone, has_come_far_enough, "launch")
     plain = Text.from_ansi(written).plain
+    assert status == 130, plain
     assert "time unknown: no run was measured here yet" in plain
-    assert "the same command continues" in plain
+    assert "stopping: every run takes a checkpoint first" in plain
+    assert plain.rstrip().endswith("the same command continues")
 
-    seen = tables(written)
-    assert seen, written[-3000:]
-    for table in seen:
-        titles = " ".join(Text.from_ansi(table).plain.split())
-        assert "run state step epoch loss test error images/s left" in titles
-    best = max(seen, key=lambda table: sum(1 + bool(row["error"]) for row in rows(table)))
-    assert rows(best), best
-    for row in rows(best):
+    shown = next(table for table in reversed(tables(written)) if any(row["error"] for row in rows(table)))
+    assert "run state step epoch loss test error images/s left" in " ".join(Text.from_ansi(shown).plain.split())
+    for row in rows(shown):
         assert 0 < int(row["step"]) <= int(row["steps"]) == 135
         assert int(row["speed"]) > 0
-    assert re.search(r"\d of 3 ended, \d waiting, .* so far; \d+ % of the work done", Text.from_ansi(best).plain)
+    assert re.search(r"\d of 3 ended, \d waiting, .* so far; \d+ % of the work done", Text.from_ansi(shown).plain)
+    begun = [folder for folder in (clone.root / "runs").glob("*-s0-*") if list(folder.glob("checkpoints/*/state.json"))]
+    assert begun
+    for folder in begun:
+        provenance = Provenance.read(folder)
+        assert provenance is not None and provenance.status == "paused"
     if "PICTURES" in os.environ:
-        save(best, PROJECT / os.environ["PICTURES"] / "launch.svg")
+        save(shown, PROJECT / os.environ["PICTURES"] / "launch.svg")
 
 
 def save(table: str, path: Path) -> None:
