@@ -29,7 +29,7 @@ COMPARED = (*DETERMINISTIC, WEIGHTS)
 
 @dataclass(frozen=True)
 class Life:
-    """One process of the killed run: where it began, and the iteration after which it was killed (None: its end)."""
+    """One process of the killed run: where it began, and after which iteration it was killed (None: never)."""
 
     began_at: int
     killed_after: int | None
@@ -73,15 +73,16 @@ def verify(
     step = (time.monotonic() - started) / iterations
     say(f"straight: {iterations} iterations")
     lives = []
-    for kill_after in [*sorted(draw.sample(range(1, iterations - SPARED + 1), kills)), None]:
+    for planned in [*sorted(draw.sample(range(1, iterations - SPARED + 1), kills)), None]:
         began_at = _newest(killed.folder)
+        kill_after = planned and max(planned, began_at + 1)  # the life before may have come further
         _live(spec, killed, kill_after, draw.uniform(0, 2 * step))
         lives.append(Life(began_at, kill_after))
-        ended = "went on to the end" if kill_after is None else f"killed after iteration {kill_after}"
+        ended = "went on to the end" if kill_after is None else f"killed soon after iteration {kill_after}"
         say(f"life {len(lives)}: began at iteration {began_at}, {ended}")
-    differences = list(_differences(straight.folder, killed.folder))
-    if differences:
-        raise ResumeError("; ".join(differences))
+    found = list(differences(straight.folder, killed.folder))
+    if found:
+        raise ResumeError("; ".join(found))
     return lives
 
 
@@ -126,7 +127,7 @@ def _newest(folder: Path) -> int:
     return max((int(path.name) for path in checkpoints(folder)), default=0)
 
 
-def _differences(straight: Path, killed: Path) -> Iterator[str]:
+def differences(straight: Path, killed: Path) -> Iterator[str]:
     """What differs between two finished runs, a phrase for each file."""
     for name in COMPARED:
         one, other = ((folder / name).read_bytes() for folder in (straight, killed))

@@ -32,7 +32,7 @@ def run_apart(function: Callable[[Argument], Iterable[Result]], argument: Argume
     """
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_all, args=(function, argument, sender), daemon=True)
+    process = context.Process(target=_send_all, args=(function, argument, sender))
     deadline = time.monotonic() + seconds
     process.start()
     sender.close()  # the process then holds the only end, and the pipe ends with it

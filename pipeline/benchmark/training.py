@@ -6,14 +6,16 @@ process of its own. What it reports are blocks of steps: the first is left out, 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +28,7 @@ from models import create_model
 from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.hardware import available_cores
 from pipeline.data.array_folder import write_arrays
+from pipeline.files import write_atomic
 from pipeline.training.execution import Execution
 from pipeline.training.loop import Worker, train
 from pipeline.training.records import TIMING, Timing, read_rows
@@ -34,6 +37,7 @@ from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 
 NETWORKS: Final = ("cifar_attention56", "cifar_attention92", "cifar_attention164", "cifar_preresnet164")
 BATCH, SIZE, CLASSES = 64, 32, 10
+FOLDER: Final = Path("benchmarks") / "training"
 STEPS: Final = {"cpu": 4, "cuda": 200}
 """Steps of a block."""
 
@@ -57,7 +61,7 @@ class Blocks:
 
     seconds: tuple[float, ...]
     start_up: float
-    peak_mib: float
+    peak_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Rate:
         ms_per_step: of each run.
         to_plain: images a second over those of the plain loop on the same hardware.
         start_up: seconds until the first step of the network was done, from a Python that has not imported torch yet.
-        peak_mib: memory of the process that trains; on CUDA that of its tensors.
+        peak_mib: memory of the process that trains; on CUDA that of its tensors; None under Ray.
         not_network: share of a step, in percent, in which the network is not at work; None where not measured.
     """
 
@@ -83,7 +87,7 @@ class Rate:
     ms_per_step: float
     to_plain: float | None
     start_up: float
-    peak_mib: float
+    peak_mib: float | None
     not_network: float | None
 
 
@@ -193,7 +197,7 @@ def under_ray(job: Job) -> Iterator[Blocks]:
         raise RuntimeError(f"{job.network} under Ray Train: {status}")
     blocks = _blocks(execution.folder)
     end = (execution.folder / TIMING).stat().st_mtime  # written with the last evaluation
-    yield Blocks(blocks, end - sum(blocks[1:]) - blocks[0] * (1 - 1 / job.steps) - started, float("nan"))
+    yield Blocks(blocks, end - sum(blocks[1:]) - blocks[0] * (1 - 1 / job.steps) - started, None)
 
 
 def network_only(job: Job) -> Iterator[Blocks]:
@@ -308,3 +312,46 @@ def _rate(network: str, loop: str, job: Job, found: Blocks, plain: Rate | None) 
         peak_mib=found.peak_mib,
         not_network=None,
     )
+
+
+def write_rates(path: Path, rates: Iterable[Rate], hardware: str) -> None:
+    """Write the rows as CSV, with what they were measured on; the file appears whole."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(Rate)]
+    writer.writerow([*names, "hardware", "torch"])
+    for rate in rates:
+        cells = [getattr(rate, name) for name in names]
+        rounded = [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells]
+        writer.writerow([*rounded, hardware, torch.__version__])
+    write_atomic(path, text.getvalue())
+
+
+def as_markdown(rates: Iterable[Rate]) -> str:
+    """The rows as a table to read."""
+    head = (
+        "network",
+        "loop",
+        "workers x threads",
+        "images/s",
+        "of plain",
+        "ms a step",
+        "start-up",
+        "peak",
+        "not network",
+    )
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
+    for rate in rates:
+        cells = (
+            rate.network,
+            rate.loop,
+            f"{rate.workers} x {rate.threads}",
+            f"{rate.images_per_second:.0f} ± {rate.spread / 2:.0f} %",
+            "" if rate.to_plain is None else f"{rate.to_plain:.2f}",
+            f"{rate.ms_per_step:.0f}",
+            f"{rate.start_up:.1f} s",
+            "" if rate.peak_mib is None else f"{rate.peak_mib:.0f} MiB",
+            "" if rate.not_network is None else f"{rate.not_network:.1f} %",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

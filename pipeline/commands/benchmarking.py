@@ -56,6 +56,44 @@ def _run_networks(options: argparse.Namespace) -> None:
     print(benchmark_networks(settings, options.only, options.time_limit, report=lambda row: print(row, flush=True)))
 
 
+def _training(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "training",
+        _run_training,
+        "our training loop beside a plain one, in-process and under Ray Train, into benchmarks/training/<hardware>.csv",
+    )
+    command.add_argument("--only", default="*", metavar="PATTERN", help="networks, e.g. '*attention56'")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--blocks", type=positive, default=6, metavar="N", help="of steps; the first does not count")
+    command.add_argument(
+        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one measurement; default: 600"
+    )
+
+
+def _run_training(options: argparse.Namespace) -> None:
+    from fnmatch import fnmatchcase
+
+    import torch
+
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
+    from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training, write_rates
+
+    networks = tuple(name for name in NETWORKS if fnmatchcase(name, options.only))
+    if not networks:
+        raise UserError(f"--only {options.only!r}: fits none of {', '.join(NETWORKS)}")
+    if options.blocks < 3:
+        raise UserError(f"--blocks {options.blocks}: at least 3 are needed, the first of which does not count")
+    device = _device(options.device)
+    rates = benchmark_training(
+        networks, device, options.blocks, options.time_limit, lambda rate: print(as_markdown([rate]).split("\n")[-1])
+    )
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_rates(path, rates, hardware)
+    print(f"\n{as_markdown(rates)}\n\n{path}")
+
+
 def _device(name: str | None) -> str:
     import torch
 
@@ -66,5 +104,5 @@ def _device(name: str | None) -> str:
     return name
 
 
-BENCHMARKS = (_networks,)
+BENCHMARKS = (_networks, _training)
 COMMANDS = (_benchmark,)
