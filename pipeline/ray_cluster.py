@@ -78,7 +78,10 @@ def connected(root: Path) -> Iterator[None]:
     try:
         _start(address, runtime_env)
     except ConnectionError as error:
-        raise _no_cluster(address, error) from None
+        raise UserError(
+            f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the token in"
+            " ~/.ray/auth_token or RAY_AUTH_TOKEN are needed here, too"
+        ) from None
     try:
         yield
     finally:
@@ -93,11 +96,7 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
-        raise _no_cluster(address, error) from None
-
-
-def _no_cluster(address: str | None, error: OSError) -> UserError:
-    return UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({one_line(error)})")
+        raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({one_line(error)})") from None
 
 
 def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
