@@ -79,8 +79,8 @@ def connected(root: Path) -> Iterator[None]:
         _start(address, runtime_env)
     except ConnectionError as error:
         raise UserError(
-            f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the token in"
-            " ~/.ray/auth_token or RAY_AUTH_TOKEN are needed here, too"
+            f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the same"
+            " token in ~/.ray/auth_token or RAY_AUTH_TOKEN are needed here, too"
         ) from None
     try:
         yield
