@@ -21,8 +21,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from models import create_model
 from pipeline.benchmark.apart import run_apart
@@ -122,13 +124,30 @@ def run_spec(job: Job, *, name: str = "benchmark") -> RunSpec:
     )
 
 
+class PlainImages(Dataset[tuple[Tensor, int]]):
+    """The random images, again and again, each through torchvision's transforms.
+
+    Args:
+        images: how many there are in all.
+    """
+
+    def __init__(self, folder: Path, images: int, transform: Callable[[NDArray[np.uint8]], Tensor]) -> None:
+        self.pixels, self.labels = (np.load(folder / f"train_{name}.npy") for name in ("images", "labels"))
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        index %= len(self.pixels)
+        return self.transform(self.pixels[index]), int(self.labels[index])
+
+
 def plain(job: Job) -> Iterator[Blocks]:
     """The loop that a user would write: eager float32, torchvision's transforms in the workers of a DataLoader."""
     started = _process_started()
-    from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    arrays = {name: np.load(job.folder / "prepared" / f"{name}.npy") for name in ("train_images", "train_labels")}
     transform = transforms.Compose(
         [
             transforms.ToPILImage(),
@@ -139,19 +158,12 @@ def plain(job: Job) -> Iterator[Blocks]:
         ]
     )
 
-    class Images(Dataset[tuple[torch.Tensor, int]]):
-        def __len__(self) -> int:
-            return job.steps * job.blocks * BATCH
-
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            index %= len(arrays["train_images"])
-            return transform(arrays["train_images"][index]), int(arrays["train_labels"][index])
-
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     model = create_model(job.network, CLASSES).to(device)
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, pin_memory=job.device == "cuda")
+    images_and_labels = PlainImages(job.folder / "prepared", job.steps * job.blocks * BATCH, transform)
+    loader = DataLoader(images_and_labels, BATCH, shuffle=True, num_workers=2, pin_memory=job.device == "cuda")
     seconds, first, begun, total = [], 0.0, time.monotonic(), 0.0
     for step, (images, labels) in enumerate(loader, start=1):
         optimiser.zero_grad()
@@ -219,7 +231,7 @@ def network_only(job: Job) -> Iterator[Blocks]:
     yield Blocks(tuple(seconds), first, _peak_mib(torch.device(job.device)))
 
 
-def _forward_backward(model: nn.Module, x: torch.Tensor, y: torch.Tensor, autocast: Callable[[], Any]) -> None:
+def _forward_backward(model: nn.Module, x: Tensor, y: Tensor, autocast: Callable[[], Any]) -> None:
     model.zero_grad(set_to_none=True)
     with autocast():
         logits = model(x)
