@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from pipeline.commands.options import Commands, add_command, positive
 from pipeline.errors import UserError
@@ -94,6 +95,44 @@ def _run_training(options: argparse.Namespace) -> None:
     print(f"\n{as_markdown(rates)}\n\n{path}")
 
 
+def _precision(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "precision",
+        _run_precision,
+        "the test error of a run of the plan in bfloat16 and in float32, into benchmarks/precision/<hardware>.csv",
+    )
+    command.add_argument("--experiment", default="attention56", help="an experiment of the plan")
+    command.add_argument("--seeds", type=positive, default=5, metavar="N", help="0 ... N - 1 are trained; default: 5")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument(
+        "--time-limit", type=positive, default=3600, metavar="S", help="seconds for one run; default: 3600"
+    )
+
+
+def _run_precision(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from pipeline import plan
+    from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
+    from pipeline.benchmark.precision import FOLDER, as_markdown, compare_precisions, write_errors
+    from pipeline.driver import Driver
+
+    driver, device = Driver(plan.read_plan(), Path.cwd()), _device(options.device)
+    spec = plan.find_run(driver.plan, options.experiment, 0)
+    execution = replace(driver.execution(spec), folder=driver.store / ".precision")
+    at_once = available_cores() // execution.threads if device == "cpu" else 1
+    errors = compare_precisions(
+        spec, execution, options.seeds, device, max(1, at_once), options.time_limit, report=print
+    )
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_errors(path, errors, spec, hardware)
+    print(f"\n{as_markdown(errors)}\n\n{path}")
+
+
 def _device(name: str | None) -> str:
     import torch
 
@@ -104,5 +143,5 @@ def _device(name: str | None) -> str:
     return name
 
 
-BENCHMARKS = (_networks, _training)
+BENCHMARKS = (_networks, _training, _precision)
 COMMANDS = (_benchmark,)
