@@ -31,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline import config, plan  # noqa: E402
-from pipeline.data.arrays import load  # noqa: E402
 from pipeline.display import Board  # noqa: E402
 from pipeline.driver import Driver  # noqa: E402
 from pipeline.files import write_json  # noqa: E402
@@ -55,6 +54,7 @@ from pipeline.training.spec import RunSpec, evaluation_iterations  # noqa: E402
 SEEDS = 10  # times the 20 experiments of the profile: 200 runs
 SLOTS = 16
 FEW, MANY = 2, 6  # runs of two launches, whose difference is the cost of a run
+EXPERIMENT = "attention56"
 SAMPLE_SECONDS = 0.1
 PAUSE_SECONDS = 60.0  # without any run: between two launches
 
@@ -154,9 +154,9 @@ def bare_seconds(root: Path) -> float:
     from pipeline.training.session import LocalSession
 
     driver = Driver(plan.build_plan(config.load(root / config.PARAMS), root / "data"), root)
-    load(driver.execution(pending(driver)[0]).prepared)
     taken = []
-    for number, spec in enumerate(pending(driver)[:3]):
+    for number in range(3):
+        spec = plan.find_run(driver.plan, EXPERIMENT, number)
         execution = replace(driver.execution(spec), folder=root / "bare" / str(number))
         execution.folder.mkdir(parents=True)
         begun = time.process_time()
@@ -167,11 +167,11 @@ def bare_seconds(root: Path) -> float:
 
 def measure_overhead() -> None:
     """Launch a few runs of one step, then more of them: what each run costs beyond its own training."""
-    short = ["experiments={attention56:{network:cifar_attention56}}", "protocol.iterations=1", "protocol.milestones=[]"]
+    short = ["protocol.iterations=1", "protocol.milestones=[]"]
     found = {}
     for count in (FEW, MANY):
         with project([*short, f"seeds=[{','.join(map(str, range(count)))}]"]) as root:
-            found[count] = cpu_seconds([sys.executable, "-m", "pipeline", "launch"], root)
+            found[count] = cpu_seconds([sys.executable, "-m", "pipeline", "launch", "--only", EXPERIMENT], root)
             report(f"launch of {count} runs of one step", found[count], "CPU-s")
             bare = bare_seconds(root) if count == MANY else 0.0
     report("such a run alone, everything loaded", bare, "CPU-s")
