@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,11 +55,15 @@ def settings(clone: Clone, **protocol: object) -> None:
 
 
 @contextmanager
-def started(clone: Clone, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command of the pipeline, its output in ``command.log``; it is killed where the block ends before it."""
+def started(clone: Clone, *arguments: str, inside: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command of the pipeline, its output in ``command.log``; it is killed where the block ends before it.
+
+    Args:
+        inside: a command that executes the one behind it elsewhere.
+    """
     with (clone.root / "command.log").open("w") as file:
         driver = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments],
+            [*inside, sys.executable, "-m", "pipeline", *arguments],
             cwd=clone.root,
             env=clone.environment,
             stdout=file,
