@@ -26,7 +26,7 @@ R = TypeVar("R")
 SQLITE = "sqlite:///"
 PROBE_SECONDS = 3.0  # how long a server may take to say that it is there
 REST_SECONDS = 15.0  # after silence, how long it is left alone
-LOCKED_ATTEMPTS = 3  # each waits 20 s for SQLite's lock (MLflow's own busy timeout)
+LOCKED_ATTEMPTS = 6  # each waits 20 s for SQLite's lock (MLflow's own busy timeout)
 LOCKED = "database is locked"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from pipeline import tracking
 from tests.unit.tracking.run_folders import EPOCHS, make_spec, write_run
 
-PROCESSES = 20
+PROCESSES = 10
 
 
 def _one_run(uri: str, store: Path, seed: int, failures: multiprocessing.SimpleQueue[str]) -> None:
@@ -30,12 +30,12 @@ def _one_run(uri: str, store: Path, seed: int, failures: multiprocessing.SimpleQ
         failures.put(traceback.format_exc())
 
 
-def test_twenty_processes_share_a_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_processes_share_a_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri = tracking.tracking_uri(tmp_path)
     context = multiprocessing.get_context(
         "fork"
-    )  # children inherit the modules: importing MLflow 20 times takes minutes
+    )  # children inherit the modules: importing MLflow 10 times takes minutes
     failures = context.SimpleQueue()
     children = [
         context.Process(target=_one_run, args=(uri, tmp_path / "runs", seed, failures)) for seed in range(PROCESSES)
