@@ -29,7 +29,7 @@ def _networks(kinds: Commands) -> None:
     command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: float32")
     command.add_argument("--channels-last", action="store_true", help="images and weights in that memory format")
     command.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: all")
-    command.add_argument("--repeats", type=positive, metavar="N", help="steps timed, at least; default: 5, on CUDA 30")
+    command.add_argument("--repeats", type=positive, metavar="N", help="steps timed, at least; default: 7, on CUDA 30")
     command.add_argument(
         "--batch-size",
         type=positive,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import list_models
+from models import create_model, list_models
 from pipeline.__main__ import main
 from pipeline.benchmark import networks
 from pipeline.benchmark.hardware import hardware_slug
@@ -60,6 +60,29 @@ def test_a_network_is_measured_evaluating_one_image_and_training_a_batch(
         assert row.images_per_second == pytest.approx(1000 * row.batch_size / row.median_ms)
         assert row.peak_memory_mib is None  # a processor does not tell
         assert "inferred" in row.our_reading
+
+
+@pytest.mark.parametrize("mode", networks.MODES)
+def test_steps_compute_with_ordinary_numbers_however_often_they_are_repeated(mode: str) -> None:
+    """Overflow, or gradients that fade to subnormal numbers, would change the time of a step."""
+    made: list[torch.nn.Module] = []
+    seen: list[torch.Tensor] = []
+
+    def watched(*arguments: object, **options: object) -> torch.nn.Module:
+        made.append(create_model("cifar_attention56", 10))
+        made[0].fc.register_forward_hook(lambda _module, _inputs, scores: seen.append(scores.detach()))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "create_model", watched)
+        step = networks._step(Case("cifar_attention56", 8, SETTINGS, ""), mode, torch.device("cpu"))
+    before = [parameter.detach().clone() for parameter in made[0].parameters()]
+    for _ in range(4):
+        step()
+    assert all(scores.abs().max() < 1e3 for scores in seen)
+    after = list(made[0].parameters())
+    assert all(torch.equal(first, second) for first, second in zip(before, after, strict=True))
+    assert mode == "evaluation" or all(parameter.grad is not None and parameter.grad.any() for parameter in after)
 
 
 def test_quick_steps_are_repeated_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
