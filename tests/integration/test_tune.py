@@ -107,7 +107,7 @@ def test_the_results_name_the_best_trial_and_the_profile_takes_it(searched: Clon
     assert best["protocol"]["learning_rate"] == pytest.approx(float(rows[0]["protocol.learning_rate"]))
     before = (searched.root / "params.yaml").read_text()
     longer = "protocol.iterations=24"  # as params.yaml has it since `settings`
-    pipeline(searched, "compose", "seconds", "--override", str(folder / "best.yaml"), longer)
+    pipeline(searched, "compose", "seconds", longer, "--override", str(folder / "best.yaml"))
     after = yaml.safe_load((searched.root / "params.yaml").read_text())
     (searched.root / "params.yaml").write_text(before)
     assert after["protocol"]["milestones"] == best["protocol"]["milestones"]
