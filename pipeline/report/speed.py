@@ -55,7 +55,7 @@ def _text(speed: Speed | None) -> str:
     if speed.ms_per_image is None:
         return speed.status
     spread = (speed.iqr_ms or 0.0) / speed.batch_size
-    return f"{speed.ms_per_image:.4g} (IQR {spread:.2g})"
+    return f"{speed.ms_per_image:.4g} (IQR {spread:.3g})"
 
 
 def read_speeds(folder: Path | None) -> tuple[list[Speed], list[Problem]]:
