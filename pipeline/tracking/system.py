@@ -79,7 +79,7 @@ def sampler() -> Callable[[], dict[str, float]]:
 
 def _gpus() -> Callable[[], dict[str, float]]:
     try:
-        import pynvml  # type: ignore[import-not-found,unused-ignore]
+        import pynvml
 
         pynvml.nvmlInit()
         gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
