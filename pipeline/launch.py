@@ -60,11 +60,13 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         costs = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
         board.expect(costs)
 
-        def train(spec: RunSpec, execution: Execution) -> str:
-            return ray_train.train_under_ray(spec, execution, driver.resources, each)
+        slots += 0 if driver.resources.max_parallel else AHEAD
+        controllers = ray_train.start_controllers(slots)
 
-        ahead = 0 if driver.resources.max_parallel else AHEAD
-        run_all(driver, specs, train, slots + ahead, board, summary)
+        def train(spec: RunSpec, execution: Execution) -> str:
+            return ray_train.train_under_ray(spec, execution, driver.resources, each, controllers)
+
+        run_all(driver, specs, train, slots, board, summary)
         if summary.finished and driver.uri is not None:
             log_models(driver, driver.uri)
     return summary

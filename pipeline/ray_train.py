@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -103,13 +104,39 @@ def _asked_to_stop(request: Path) -> Callable[[], bool]:
     return asked
 
 
+class Controllers:
+    """Ray Train's controllers, each in a thread of one process; alone, each would take a process and 5 CPU-seconds."""
+
+    def run(self, settings: dict[str, Any]) -> Any:
+        """Be the controller of one run until it ends."""
+        return _control(settings)
+
+
+def _control(settings: Mapping[str, Any]) -> Any:
+    """Be the controller of one run until it ends, in a thread of an actor."""
+    from ray.train.v2._internal.execution.controller import TrainController
+
+    controller = TrainController(**settings)
+    asyncio.run(controller.run())
+    return controller.get_result()
+
+
+def start_controllers(at_once: int) -> Any:
+    """Start the process of up to `at_once` controllers, on this machine; it ends with the handle returned."""
+    import ray
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    return ray.remote(num_cpus=0, max_concurrency=at_once, label_selector=here)(Controllers).remote()
+
+
 def train_under_ray(
-    spec: RunSpec, execution: Execution, resources: Resources, each: Share, *, is_trial: bool = False
+    spec: RunSpec, execution: Execution, resources: Resources, each: Share, controllers: Any = None
 ) -> str:
     """Train one run; needs a session, and may be called from several threads at once.
 
     Args:
-        is_trial: called within a trial of Ray Tune, which then gets the evaluations and may have the run stopped.
+        controllers: what `start_controllers` returned; None within a trial of Ray Tune, which is the controller of its
+            run, gets its evaluations, and may have it stopped.
 
     Returns:
         finished, paused, or failed and why.
@@ -118,7 +145,8 @@ def train_under_ray(
     from ray.train.torch import TorchConfig
 
     storage = execution.folder.parent / STORAGE
-    trainer = _trainer_class()(
+    is_trial = controllers is None
+    trainer = _trainer_class(controllers)(
         _train_loop,
         train_loop_config={"spec": spec, "execution": execution, "is_trial": is_trial},
         scaling_config=ScalingConfig(
@@ -140,12 +168,14 @@ def train_under_ray(
         shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
 
 
-def _trainer_class() -> Any:
-    """TorchTrainer without two helpers of each run, a process and several CPU-seconds each, that do nothing here.
+def _trainer_class(controllers: Any) -> Any:
+    """TorchTrainer with fewer processes: each costs a run several CPU-seconds.
 
-    One serves Ray Data. The other frees a dead run's resources, which on a cluster of our own dies with the driver.
-    They are left out through a private method of Ray; without it they would just be there again.
+    Its controller runs among others, or in this trial. Of two helpers, one serves Ray Data; the other frees a dead
+    run's resources, which on a cluster of our own dies with the driver. All three are left out through private methods
+    of Ray: if it renames them, they are there again.
     """
+    import ray
     from ray.train.torch import TorchTrainer
 
     idle = (
@@ -155,6 +185,9 @@ def _trainer_class() -> Any:
     class LeanTorchTrainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in idle]
+
+        def _initialize_and_run_controller(self, **settings: Any) -> Any:
+            return _control(settings) if controllers is None else ray.get(controllers.run.remote(settings))
 
     return LeanTorchTrainer
 

@@ -204,7 +204,8 @@ def under_ray(job: Job) -> Iterator[Blocks]:
     with ray_cluster.connected(Path.cwd()):
         ray_cluster.quiet()
         resources = Resources(workers=job.workers, threads=job.threads)
-        status = ray_train.train_under_ray(spec, execution, resources, ray_cluster.share(resources))
+        controllers = ray_train.start_controllers(1)
+        status = ray_train.train_under_ray(spec, execution, resources, ray_cluster.share(resources), controllers)
     if status != "finished":
         raise RuntimeError(f"{job.network} under Ray Train: {status}")
     blocks = _blocks(execution.folder)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from models import create_model
 from pipeline.errors import UserError
 from pipeline.training import state
 from pipeline.training.optimiser import SGD
@@ -81,6 +82,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint of another run"):
         state.read(tmp_path / "checkpoints" / "000000005", "other")
     assert state.read_latest(tmp_path, "other") is None
+
+
+def test_files_of_the_largest_network_of_table_3_stay_below_16_mb(tmp_path: Path) -> None:
+    model = create_model("cifar_attention164", 10)
+    optimiser = SGD(model, PROTOCOL)
+    optimiser.momentum = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    folder = state.Snapshot.take("abc", model, optimiser, position(3)).write(tmp_path)
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    assert sorted(sizes) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    assert 13e6 < sizes["optimizer.safetensors"] < sizes["model.safetensors"] < 16e6
 
 
 def test_only_the_newest_stay(tmp_path: Path) -> None:
