@@ -12,7 +12,6 @@ from pipeline import runs
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.plan import PASSES
-from pipeline.ray_cluster import GPU_SHARE
 from pipeline.training.records import CONFIG, METRICS, Provenance, Segment
 from pipeline.training.spec import RunSpec
 
@@ -45,7 +44,7 @@ def throughputs(driver: Driver) -> list[Throughput]:
     for folder in [*runs.folders(driver.store), *published]:
         for network, work, segment in _measurements(folder, driver.plan["runs"]):
             throughput = found.setdefault(segment.device, Throughput(segment.device))
-            used = segment.workers * (_gpus(driver) if throughput.unit == "GPU" else segment.threads)
+            used = segment.workers * ((segment.gpus or 1.0) if throughput.unit == "GPU" else segment.threads)
             throughput.measured.setdefault(network, []).append(work * segment.images_per_second / used)
     return list(found.values())
 
@@ -61,14 +60,6 @@ def _measurements(folder: Path, planned: Mapping[str, Any]) -> Iterator[tuple[st
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:
             yield config["network"]["name"], PASSES * multiply_adds, segment
-
-
-def _gpus(driver: Driver) -> float:
-    """The part of a GPU that each worker is given."""
-    gpus = driver.resources.gpus
-    if gpus == "auto":
-        return GPU_SHARE if driver.resources.workers == 1 else 1.0
-    return float(gpus) or 1.0
 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec]) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ def train_under_ray(
     is_trial = controllers is None
     trainer = _trainer_class(controllers)(
         _train_loop,
-        train_loop_config={"spec": spec, "execution": execution, "is_trial": is_trial},
+        train_loop_config={"spec": spec, "execution": replace(execution, gpus=each.gpus), "is_trial": is_trial},
         scaling_config=ScalingConfig(
             num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
         ),

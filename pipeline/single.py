@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pipeline.display import Board
 from pipeline.driver import Driver
@@ -44,8 +45,8 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     from pipeline.training.session import LocalSession
     from pipeline.workplace import workplace
 
-    execution = driver.begin(spec)
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
+    execution = replace(driver.begin(spec), gpus=float(session.device.type == "cuda"))
     error = None
     with interruptible() as interrupted, Board(1) as board:
         board.begun(spec, execution.folder)

@@ -40,6 +40,7 @@ _SEGMENT: _Kinds = {
     "to_iteration": (int, _OPTIONAL),
     "seconds": (*_NUMBER, _OPTIONAL),
     "images_per_second": (*_NUMBER, _OPTIONAL),
+    "gpus": (*_NUMBER, _OPTIONAL),
     "versions": (dict, _OPTIONAL),
 }
 

@@ -167,7 +167,7 @@ def _machine_pairs(run: Run) -> Group:
         pairs += [
             ("commit", f"{commit}{', with local changes' if segment.get('dirty') else ''}"),
             ("command", str(segment.get("command", "unknown"))),
-            ("hardware", hardware(segment)),
+            ("hardware", hardware(segment) + (f", {gpus:g} of a GPU" if (gpus := segment.get("gpus")) else "")),
             ("time", f"{segment.get('started')}, {segment.get('seconds') or 0:.1f} s, "
                      f"iterations {segment.get('from_iteration')} to {segment.get('to_iteration')}, "
                      f"{segment.get('images_per_second') or 0:.0f} images/s"),

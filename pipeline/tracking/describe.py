@@ -102,6 +102,7 @@ def origin_tags(provenance: Provenance | None) -> dict[str, str]:
                         "hostname": segment.hostname,
                         "workers": segment.workers,
                         "threads": segment.threads,
+                        "gpus": segment.gpus,
                         "seconds": round(segment.seconds, 1),
                     }
                     for segment in provenance.segments[-20:]

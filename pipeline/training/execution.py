@@ -17,6 +17,7 @@ class Execution:
         prepared, noisy: folders of the prepared data and of the noisy labels (None: clean).
         profile: name of the profile, for the record.
         threads: CPU threads of each worker.
+        gpus: share of a GPU that each worker has, for the record.
         checkpoint_seconds: time between checkpoints.
         checkpoint_iterations: or iterations between them, if not None.
         keep_checkpoints: how many stay.
@@ -32,6 +33,7 @@ class Execution:
     noisy: Path | None
     profile: str
     threads: int = 1
+    gpus: float = 0.0
     checkpoint_seconds: float = 60.0
     checkpoint_iterations: int | None = None
     keep_checkpoints: int = 2

@@ -66,6 +66,7 @@ class Segment:
     commit: str | None
     dirty: bool
     command: str
+    gpus: float = 0.0  # share of a GPU that each worker had
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Reporter:
             commit=execution.commit,
             dirty=execution.dirty,
             command=execution.command,
+            gpus=execution.gpus,
         )
         self._earlier_segments = segments
         self._write_provenance("running")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.data.array_folder import write_arrays
 from pipeline.training.execution import Execution
@@ -52,7 +53,7 @@ def noise_images(folder: Path) -> dict[str, Any]:
     return write_arrays(folder, arrays, about)
 
 
-def losses(network: str, root: Path) -> list[float]:
+def losses(network: str, root: Path, *, device: str = "cpu", compiled: bool = False) -> list[float]:
     """Training losses of the first 20 steps: seed 0, batches of 16, the network in double precision."""
     checksum = noise_images(root / "prepared")["checksum"]
     spec = RunSpec(
@@ -61,8 +62,9 @@ def losses(network: str, root: Path) -> list[float]:
         network=NetworkSpec(network, 10, NETWORKS[network]),
         data=DataSpec("noise", 0, checksum, None, 16, 160, 10, tuple("0123456789")),
         protocol=PROTOCOL,
+        compile=compiled,
     )
-    session = LocalSession()
+    session = LocalSession(device)
     worker = Worker(spec, Execution(root, root / "prepared", None, "golden"), session)
     worker.restore()
     worker.bare.double().register_forward_pre_hook(lambda _module, inputs: (inputs[0].double(),))
@@ -82,6 +84,15 @@ def test_the_first_losses_are_those_of_this_version_of_the_numerics(network: str
         "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/training/numerics.py"
         " and write the golden losses anew; runs made before are then other runs"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_compiled_network_trains_the_same(tmp_path: Path) -> None:
+    """In double precision: in single, a difference of the last digit grows to percents through batch norm and ReLU."""
+    torch._dynamo.reset()
+    golden = json.loads(GOLDEN.read_text())["losses"]["cifar_attention56"]
+    assert losses("cifar_attention56", tmp_path, compiled=True) == pytest.approx(golden, abs=TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_a_run_costs_what_its_network_cost_before_and_others_the_median(driver: 
 def test_hours_are_those_of_a_core_or_of_a_gpu(driver: Driver) -> None:
     measured(driver, "attention56", workers=2, threads=4)  # eight cores reached 128 images a second
     assert pending(driver, "attention56")[0].split()[1:] == ["8", "CPU-hours"]
-    measured(driver, "attention56", device=GPU)  # a quarter of a GPU did
+    measured(driver, "attention56", device=GPU, gpus=0.25)  # a quarter of a GPU did
     assert pending(driver, "attention56")[0].split()[1:] == ["0.25", "GPU-hours"]
 
 
