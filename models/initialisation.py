@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
-
-_FILLING: Final = frozenset(
-    (
-        nn.init.kaiming_uniform_,
-        nn.init.uniform_,
-        nn.init.normal_,
-        nn.init.trunc_normal_,
-        nn.init.constant_,
-        Tensor.fill_,
-        Tensor.zero_,
-    )
-)
-
-
-class Unfilled(TorchFunctionMode):
-    """While this is open, new layers do not fill their parameters and buffers; `initialise` does so later.
-
-    On the meta device there is nothing to fill, and PyTorch takes a third of a network's construction for it.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _FILLING:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 def initialise(model: nn.Module, seed: int) -> None:

@@ -160,14 +160,14 @@ def create_model(
     """
     import torch
 
-    from models.initialisation import Unfilled, initialise
+    from models.initialisation import initialise
 
     network = find_network(name)
     resolved = resolve_options(name, options)
     classes = network.num_classes if num_classes is None else num_classes
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"num_classes: {num_classes!r} is not a whole number of at least 1")
-    with torch.device("meta"), Unfilled():  # a layer's own initialisation would draw from the global generator
+    with torch.device("meta"):  # a layer's own initialisation would draw from the global generator
         model = network.build(classes, resolved)
     if torch.device(device).type == "meta":
         return model
