@@ -33,7 +33,8 @@ def _fetch(commands: Commands) -> None:
     command.add_argument("dataset")
     command.add_argument(
         "--source",
-        help="'official' or a local folder (Parquet shards, or a class-folder tree of lossless images);"
+        help="'official' or a local folder (Parquet shards, or a class-folder tree of lossless images; for imagenet a"
+        " tree train/<class>/*.JPEG, val/<class>/*.JPEG, optionally with excluded.txt);"
         " default: data.source of params.yaml, if it is for this data set, else official",
     )
 
@@ -56,12 +57,15 @@ def _configured_source(dataset: str) -> str:
 
 
 def _prepare(commands: Commands) -> None:
-    command = add_command(commands, "prepare", _run_prepare, "decode a data set once into arrays")
+    command = add_command(
+        commands, "prepare", _run_prepare, "decode a data set once into arrays, or check and pack photographs"
+    )
     command.add_argument("dataset")
 
 
 def _run_prepare(options: argparse.Namespace) -> None:
     from pipeline import data
+    from pipeline.data.shards import UNUSUAL
 
     manifest = data.prepare(options.dataset, DATA)
     print(
@@ -69,6 +73,10 @@ def _run_prepare(options: argparse.Namespace) -> None:
         f" {manifest['test_images']} test images, channel mean {_numbers(manifest['channel_mean'])},"
         f" standard deviation {_numbers(manifest['channel_std'])}"
     )
+    if manifest.get("excluded"):
+        print(f"{manifest['excluded']} validation images are excluded")
+    for kind, count in manifest.get("unusual", {}).items():
+        print(f"{count} images are {kind}; they are named in {UNUSUAL} there and read as RGB")
 
 
 def _numbers(values: list[float]) -> str:
