@@ -55,6 +55,11 @@ class Shards:
                 opened = self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return opened[offset : offset + int(row["length"])]
 
+    def place(self, number: int) -> str:
+        """Where it lies, for messages."""
+        row = self.index[number]
+        return f"{self._bins[int(row['shard'])]}: {row['length']} bytes from {row['offset']}"
+
     def size(self, number: int) -> tuple[int, int]:
         """Height and width in pixels."""
         row = self.index[number]
