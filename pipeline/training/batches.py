@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.training.randomness import generator
+
+
+class Stream(Protocol):
+    """Training batches of one worker, by iteration; its length is the number of training images."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Images float32 [B, C, H, W] and labels int64 [B]: this worker's share, on its device."""
+
+
+class TestImages(Protocol):
+    """The test images; `has_top5` says whether the top-5 error is measured on them."""
+
+    has_top5: bool
+
+    def __len__(self) -> int: ...
+
+    def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images float32 [B, C, H, W] and labels int64 [B] of the images `first` ... `end` - 1, on the device."""
+
+    def pictures(self, count: int) -> Tensor:
+        """The first images as they are tested, but not normalised: uint8 [count, H, W, C]."""
 
 
 def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
