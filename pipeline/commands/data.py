@@ -41,10 +41,14 @@ def _fetch(commands: Commands) -> None:
 
 def _run_fetch(options: argparse.Namespace) -> None:
     from pipeline import data
+    from pipeline.data.image_folder import KIND, read_listing
 
     source = options.source or _configured_source(options.dataset)
-    record = data.fetch(options.dataset, source, DATA)
-    print(f"{data.raw_folder(DATA, options.dataset)}: {len(record.files)} files verified ({record.kind})")
+    record, raw = data.fetch(options.dataset, source, DATA), data.raw_folder(DATA, options.dataset)
+    if record.kind == KIND:
+        print(f"{raw}: {len(read_listing(record, raw))} photographs counted and listed ({record.folder(raw)})")
+    else:
+        print(f"{raw}: {len(record.files)} files verified ({record.kind})")
 
 
 def _configured_source(dataset: str) -> str:
