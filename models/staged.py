@@ -75,6 +75,18 @@ class StagedNetwork(nn.Module):
         return scores
 
 
+STAGES = (("layer1", "layer2", "layer3", "layer4"), ("repeat", "repeat_1", "block8"))
+"""How timm names the last parts of the stages of its ResNets, and of Inception-ResNet-v2."""
+
+
+def stages_of(model: nn.Module) -> list[nn.Module]:
+    """The parts of any network here whose outputs are the outputs of its stages."""
+    stages = getattr(model, "stages", None)
+    if isinstance(stages, nn.Sequential):
+        return list(stages)
+    return [getattr(model, name) for names in STAGES if all(hasattr(model, name) for name in names) for name in names]
+
+
 def refuse_smaller(images: Tensor, smallest: int) -> None:
     """Raise ValueError for images [N, 3, H, W] of less than `smallest` pixels in height or width."""
     height, width = images.shape[-2:]

@@ -70,11 +70,16 @@ class NetworkOptions(Settings):
 
 
 class Experiment(Settings):
-    """One row of a table: a network, its options, and the label noise in percent."""
+    """One row of a table: a network, its options, and the label noise in percent.
+
+    `train_crop` and `test_crop`, in pixels, are for photographs; without them the profile's `crops` count.
+    """
 
     network: str
     options: NetworkOptions = NetworkOptions()
     noise: Annotated[int, Field(ge=0, le=99)] = 0
+    train_crop: Positive | None = None
+    test_crop: Positive | None = None
 
     @model_validator(mode="after")
     def _options_fit(self) -> Experiment:
@@ -119,6 +124,14 @@ class Protocol(Settings):
         return self
 
 
+class Crops(Settings):
+    """How photographs are cut and coloured; see `pipeline.training.spec.Crops`."""
+
+    train: Positive
+    test: Positive
+    colour: NotNegative
+
+
 class Resources(Settings):
     """What each run is given, and how many run at once."""
 
@@ -159,6 +172,7 @@ class Config(Settings):
     experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     protocol: Protocol
+    crops: Crops | None = None
     precision: Literal["float32", "bfloat16"]
     channels_last: bool
     compile: bool
@@ -191,6 +205,7 @@ class Config(Settings):
     def _consistent(self) -> Config:
         from pipeline.training.groups import plan_groups
 
+        self._check_kind_of_data()
         for name, experiment in self.experiments.items():
             if experiment.noise and experiment.noise not in self.data.noise_levels:
                 raise ValueError(
@@ -202,6 +217,25 @@ class Config(Settings):
         except ValueError as error:
             raise ValueError(f"resources.workers = {self.resources.workers}: {error}") from None
         return self
+
+    def _check_kind_of_data(self) -> None:
+        """Settings for photographs go with photographs, and no others."""
+        from pipeline.data import DATASETS, PhotographSet
+
+        dataset = self.data.name
+        if isinstance(DATASETS[dataset], PhotographSet):
+            if self.crops is None:
+                raise ValueError(f"crops: missing; {dataset} has photographs, which are cut to the sizes named there")
+            if self.protocol.padding:
+                raise ValueError(f"protocol.padding = {self.protocol.padding}: must be 0 for photographs")
+            if self.data.noise_levels:
+                raise ValueError(f"data.noise_levels = {list(self.data.noise_levels)}: must be [] for {dataset}")
+            return
+        if self.crops is not None:
+            raise ValueError(f"crops: are for photographs, which {dataset} has none of")
+        for name, experiment in self.experiments.items():
+            if experiment.train_crop or experiment.test_crop:
+                raise ValueError(f"experiments.{name}: crops are for photographs, which {dataset} has none of")
 
 
 def _one_of(value: str, allowed: Any) -> str:

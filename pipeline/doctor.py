@@ -188,9 +188,13 @@ def data(settings: Config, root: Path) -> Finding:
     """Whether the profile's data are prepared and intact, its noisy labels included."""
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import load
+    from pipeline.data.shards import is_packed, open_photographs
 
     dataset, levels = settings.data.name, settings.data.noise_levels
     try:
+        if is_packed(prepared_folder(root / "data", dataset)):
+            found = open_photographs(prepared_folder(root / "data", dataset))
+            return Finding("data", f"{dataset}: {len(found.train)} training and {len(found.test)} test images packed")
         arrays = load(prepared_folder(root / "data", dataset))
     except UserError as error:
         return Finding("data", one_line(error), f"dvc repro prepare@{dataset}")
@@ -227,15 +231,20 @@ def disk(settings: Config, root: Path) -> Finding:
 
 def room(settings: Config) -> int:
     """Bytes that the runs of a profile take at most: weights for good, checkpoints with momentum while they train."""
+    from models import find_network
     from pipeline.counts import count
-    from pipeline.data import DATASETS
+    from pipeline.data import DATASETS, PhotographSet
 
     dataset = DATASETS[settings.data.name]
+    if isinstance(dataset, PhotographSet):
+        classes, size = dataset.class_count, None
+    else:
+        classes, size = len(dataset.classes), dataset.image_shape[0]
     parameters = sum(
         count(
             experiment.network,
-            len(dataset.classes),
-            dataset.image_shape[0],
+            classes,
+            size or find_network(experiment.network).image_size,
             **experiment.options.model_dump(exclude_none=True),
         ).parameters
         for experiment in settings.experiments.values()

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Throughput:
-    """Multiply-adds of training per second of one GPU, or of one CPU core, as measured on one kind of device."""
+    """Multiply-adds of training per second of one GPU, or of one CPU core, as measured on one kind of device.
+
+    `source` says by what it was measured.
+    """
 
     device: str
     measured: dict[str, list[float]] = field(default_factory=dict)  # by network
+    source: str = "the throughput of earlier runs"
 
     @property
     def unit(self) -> str:
@@ -62,13 +66,13 @@ def _measurements(folder: Path, planned: Mapping[str, Any]) -> Iterator[tuple[st
             yield config["network"]["name"], PASSES * multiply_adds, segment
 
 
-def outlook(driver: Driver, specs: Sequence[RunSpec]) -> str:
-    """What is pending, a line for each run, and what all of it will cost."""
+def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:
+    """What is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
     total = len(driver.plan["runs"])
     if not specs:
         return f"nothing pending: all {total} runs are in the store or published"
     work = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
-    measured = throughputs(driver)
+    measured = list(probed) or throughputs(driver)
     width = max(map(len, work))
     lines = []
     for spec in specs:
@@ -77,7 +81,7 @@ def outlook(driver: Driver, specs: Sequence[RunSpec]) -> str:
     lines.append(f"{len(specs)} of {total} runs pending: {sum(work.values()):.3g} multiply-adds")
     for throughput in measured:
         hours = sum(throughput.hours(spec.network.name, work[spec.name]) for spec in specs)
-        lines.append(f"  about {_told(throughput, hours)} at the throughput of earlier runs on {throughput.device}")
+        lines.append(f"  about {_told(throughput, hours)} at {throughput.source} on {throughput.device}")
     if not measured:
         lines.append("  time unknown: no run was measured here yet (`python -m pipeline launch --stop-after 2` does)")
     return "\n".join(lines)

@@ -33,7 +33,8 @@ def run_specs(config: Config, data: Path) -> list[core.RunSpec]:
 
 def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data: Path) -> core.RunSpec:
     protocol = config.protocol.model_dump()
-    dataset = _data_spec(config.data.name, experiment.noise, data)
+    crops = crops_of(config, experiment)
+    dataset = _data_spec(config.data.name, experiment.noise, data, crops)
     if protocol["batch_size"] > dataset.train_images:
         raise UserError(
             f"protocol.batch_size = {protocol['batch_size']}: must be at most {dataset.train_images},"
@@ -50,10 +51,19 @@ def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data
         precision=config.precision,
         channels_last=config.channels_last,
         compile=config.compile,
+        crops=crops,
     )
 
 
-def _data_spec(dataset: str, noise: int, data: Path) -> core.DataSpec:
+def crops_of(config: Config, experiment: Experiment) -> core.Crops | None:
+    """The crops of an experiment: the profile's, with what the experiment says otherwise."""
+    if config.crops is None:
+        return None
+    own = {"train": experiment.train_crop, "test": experiment.test_crop}
+    return core.Crops(**config.crops.model_dump() | {key: size for key, size in own.items() if size})
+
+
+def _data_spec(dataset: str, noise: int, data: Path, crops: core.Crops | None) -> core.DataSpec:
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import read_manifest
 
@@ -64,7 +74,7 @@ def _data_spec(dataset: str, noise: int, data: Path) -> core.DataSpec:
         noise=noise,
         checksum=manifest["checksum"],
         noise_checksum=noisy["checksum"] if noisy else None,
-        image_size=manifest["image_shape"][0],
+        image_size=crops.train if crops else manifest["image_shape"][0],
         train_images=manifest["train_images"],
         test_images=manifest["test_images"],
         classes=tuple(manifest["classes"]),
@@ -94,7 +104,10 @@ def _cost(spec: core.RunSpec) -> dict[str, int]:
     from pipeline.counts import count
 
     network = spec.network
-    counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
+    try:
+        counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
+    except ValueError as error:
+        raise UserError(f"experiments.{spec.experiment}: {error}") from None
     images = spec.protocol.iterations * spec.protocol.batch_size
     return {
         "parameters": counts.parameters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ def plan_without_data(config: Config) -> dict[str, Any]:
             "channels_last": config.channels_last,
             "compile": config.compile,
             "numerics": NUMERICS,
+            **({"crops": asdict(crops)} if (crops := plans.crops_of(config, experiment)) else {}),
         }
         for name, experiment in config.experiments.items()
         for seed in config.seeds

@@ -133,6 +133,40 @@ def _run_precision(options: argparse.Namespace) -> None:
     print(f"\n{as_markdown(errors)}\n\n{path}")
 
 
+def _loading(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "loading",
+        _run_loading,
+        "our loader of photographs beside ImageFolder and DataLoader, into benchmarks/loading/<hardware>.csv",
+    )
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--cores", type=positive, metavar="N", help="threads or processes that decode; default: all")
+    command.add_argument("--batches", type=positive, default=8, metavar="N", help="of 64 images in a block; default: 8")
+    command.add_argument("--blocks", type=positive, default=6, metavar="N", help="the first does not count; default: 6")
+    command.add_argument(
+        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one loader; default: 600"
+    )
+
+
+def _run_loading(options: argparse.Namespace) -> None:
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
+    from pipeline.benchmark.loading import FOLDER, Job, as_line, benchmark_loading, write_rates
+
+    device = _device(options.device)
+    with TemporaryDirectory() as scratch:
+        job = Job(Path(scratch), device, options.cores or available_cores(), options.batches, options.blocks)
+        rates = benchmark_loading(job, options.time_limit, lambda rate: print(as_line(rate), flush=True))
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_rates(path, rates, hardware)
+    print(path)
+
+
 def _device(name: str | None) -> str:
     import torch
 
@@ -143,5 +177,5 @@ def _device(name: str | None) -> str:
     return name
 
 
-BENCHMARKS = (_networks, _training, _precision)
+BENCHMARKS = (_networks, _training, _precision, _loading)
 COMMANDS = (_benchmark,)

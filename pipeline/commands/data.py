@@ -33,17 +33,22 @@ def _fetch(commands: Commands) -> None:
     command.add_argument("dataset")
     command.add_argument(
         "--source",
-        help="'official' or a local folder (Parquet shards, or a class-folder tree of lossless images);"
+        help="'official' or a local folder (Parquet shards, or a class-folder tree of lossless images; for imagenet a"
+        " tree train/<class>/*.JPEG, val/<class>/*.JPEG, optionally with excluded.txt);"
         " default: data.source of params.yaml, if it is for this data set, else official",
     )
 
 
 def _run_fetch(options: argparse.Namespace) -> None:
     from pipeline import data
+    from pipeline.data.image_folder import KIND, read_listing
 
     source = options.source or _configured_source(options.dataset)
-    record = data.fetch(options.dataset, source, DATA)
-    print(f"{data.raw_folder(DATA, options.dataset)}: {len(record.files)} files verified ({record.kind})")
+    record, raw = data.fetch(options.dataset, source, DATA), data.raw_folder(DATA, options.dataset)
+    if record.kind == KIND:
+        print(f"{raw}: {len(read_listing(record, raw))} photographs counted and listed ({record.folder(raw)})")
+    else:
+        print(f"{raw}: {len(record.files)} files verified ({record.kind})")
 
 
 def _configured_source(dataset: str) -> str:
@@ -56,12 +61,15 @@ def _configured_source(dataset: str) -> str:
 
 
 def _prepare(commands: Commands) -> None:
-    command = add_command(commands, "prepare", _run_prepare, "decode a data set once into arrays")
+    command = add_command(
+        commands, "prepare", _run_prepare, "decode a data set once into arrays, or check and pack photographs"
+    )
     command.add_argument("dataset")
 
 
 def _run_prepare(options: argparse.Namespace) -> None:
     from pipeline import data
+    from pipeline.data.shards import UNUSUAL
 
     manifest = data.prepare(options.dataset, DATA)
     print(
@@ -69,6 +77,10 @@ def _run_prepare(options: argparse.Namespace) -> None:
         f" {manifest['test_images']} test images, channel mean {_numbers(manifest['channel_mean'])},"
         f" standard deviation {_numbers(manifest['channel_std'])}"
     )
+    if manifest.get("excluded"):
+        print(f"{manifest['excluded']} validation images are excluded")
+    for kind, count in manifest.get("unusual", {}).items():
+        print(f"{count} images are {kind}; they are named in {UNUSUAL} there and read as RGB")
 
 
 def _numbers(values: list[float]) -> str:

@@ -16,7 +16,12 @@ MARKER = "launched\n"
 
 
 def _plan(commands: Commands) -> None:
-    add_command(commands, "plan", _run_plan, "resolve the profile into plan.json: every run, its identity, its cost")
+    command = add_command(
+        commands, "plan", _run_plan, "resolve the profile into plan.json: every run, its identity, its cost"
+    )
+    command.add_argument(
+        "--probe", action="store_true", help="train each network here for a while, a minute in all, to tell the cost"
+    )
 
 
 def _run_plan(options: argparse.Namespace) -> None:
@@ -24,8 +29,8 @@ def _run_plan(options: argparse.Namespace) -> None:
 
     content = _make_plan()
     names = content["runs"]
-    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}")
-    print(_outlook(content))
+    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}", flush=True)
+    print(_outlook(content, by_probe=options.probe))
 
 
 def _make_plan() -> dict[str, Any]:
@@ -47,14 +52,16 @@ def _make_plan() -> dict[str, Any]:
     return content
 
 
-def _outlook(content: dict[str, Any]) -> str:
+def _outlook(content: dict[str, Any], *, by_probe: bool) -> str:
     """What is pending, and what it will cost."""
     from pipeline.driver import Driver
     from pipeline.estimate import outlook
     from pipeline.launch import pending
+    from pipeline.probe import probe
 
     driver = Driver(content, Path.cwd())
-    return outlook(driver, pending(driver))
+    specs = pending(driver)
+    return outlook(driver, specs, probe(driver, specs) if by_probe else ())
 
 
 def _launch(commands: Commands) -> None:

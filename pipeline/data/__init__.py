@@ -1,6 +1,7 @@
-"""The data sets: fetched, prepared into arrays, and their training labels corrupted.
+"""The data sets: fetched, prepared into arrays or shards of photographs, and their training labels corrupted.
 
-A new data set is a subclass of `DataSet` in a file of its own, and an entry in `DATASETS`.
+A new data set is a subclass of `DataSet` (small images, kept as arrays) or of `PhotographSet` (encoded photographs) in
+a file of its own, and an entry in `DATASETS`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.cifar import Cifar10, Cifar100
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import DataSet, PhotographSet
 from pipeline.data.digits import Digits
+from pipeline.data.imagenet import ImageNet
+from pipeline.data.imagenet_mini import ImageNetMini
 from pipeline.data.layout import noisy_folder, prepared_folder, raw_folder
 from pipeline.data.noise import corrupt_labels
+from pipeline.data.packing import prepare_photographs
 from pipeline.data.preparation import prepare_arrays
 from pipeline.data.source import Source, save_source
 from pipeline.errors import UserError
@@ -20,6 +24,7 @@ from pipeline.errors import UserError
 __all__ = [
     "DATASETS",
     "DataSet",
+    "PhotographSet",
     "corrupt",
     "fetch",
     "find_dataset",
@@ -29,10 +34,12 @@ __all__ = [
     "raw_folder",
 ]
 
-DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (Digits(), Cifar10(), Cifar100())}
+DATASETS: dict[str, DataSet | PhotographSet] = {
+    dataset.name: dataset for dataset in (Digits(), Cifar10(), Cifar100(), ImageNet(), ImageNetMini())
+}
 
 
-def find_dataset(name: str) -> DataSet:
+def find_dataset(name: str) -> DataSet | PhotographSet:
     """The data set of that name; UserError if it is unknown."""
     if name not in DATASETS:
         raise UserError(f"data set {name!r} is unknown; allowed are {', '.join(DATASETS)}")
@@ -42,7 +49,8 @@ def find_dataset(name: str) -> DataSet:
 def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> Source:
     """Get the raw data and verify them; returns the record written to `root`/raw/<dataset>/source.json.
 
-    `source` is "official" (the data set's own publisher) or, for CIFAR, a local folder, which is not copied.
+    `source` is "official" (the data set's own publisher) or, for CIFAR and ImageNet, a local folder, which is not
+    copied.
     """
     raw = raw_folder(root, find_dataset(dataset).name)
     record = find_dataset(dataset).fetch(source, raw)
@@ -51,14 +59,18 @@ def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> 
 
 
 def prepare(dataset: str, root: str | Path = "data") -> dict[str, Any]:
-    """Decode fetched data into the arrays of `root`/prepared/<dataset>/, whichever the source was.
+    """Decode fetched data into the arrays of `root`/prepared/<dataset>/, or check photographs and pack them there.
 
     Returns the manifest. Data that are there already, intact and from the same files, are left alone.
     """
-    return prepare_arrays(find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset))
+    found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
+    if isinstance(found, PhotographSet):
+        return prepare_photographs(found.name, raw, prepared)
+    return prepare_arrays(found, raw, prepared)
 
 
 def corrupt(dataset: str, level: int, root: str | Path = "data") -> dict[str, Any]:
     """Write noisy training labels for a level in percent to `root`/noisy/<dataset>/<level>/; the manifest."""
-    find_dataset(dataset)
+    if isinstance(find_dataset(dataset), PhotographSet):
+        raise UserError(f"{dataset}: label noise is for data sets of arrays only (paper, Table 5: cifar10)")
     return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level))

@@ -27,12 +27,12 @@ def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], about: Mappin
             path = fresh / f"{name}.npy"
             np.save(path, array, allow_pickle=False)
             files[path.name] = sha256_file(path)
-        manifest = {**about, "checksum": _checksum(files), "files": files}
+        manifest = {**about, "checksum": checksum_of(files), "files": files}
         write_json(fresh / MANIFEST, manifest)
     return manifest
 
 
-def _checksum(files: Mapping[str, str]) -> str:
+def checksum_of(files: Mapping[str, str]) -> str:
     """SHA-256 of the lines that `sha256sum` would print for the files, by name."""
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
@@ -51,7 +51,7 @@ def open_arrays(folder: Path, names: Sequence[str]) -> tuple[dict[str, Any], dic
     """The manifest and the named arrays, memory-mapped, after their checksums have been verified."""
     manifest = read_manifest(folder)
     files, arrays = manifest["files"], {}
-    if sorted(files) != sorted(f"{name}.npy" for name in names) or manifest.get("checksum") != _checksum(files):
+    if sorted(files) != sorted(f"{name}.npy" for name in names) or manifest.get("checksum") != checksum_of(files):
         raise UserError(f"{folder / MANIFEST}: files and checksum do not belong together")
     for name in names:
         path = folder / f"{name}.npy"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -46,3 +46,19 @@ class DataSet(ABC):
     @abstractmethod
     def decode(self, source: Source, raw: Path) -> tuple[Split, Split]:
         """Training and test split of fetched data, whose files have been verified against `source`."""
+
+
+class PhotographSet(ABC):
+    """A data set of photographs of any size, which stay encoded until a batch needs them.
+
+    Like a `DataSet` it is one subclass in one file, entered in `pipeline.data.DATASETS`. Its classes are the sorted
+    names of the class folders that `fetch` finds; `images` are the files of each split, "train" and "val".
+    """
+
+    name: ClassVar[str]
+    class_count: ClassVar[int]
+    images: ClassVar[Mapping[str, int]]
+
+    @abstractmethod
+    def fetch(self, source: str, raw: Path) -> Source:
+        """Find the class folders, and write their listing into `raw`; UserError if counts or files are wrong."""

@@ -116,9 +116,7 @@ def build_tables(evidence: Evidence, counts: Counts) -> list[Table]:
 
 
 def _table(table: PaperTable, evidence: Evidence, counts: Counts) -> Table:
-    columns = table.columns
-    if table.id == "table6":
-        columns += _stand_in_columns(table, evidence)
+    columns = table.columns + _stand_in_columns(table, evidence)
     rows = tuple(
         Row(row.id, row.label, tuple(_cell(table, row, column, evidence, counts) for column in columns))
         for row in table.rows
@@ -139,10 +137,21 @@ def _slope(table: PaperTable, column: PaperColumn, evidence: Evidence) -> Cell:
 
 
 def _stand_in_columns(table: PaperTable, evidence: Evidence) -> tuple[PaperColumn, ...]:
-    """Columns for data sets of the profile that the paper's table has none for."""
+    """Columns of Tables 6 and 7 for data sets of the profile that the paper's table has none for.
+
+    The networks must be those of the table: for CIFAR in Table 6, for ImageNet in Table 7.
+    """
+    if table.scope != "everywhere" or evidence.has_cifar_networks == (table.dataset == "imagenet"):
+        return ()
     known = {column.dataset for column in table.columns}
     missing = [dataset for dataset in evidence.datasets if dataset not in known and dataset != "imagenet"]
-    return tuple(PaperColumn(d, f"{d} error %, not in the paper", "test_error", d) for d in missing)
+    if table.dataset != "imagenet":
+        return tuple(PaperColumn(d, f"{d} error %, not in the paper", "test_error", d) for d in missing)
+    return tuple(
+        PaperColumn(f"{d}-{name}", f"{d} {name.replace('top', 'top-')} error %, not in the paper", quantity, d)
+        for d in missing
+        for name, quantity in (("top1", "test_error"), ("top5", "top5_error"))
+    )
 
 
 def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evidence, counts: Counts) -> Cell:

@@ -202,7 +202,7 @@ def summary(folder: Path) -> dict[str, float]:
     """Numbers that a finished run has once, those of its curves left out; none of a run that is not finished."""
     if not (folder / METRICS).exists():
         return {}
-    curves = ("train_loss", "train_error", "test_loss", "test_error")
+    curves = ("train_loss", "train_error", "test_loss", "test_error", "top5_error")
     metrics = read_json(folder / METRICS)
     found = {key: float(value) for key, value in metrics.items() if key not in curves and _is_number(value)}
     if (folder / RESPONSES).exists():

@@ -58,7 +58,7 @@ def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
 
 
 def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:
-    return {key: float(value) for key, value in asdict(row).items() if key not in without}
+    return {key: float(value) for key, value in asdict(row).items() if key not in without and value is not None}
 
 
 def measured_at(iteration: int, segments: Sequence[Segment]) -> int:

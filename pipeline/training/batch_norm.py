@@ -13,6 +13,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.errors import UserError
+from pipeline.training.groups import GroupPlan
+from pipeline.training.session import Session
 
 
 class _Normalise(torch.autograd.Function):
@@ -79,7 +84,19 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(model: nn.Module, process_group: Any) -> None:
-    """Replace, in place, every BatchNorm2d of a model by one that shares statistics over a process group."""
+    """Replace, in place, every BatchNorm2d of a model by one that shares statistics over a process group.
+
+    UserError for a model with other layers of batch norm, which no group of workers can share.
+    """
+    _replace(model, process_group)
+    if any(isinstance(layer, _BatchNorm) and not isinstance(layer, GroupBatchNorm2d) for layer in model.modules()):
+        raise UserError(
+            f"{type(model).__name__} has batch norms that workers cannot share: give it fewer workers, so that each"
+            " one's share of the batch holds a whole batch_norm_group"
+        )
+
+
+def _replace(model: nn.Module, process_group: Any) -> None:
     for name, child in model.named_children():
         if type(child) is nn.BatchNorm2d:
             layer = GroupBatchNorm2d(child.num_features, child.eps, child.momentum, device="meta")
@@ -89,4 +106,54 @@ def synchronise(model: nn.Module, process_group: Any) -> None:
             layer.process_group = process_group
             setattr(model, name, layer)
         else:
-            synchronise(child, process_group)
+            _replace(child, process_group)
+
+
+class RunningStatistics:
+    """Keeps running statistics those of one worker that sees all groups of a batch, in their order.
+
+    Each worker moves them by its own groups alone: by k of them from `old` to ``keep**k * old + moved``, where
+    `keep` is 1 less the momentum. As that is linear, what all workers have moved is put together after each step,
+    discounted by the groups that come after. Nothing of this is needed where a batch is one group.
+
+    Args:
+        model: whose layers of batch norm are meant.
+        groups: how the groups lie over the workers.
+        batch_size: images in the global batch.
+        session: this worker among all.
+    """
+
+    def __init__(self, model: nn.Module, groups: GroupPlan, batch_size: int, session: Session) -> None:
+        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+        self._buffers = [
+            buffer for layer in layers for buffer in (layer.running_mean, layer.running_var) if buffer is not None
+        ]
+        self._counters = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
+        mine = batch_size // session.world_size // groups.micro_batch  # groups of a step
+        self._others = mine * (session.world_size // groups.workers - 1)
+        later = self._others - mine * (session.rank // groups.workers)
+        keep = torch.cat(
+            [
+                torch.full((2 * layer.num_features,), 1 - float(layer.momentum or 0.0), dtype=torch.float64)
+                for layer in layers
+            ]
+        ).to(session.device)
+        self._mine, self._all = keep**mine, keep ** (mine + self._others)
+        self._weight = keep**later / groups.workers  # all workers of a group bring the same
+        self._old = self._flat()
+
+    def _flat(self) -> Tensor:
+        return torch.cat([buffer.double() for buffer in self._buffers])
+
+    def begin(self) -> None:
+        """Before a step: remember where the statistics stand."""
+        self._old = self._flat()
+
+    def combine(self) -> None:
+        """After a step: move them by what all workers have seen. Every worker must call it."""
+        moved = (self._flat() - self._mine * self._old) * self._weight
+        dist.all_reduce(moved)
+        combined = self._all * self._old + moved
+        sizes = [buffer.numel() for buffer in self._buffers]
+        torch._foreach_copy_(self._buffers, list(combined.split(sizes)))
+        torch._foreach_add_(self._counters, self._others)

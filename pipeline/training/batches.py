@@ -8,7 +8,9 @@ of workers, and after any resume.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +18,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.training.randomness import generator
+
+
+class Stream(Protocol):
+    """Training batches of one worker, by iteration; its length is the number of training images."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Images float32 [B, C, H, W] and labels int64 [B]: this worker's share, on its device."""
+
+
+class TestImages(Protocol):
+    """The test images; `has_top5` says whether the top-5 error is measured on them."""
+
+    has_top5: bool
+
+    def __len__(self) -> int: ...
+
+    def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images float32 [B, C, H, W] and labels int64 [B] of the images `first` ... `end` - 1, on the device."""
+
+    def pictures(self, count: int) -> Tensor:
+        """The first images as they are tested, but not normalised: uint8 [count, H, W, C]."""
+
+
+def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
+    """The order of the images in an epoch, int64 [images]."""
+    return torch.randperm(images, generator=generator(seed, "order", epoch))
+
+
+def stretches(start: int, count: int, images: int) -> Iterator[tuple[int, slice]]:
+    """The positions `start` ... `start` + `count` - 1 of the stream, as epochs and the part that lies in each."""
+    end = start + count
+    while start < end:
+        epoch, position = divmod(start, images)
+        part = slice(position, min(position + end - start, images))
+        yield epoch, part
+        start += part.stop - part.start
 
 
 @dataclass(frozen=True)
@@ -38,7 +78,7 @@ class Epoch:
             return torch.randint(high, (images,), generator=generator(seed, purpose, epoch))
 
         return cls(
-            order=torch.randperm(images, generator=generator(seed, "order", epoch)),
+            order=epoch_order(seed, epoch, images),
             top=numbers("crop-top", 2 * padding + 1),
             left=numbers("crop-left", 2 * padding + 1),
             mirrored=numbers("flip", 2).bool() if flip else torch.zeros(images, dtype=torch.bool),
@@ -48,9 +88,9 @@ class Epoch:
         """The same epoch on a device."""
         return Epoch(*(t.to(device) for t in (self.order, self.top, self.left, self.mirrored)))
 
-    def part(self, start: int, stop: int) -> Epoch:
-        """Positions start ... stop - 1."""
-        return Epoch(*(t[start:stop] for t in (self.order, self.top, self.left, self.mirrored)))
+    def part(self, positions: slice) -> Epoch:
+        """Some positions of it."""
+        return Epoch(*(t[positions] for t in (self.order, self.top, self.left, self.mirrored)))
 
 
 def normalise(images: Tensor, mean: Tensor) -> Tensor:
@@ -124,22 +164,12 @@ class TrainingStream:
         Returns:
             images float32 [B / world_size, C, H, W], labels int64 [B / world_size].
         """
-        parts = self._parts(iteration * self.batch_size + self.first, self.share)
+        start = iteration * self.batch_size + self.first
+        parts = [self._epoch(epoch).part(part) for epoch, part in stretches(start, self.share, len(self))]
         which = torch.cat([part.order for part in parts])
         cuts = Epoch(which, *(torch.cat([getattr(p, k) for p in parts]) for k in ("top", "left", "mirrored")))
         images = cut(normalise(self.images[which], self.mean), cuts, self.padding).permute(0, 3, 1, 2)
         return images if self.channels_last else images.contiguous(), self.labels[which]
-
-    def _parts(self, start: int, count: int) -> list[Epoch]:
-        """The stretch of the stream of `count` positions from `start`, in pieces that each lie in one epoch."""
-        parts = []
-        while count:
-            epoch, position = divmod(start, len(self))
-            stop = min(position + count, len(self))
-            parts.append(self._epoch(epoch).part(position, stop))
-            count -= stop - position
-            start += stop - position
-        return parts
 
     def _epoch(self, epoch: int) -> Epoch:
         if epoch not in self._epochs:

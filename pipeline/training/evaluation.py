@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import AttentionModule
+from models.staged import stages_of
 from pipeline.files import write_atomic, write_json
-from pipeline.training.batches import normalise, on_device
+from pipeline.training.batches import TestImages, normalise, on_device
 from pipeline.training.records import MASKS, RESPONSES, Sums
 from pipeline.training.session import Session
 from pipeline.training.tally import Tally
@@ -24,6 +25,8 @@ PICTURES = 8
 
 class TestSet:
     """The test images on the device, untouched but for normalisation (paper: the original image is tested)."""
+
+    has_top5 = False
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, device: torch.device) -> None:
         self.images = on_device(images, device)
@@ -37,16 +40,24 @@ class TestSet:
         """Images float32 [B, C, H, W] in channels_last, labels int64 [B]."""
         return normalise(self.images[which], self.mean).permute(0, 3, 1, 2), self.labels[which]
 
+    def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images `first` ... `end` - 1, some at a time."""
+        for start in range(first, end, BATCH):
+            yield self.batch(slice(start, min(start + BATCH, end)))
+
+    def pictures(self, count: int) -> Tensor:
+        """The first images, uint8 [count, H, W, C]."""
+        return self.images[:count]
+
 
 @torch.no_grad()
-def evaluate(model: nn.Module, test: TestSet, session: Session, autocast: Callable[[], Any]) -> Sums:
+def evaluate(model: nn.Module, test: TestImages, session: Session, autocast: Callable[[], Any]) -> Sums:
     """Sums over the whole test set, which the workers share without padding: each image counts exactly once."""
     model.eval()
-    tally = Tally(session.device)
+    tally = Tally(session.device, top5=test.has_top5)
     first = session.rank * len(test) // session.world_size
     end = (session.rank + 1) * len(test) // session.world_size
-    for start in range(first, end, BATCH):
-        images, labels = test.batch(slice(start, min(start + BATCH, end)))
+    for images, labels in test.batches(first, end):
         with autocast():
             logits = model(images)
         tally.add(logits.float(), labels)
@@ -57,25 +68,26 @@ def evaluate(model: nn.Module, test: TestSet, session: Session, autocast: Callab
 
 
 @torch.no_grad()
-def stage_responses(model: Any, test: TestSet, autocast: Callable[[], Any]) -> list[float]:
+def stage_responses(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -> list[float]:
     """Mean absolute response of the output of each stage over the test set (paper, Figure 4).
 
     A stage's output is that of its last residual unit, before batch norm and ReLU (the paper does not say which).
     """
-    sums = [torch.zeros((), dtype=torch.float64) for _ in model.stages]
+    stages = stages_of(model)
+    sums = [torch.zeros((), dtype=torch.float64) for _ in stages]
 
     def add(index: int, output: Tensor) -> None:
         sums[index] += output.float().abs().mean((1, 2, 3)).double().sum().cpu()
 
     hooks = [
         stage.register_forward_hook(lambda _module, _input, output, index=index: add(index, output))
-        for index, stage in enumerate(model.stages)
+        for index, stage in enumerate(stages)
     ]
     try:
         model.eval()
-        for start in range(0, len(test), BATCH):
+        for images, _ in test.batches(0, len(test)):
             with autocast():
-                model(test.batch(slice(start, start + BATCH))[0])
+                model(images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,7 +100,7 @@ def write_responses(folder: Path, means: list[float]) -> None:
 
 
 @torch.no_grad()
-def attention_pictures(model: Any, test: TestSet, autocast: Callable[[], Any]) -> dict[str, np.ndarray]:
+def attention_pictures(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -> dict[str, np.ndarray]:
     """Masks, trunk features and fused features of the first eight test pictures, by attention module.
 
     For each module: the mask averaged over channels, and mask, trunk feature and module output of the one channel
@@ -96,7 +108,7 @@ def attention_pictures(model: Any, test: TestSet, autocast: Callable[[], Any]) -
     """
     captured: dict[str, Tensor] = {}
     hooks = []
-    for s, stage in enumerate(model.stages, start=1):
+    for s, stage in enumerate(stages_of(model), start=1):
         modules = (module for module in stage.modules() if isinstance(module, AttentionModule))
         for m, module in enumerate(modules, start=1):
             for part in ("trunk", "mask", "fusion"):
@@ -107,14 +119,13 @@ def attention_pictures(model: Any, test: TestSet, autocast: Callable[[], Any]) -
                 )
     try:
         model.eval()
-        pictures = slice(0, PICTURES)
-        images, labels = test.batch(pictures)
+        images, labels = next(test.batches(0, min(PICTURES, len(test))))
         with autocast():
             predictions = model(images).argmax(1)
     finally:
         for hook in hooks:
             hook.remove()
-    arrays = {"images": test.images[pictures], "labels": labels, "predictions": predictions}
+    arrays = {"images": test.pictures(len(labels)), "labels": labels, "predictions": predictions}
     for name in dict.fromkeys(key.partition("/")[0] for key in captured):
         mask, trunk, fused = (captured[f"{name}/{part}"].float() for part in ("mask", "trunk", "fusion"))
         channel = int(mask.var((2, 3)).mean(0).argmax())

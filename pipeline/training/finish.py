@@ -11,8 +11,8 @@ from torch import nn
 from models.weights import save_weights
 from pipeline.counts import count
 from pipeline.files import sha256_file, write_json
+from pipeline.training.batches import TestImages
 from pipeline.training.evaluation import (
-    TestSet,
     attention_pictures,
     stage_responses,
     write_pictures,
@@ -26,7 +26,7 @@ def finish(
     spec: RunSpec,
     folder: Path,
     model: nn.Module,
-    test: TestSet,
+    test: TestImages,
     position: Position,
     autocast: Callable[[], Any],
 ) -> None:
@@ -48,6 +48,7 @@ def finish(
         {
             "test_error": last.test_error,
             "test_loss": last.test_loss,
+            **({} if last.top5_error is None else {"top5_error": last.top5_error}),
             "train_error": last.train_error,
             "train_loss": last.train_loss,
             "best_test_error": best.test_error,

@@ -14,15 +14,14 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from models import create_model
-from pipeline.data.arrays import Arrays, load
 from pipeline.errors import UserError
 from pipeline.training import environment, state
-from pipeline.training.batch_norm import synchronise
-from pipeline.training.batches import TrainingStream
-from pipeline.training.evaluation import TestSet, evaluate
+from pipeline.training.batch_norm import RunningStatistics, synchronise
+from pipeline.training.evaluation import evaluate
 from pipeline.training.execution import Execution
 from pipeline.training.finish import finish
 from pipeline.training.groups import plan_groups
+from pipeline.training.inputs import open_inputs
 from pipeline.training.optimiser import SGD, learning_rate
 from pipeline.training.records import Evaluation, Position, Sums, Timing
 from pipeline.training.reporter import Reporter
@@ -129,29 +128,18 @@ class Worker:
         protocol, device = spec.protocol, session.device
         groups = plan_groups(protocol.batch_size, protocol.batch_norm_group, session.world_size)
         self.micro_batch = groups.micro_batch
-        arrays = load_checked(spec, execution)
+        self.stream, self.test = open_inputs(spec, execution, session)
         self.bare = make_network(spec).to(device)
         if groups.workers > 1:
             synchronise(self.bare, _group_of(session, groups.workers))
+        self.running: RunningStatistics | None = None
+        if session.world_size > 1 and protocol.batch_norm_group < protocol.batch_size:
+            self.running = RunningStatistics(self.bare, groups, protocol.batch_size, session)
         self.optimiser = SGD(self.bare, protocol)
         self.model: nn.Module = torch.compile(self.bare) if spec.compile else self.bare  # type: ignore[assignment]
         if session.world_size > 1:
             self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
         self.autocast = environment.autocast(spec, device)
-        self.stream = TrainingStream(
-            arrays.train_images,
-            arrays.train_labels,
-            arrays.mean,
-            seed=spec.seed,
-            batch_size=protocol.batch_size,
-            padding=protocol.padding,
-            flip=protocol.flip,
-            rank=session.rank,
-            world_size=session.world_size,
-            device=device,
-            channels_last=spec.channels_last,
-        )
-        self.test = TestSet(arrays.test_images, arrays.test_labels, arrays.mean, device)
         self.tally = Tally(device)  # of training losses and errors since the last evaluation
 
     def restore(self) -> Position:
@@ -167,6 +155,8 @@ class Worker:
     def step(self, iteration: int) -> None:
         """One step of the optimiser on this worker's share of a batch."""
         self.optimiser.zero_grad()
+        if self.running:
+            self.running.begin()
         images, labels = self.stream.batch(iteration)
         chunks = len(labels) // self.micro_batch
         for index, (x, y) in enumerate(
@@ -180,11 +170,13 @@ class Worker:
             (losses.mean() / chunks).backward()
             self.tally.add(logits, y, losses)
         self.optimiser.step(learning_rate(self.spec.protocol, iteration))
+        if self.running:
+            self.running.combine()
 
     def evaluate(self, position: Position) -> None:
         """Evaluate, append to the history, and start new sums."""
         train = self.tally.read(self.session)
-        if self.session.world_size > 1:  # running statistics are the first worker's, who also writes the checkpoints
+        if self.session.world_size > 1:  # all test the same network, to the last bit
             for buffer in self.bare.buffers():
                 dist.broadcast(buffer, src=0)
         test = evaluate(self.bare, self.test, self.session, self.autocast)
@@ -199,6 +191,7 @@ class Worker:
             train_error=train.error,
             test_loss=test.mean_loss,
             test_error=test.error,
+            top5_error=test.top5_error if self.test.has_top5 else None,
         )
         position.history.append(row)
 
@@ -208,19 +201,6 @@ def make_network(spec: RunSpec) -> nn.Module:
     network = spec.network
     model = create_model(network.name, network.num_classes, seed=spec.seed, **network.options)
     return model.to(memory_format=torch.channels_last) if spec.channels_last else model
-
-
-def load_checked(spec: RunSpec, execution: Execution) -> Arrays:
-    """The run's data, if their checksums are those of its configuration."""
-    arrays = load(execution.prepared, execution.noisy)
-    for key in ("checksum", "noise_checksum"):
-        found, wanted = getattr(arrays, key), getattr(spec.data, key)
-        if found != wanted:
-            raise UserError(
-                f"{execution.noisy if key == 'noise_checksum' else execution.prepared}: {key} = {found!r} is not"
-                f" {wanted!r}, the data of run {spec.name}; run `python -m pipeline plan` again"
-            )
-    return arrays
 
 
 def _group_of(session: Session, workers: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,10 @@ UNITS = 2**20  # of the fixed point in which losses are summed: rounded to a mil
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row of the history. Errors in percent; training figures are means since the row before."""
+    """One row of the history. Errors in percent; training figures are means since the row before.
+
+    `top5_error` is that of the test images; None, and no column, where it is not measured.
+    """
 
     epoch: float
     iteration: int
@@ -37,6 +40,7 @@ class Evaluation:
     train_error: float
     test_loss: float
     test_error: float
+    top5_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,11 @@ Row = TypeVar("Row", Evaluation, Timing)
 
 
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
-    """Write rows as CSV; floats in full, so that reading gives equal rows."""
+    """Write rows as CSV; floats in full, so that reading gives equal rows. What is None in all rows has no column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [f.name for f in fields(kind)]
+    required = {f.name for f in fields(kind) if f.default is MISSING}
+    names = [f.name for f in fields(kind) if f.name in required or any(getattr(r, f.name) is not None for r in rows)]
     writer.writerow(names)
     writer.writerows([repr(getattr(row, name)) for name in names] for row in rows)
     write_atomic(path, text.getvalue())
@@ -127,18 +132,23 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def row_from(kind: type[Row], content: dict[str, Any]) -> Row:
     """A row from its JSON or CSV content."""
-    values: dict[str, Any] = {f.name: float(content[f.name]) for f in fields(kind)}
+    there = [f.name for f in fields(kind) if f.default is MISSING or content.get(f.name) is not None]
+    values: dict[str, Any] = {name: float(content[name]) for name in there}
     return kind(**(values | {"iteration": int(content["iteration"])}))
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over images: loss in units of 2**-20, wrong predictions, images, and losses that were not finite."""
+    """Sums over images: loss in units of 2**-20, wrong predictions, images, and losses that were not finite.
+
+    `wrong_top5` are those whose label is not among the five best predictions, where that is counted.
+    """
 
     loss: int = 0
     wrong: int = 0
     images: int = 0
     not_finite: int = 0
+    wrong_top5: int = 0
 
     @property
     def mean_loss(self) -> float:
@@ -149,6 +159,11 @@ class Sums:
     def error(self) -> float:
         """Error in percent."""
         return 100 * self.wrong / self.images
+
+    @property
+    def top5_error(self) -> float:
+        """Top-5 error in percent."""
+        return 100 * self.wrong_top5 / self.images
 
 
 @dataclass

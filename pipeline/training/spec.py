@@ -70,8 +70,23 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Crops:
+    """How photographs are cut and coloured (paper, section 4.2).
+
+    Attributes:
+        train: side in pixels that training crops of varied scale and aspect are resized to.
+        test: side in pixels of the crop that is tested on.
+        colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
+    """
+
+    train: int
+    test: int
+    colour: float
+
+
+@dataclass(frozen=True)
 class RunSpec:
-    """One training run."""
+    """One training run; `crops` are None for data that are no photographs."""
 
     experiment: str
     seed: int
@@ -82,11 +97,12 @@ class RunSpec:
     channels_last: bool = True
     compile: bool = False
     numerics: int = NUMERICS
+    crops: Crops | None = None
 
     @property
     def identity(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of all that changes the run's numbers."""
-        content = {key: value for key, value in asdict(self).items() if key not in NOT_IN_IDENTITY}
+        content = {key: value for key, value in self._content().items() if key not in NOT_IN_IDENTITY}
         content["data"] = {k: v for k, v in content["data"].items() if k not in NOT_IN_IDENTITY_OF_DATA}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
@@ -103,15 +119,21 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's ``config.json``."""
-        return {"identity": self.identity, **_plain(asdict(self))}
+        return {"identity": self.identity, **_plain(self._content())}
+
+    def _content(self) -> dict[str, Any]:
+        """All settings, but no crops where there are none: runs on arrays stay what they were before crops."""
+        return {key: value for key, value in asdict(self).items() if key != "crops" or value is not None}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str | Path = "config.json") -> RunSpec:
         """The inverse of `to_json`; refuses content that is not a run's or whose identity does not fit."""
         try:
+            crops = content.get("crops")
             spec = cls(
                 **{
-                    **{f.name: content[f.name] for f in fields(cls)},
+                    **{f.name: content[f.name] for f in fields(cls) if f.name != "crops"},
+                    "crops": None if crops is None else Crops(**crops),
                     "network": NetworkSpec(**content["network"]),
                     "data": DataSpec(**{**content["data"], "classes": tuple(content["data"]["classes"])}),
                     "protocol": Protocol(

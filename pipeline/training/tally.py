@@ -17,10 +17,11 @@ from pipeline.training.session import Session, total
 
 
 class Tally:
-    """Sums of one worker, on its device."""
+    """Sums of one worker, on its device; `top5` counts the top-5 error, too."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(4, dtype=torch.int64, device=device)
+    def __init__(self, device: torch.device, *, top5: bool = False) -> None:
+        self._sums = torch.zeros(5, dtype=torch.int64, device=device)
+        self._top5 = top5
 
     def add(self, logits: Tensor, labels: Tensor, losses: Tensor | None = None) -> None:
         """Count a batch: logits [B, classes], labels [B], and their losses [B] if they are known."""
@@ -30,7 +31,8 @@ class Tally:
         finite = losses.isfinite()
         loss = torch.where(finite, losses.detach().double() * UNITS, 0).round().long().sum()
         wrong = (logits.argmax(1) != labels).sum()
-        self._sums += torch.stack([loss, wrong, torch.full_like(wrong, len(labels)), (~finite).sum()])
+        wrong_top5 = _beaten_by_five(logits, labels) if self._top5 else torch.zeros_like(wrong)
+        self._sums += torch.stack([loss, wrong, torch.full_like(wrong, len(labels)), (~finite).sum(), wrong_top5])
 
     def read(self, session: Session) -> Sums:
         """The sums over all workers; every worker must call it. Waits for the device."""
@@ -40,3 +42,9 @@ class Tally:
         """Start from these sums of all workers."""
         values = astuple(sums) if session.rank == 0 else astuple(Sums())
         self._sums.copy_(torch.tensor(values))
+
+
+def _beaten_by_five(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many images have five classes, or more, that score higher than their own; no order of equals matters."""
+    higher = logits > logits.gather(1, labels[:, None])
+    return (higher.sum(1) >= 5).sum()

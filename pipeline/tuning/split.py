@@ -14,6 +14,7 @@ from pipeline.data.arrays import Arrays, load
 from pipeline.data.digits import stratified_counts
 from pipeline.data.layout import prepared_folder
 from pipeline.data.preparation import statistics
+from pipeline.data.shards import is_packed
 from pipeline.errors import UserError
 
 SHARE = 6  # one training image in so many is held out
@@ -34,6 +35,8 @@ def hold_out(dataset: str, data: Path) -> dict[str, Any]:
     Raises:
         UserError: if the data are not prepared.
     """
+    if is_packed(prepared_folder(data, dataset)):
+        raise UserError(f"{dataset}: a search holds images out of arrays only; photographs cannot be split yet")
     prepared, target = load(prepared_folder(data, dataset)), split_folder(data, dataset)
     if manifest := _finished(target, prepared.checksum):
         return manifest

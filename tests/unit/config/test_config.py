@@ -61,6 +61,25 @@ def test_the_full_profiles_are_the_papers_protocol_to_the_letter(profile: str, t
     }
 
 
+def test_the_imagenet_profile_is_the_papers_recipe_with_every_network_and_test_size_of_table_7(tmp_path: Path) -> None:
+    tree = config.compose("imagenet", [], tmp_path / "params.yaml", ROOT)
+    protocol = tree.protocol
+    assert (protocol.iterations, protocol.milestones) == (530_000, (200_000, 400_000, 500_000))
+    assert (protocol.learning_rate, protocol.gamma, protocol.momentum, protocol.flip) == (0.1, 0.1, 0.9, True)
+    assert tree.crops is not None and (tree.crops.train, tree.crops.test) == (224, 224)
+    assert {name: experiment.test_crop or 224 for name, experiment in tree.experiments.items()} == {
+        "resnet152": 224,
+        "attention56": 224,
+        "resnext101_32x4d": 224,
+        "attentionnext56": 224,
+        "inception_resnet_v1": 299,
+        "attentioninception56": 299,
+        "preresnet200": 320,
+        "inception_resnet_v2": 299,
+        "attention92": 320,
+    }
+
+
 def test_the_short_profile_drops_the_rate_at_the_papers_fractions(tmp_path: Path) -> None:
     protocol = config.compose("cifar10-short", [], tmp_path / "params.yaml", ROOT).protocol
     assert [m / protocol.iterations for m in protocol.milestones] == [0.4, 0.6]
@@ -92,6 +111,9 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
         ("experiments.resnet164.options", {"p": 2}, "experiments.resnet164"),
         ("data.name", "cifar", "data.name = 'cifar'"),
         ("seeds", [0, 0], "seeds = [0, 0]: each seed may stand there once"),
+        ("crops", {"train": 64, "test": 64, "colour": 0.1}, "crops: are for photographs, which digits has none of"),
+        ("experiments.attention56.test_crop", 64, "experiments.attention56: crops are for photographs"),
+        ("data.name", "imagenet", "crops: missing; imagenet has photographs"),
         ("precision", "float16", "precision = 'float16': Input should be 'float32' or 'bfloat16'"),
         ("profil", "x", "profil: unknown key, did you mean 'profile'?"),
     ],

@@ -253,6 +253,30 @@ def test_table_6_reads_every_profile_but_only_the_papers_schedule(world: Any) ->
     assert table["table6/attention92/cifar100"]["measured"] is None
 
 
+def test_table_7_has_both_errors_of_a_stand_in_in_columns_of_their_own(world: Any) -> None:
+    plan = world.plan("imagenet-mini", dataset="imagenet-mini", experiments={"attention56": 40.0})
+    run = plan["runs"]["attention56-s0"]
+    run["network"]["name"] = "attention56"
+    folder = world.result("imagenet-mini", run)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"top5_error": 2.5}))
+    build(world, plan)
+    report = world.root / "reports/imagenet-mini"
+    tables = json.loads((report / "summary.json").read_text())["tables"]
+    table = tables["table7"]
+    assert table["table7/attention56/imagenet-mini-top1"]["measured"] == metrics["test_error"]
+    assert table["table7/attention56/imagenet-mini-top5"]["measured"] == 2.5
+    assert table["table7/attention56/imagenet-mini-top5"]["difference"] is None
+    assert table["table7/attention56/top1"]["printed"] == 21.76
+    assert table["table7/attention56/top1"]["measured"] is None
+    assert table["table7/attention92/imagenet-mini-top1"]["measured"] is None
+    assert not any("imagenet-mini" in cell for cell in tables["table6"])
+    text = (report / "report.md").read_text()
+    assert (
+        "imagenet-mini top-1 error %, not in the paper" in text and text.count("nothing here reproduces the paper") >= 1
+    )
+
+
 def test_a_run_of_another_profile_by_older_code_is_marked(world: Any) -> None:
     other = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention92": 5.0})
     run = other["runs"]["attention92-s0"]

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline import probe
 from pipeline.driver import Driver
 from pipeline.estimate import outlook
 from pipeline.files import write_json
@@ -48,6 +50,16 @@ def measured(driver: Driver, name: str, folder: str = "runs", **changes: object)
     place = driver.root / folder / spec.folder_name
     write_json(place / "config.json", spec.to_json())
     Provenance("paused", "digits", (replace(make_segment(0, 60), **{"device": CPU, **changes}),)).write(place)
+
+
+def test_a_probe_measures_each_network_here_and_is_named(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "run_apart", lambda function, job, seconds: function(job))
+    measured(driver, "attention56")
+    specs = [small("attention56")] * 2
+    [found] = probe.probe(driver, specs, seconds=0.01)
+    assert found.unit == ("GPU" if torch.cuda.is_available() else "CPU")
+    assert list(found.measured) == ["cifar_attention56"] and found.measured["cifar_attention56"][0] > 0
+    assert f"at the throughput of a probe on {found.device}" in outlook(driver, specs[:1], [found])
 
 
 def pending(driver: Driver, *names: str) -> list[str]:

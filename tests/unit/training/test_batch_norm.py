@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Barrier, Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from pipeline.training.batch_norm import synchronise
+from pipeline.errors import UserError
+from pipeline.training import batch_norm
+from pipeline.training.batch_norm import RunningStatistics, synchronise
 from pipeline.training.groups import GroupPlan, plan_groups
 
 
@@ -83,3 +88,60 @@ def test_workers_normalise_as_one_would(tmp_path: Path, workers: int) -> None:
         else:
             found = parts[-1][name]
         torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+STEPS, BATCH, GROUP = 3, 16, 4
+
+
+def moved(rank: int, workers: int, model: nn.Module) -> None:
+    """Pass a worker's groups of each batch through a model; workers that share a group all see the whole of it."""
+    plan = plan_groups(BATCH, GROUP, workers)
+    session: Any = SimpleNamespace(rank=rank, world_size=workers, device=torch.device("cpu"))
+    running = RunningStatistics(model, plan, BATCH, session)
+    groups = BATCH // GROUP // (workers // plan.workers)
+    for step in range(STEPS):
+        batch = torch.randn(BATCH, 3, 7, 6, generator=torch.Generator().manual_seed(step)) * (step + 1) + step
+        first = rank // plan.workers * groups
+        running.begin()
+        for group in batch.split(GROUP)[first : first + groups]:
+            model(group)
+        running.combine()
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_running_statistics_do_not_depend_on_the_number_of_workers(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = network()
+    for step in range(STEPS):
+        batch = torch.randn(BATCH, 3, 7, 6, generator=torch.Generator().manual_seed(step)) * (step + 1) + step
+        for group in batch.split(GROUP):
+            alone(group)
+    together, barrier = [network() for _ in range(workers)], Barrier(workers)
+    brought: dict[int, torch.Tensor] = {}
+
+    def all_reduce(tensor: torch.Tensor) -> None:
+        brought[id(tensor)] = tensor
+        barrier.wait(30)
+        total = torch.stack([*brought.values()]).sum(0)
+        barrier.wait(30)
+        tensor.copy_(total)
+        brought.clear()
+        barrier.wait(30)
+
+    monkeypatch.setattr(batch_norm.dist, "all_reduce", all_reduce)
+    threads = [Thread(target=moved, args=(rank, workers, together[rank])) for rank in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for model in together:
+        for (name, expected), found in zip(alone.named_buffers(), model.buffers(), strict=True):
+            torch.testing.assert_close(
+                found, expected, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def test_batch_norms_that_workers_cannot_share_are_refused() -> None:
+    with pytest.raises(UserError, match="batch norms that workers cannot share"):
+        synchronise(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm1d(3)), None)

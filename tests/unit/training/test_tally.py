@@ -44,3 +44,14 @@ def test_losses_that_are_no_numbers_are_counted() -> None:
     logits[7] = float("nan")
     tally.add(logits, labels)
     assert tally.read(LocalSession()).not_finite == 1
+
+
+def test_the_top5_error_is_that_of_the_five_best_predictions() -> None:
+    tally = Tally(torch.device("cpu"), top5=True)
+    logits, labels = batch(1)
+    tally.add(logits, labels)
+    sums = tally.read(LocalSession())
+    right = (logits.topk(5).indices == labels[:, None]).any(1)
+    assert sums.top5_error == 100 * (~right).double().mean().item()
+    assert 0 < sums.top5_error < sums.error
+    assert tally_of([1]).wrong_top5 == 0  # not asked for

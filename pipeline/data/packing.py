@@ -1,0 +1,235 @@
+"""Packing of photographs into shards; see `pipeline.data.shards` for their layout.
+
+Each file is read once, decoded to see that it can be, and appended as it is. Finished shards stay in a folder beside
+the prepared one until all are there, so that a packing that was interrupted continues with the next shard.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
+from pipeline.data.image_folder import SPLITS, Listed, named, read_listing
+from pipeline.data.inspection import BrokenImageError, Inspected, inspect
+from pipeline.data.progress import progress_bar
+from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_photographs
+from pipeline.data.source import load_source
+from pipeline.errors import UserError
+from pipeline.files import read_json, replace_folder, sha256_file, write_atomic, write_json
+
+SHARD_BYTES = 2**30
+UNREADABLE = "unreadable.csv"
+_AT_ONCE = 256  # files in memory
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be packed: the tree its files lie in, the folder it goes to, and what it holds."""
+
+    tree: Path
+    folder: Path
+    name: str
+    number: int
+    files: tuple[Listed, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def parts(self) -> tuple[Path, Path, Path]:
+        """The shard, its index, and the note that is written when both are whole."""
+        return tuple(self.folder / f"{self.name}.{suffix}" for suffix in ("bin", "npy", "json"))  # type: ignore[return-value]
+
+    def key(self) -> str:
+        """SHA-256 of which files it holds."""
+        return hashlib.sha256(json.dumps([self.files, self.labels]).encode()).hexdigest()
+
+
+def prepare_photographs(dataset: str, raw: Path, prepared: Path, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+    """Check and pack the photographs that were fetched, unless `prepared` holds them intact; returns the manifest.
+
+    Raises:
+        UserError: naming the files that cannot be decoded; all of them are then in ``unreadable.csv`` in `raw`.
+    """
+    source = load_source(dataset, raw)
+    listing = read_listing(source, raw)
+    if manifest := _finished(prepared, source.checksum()):
+        return manifest
+    classes = sorted({listed.class_name for listed in listing})
+    partial = prepared.with_name(f".{prepared.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    shards = list(_plan(listing, classes, source.folder(raw), partial, shard_bytes))
+    broken = _pack_all(shards, dataset)
+    (raw / UNREADABLE).unlink(missing_ok=True)
+    if broken:
+        write_atomic(raw / UNREADABLE, _csv(("name", "reason"), broken))
+        told = named([f"{name} ({reason})" for name, reason in broken])
+        raise UserError(
+            f"{source.folder(raw)}: {len(broken)} of {len(listing)} images cannot be decoded: {told};"
+            f" replace or remove them and fetch {dataset} again (all of them: {raw / UNREADABLE})"
+        )
+    used = {split: sum(listed.split == split and listed.used for listed in listing) for split in SPLITS}
+    about = {
+        "dataset": dataset,
+        "kind": KIND,
+        "classes": classes,
+        "train_images": used["train"],
+        "test_images": used["val"],
+        "excluded": sum(not listed.used for listed in listing),
+        "channel_mean": list(CHANNEL_MEAN),
+        "channel_std": list(CHANNEL_STD),
+        "raw_checksum": source.checksum(),
+    }
+    return _assemble(shards, partial, prepared, about)
+
+
+def _finished(prepared: Path, raw_checksum: str) -> dict[str, Any] | None:
+    """The manifest of shards that are intact and were made from the listing of that checksum."""
+    try:
+        manifest = read_manifest(prepared)
+        if manifest.get("raw_checksum") != raw_checksum:
+            return None
+        open_photographs(prepared, verify=True)
+    except UserError:
+        return None
+    return manifest
+
+
+def _plan(
+    listing: Sequence[Listed], classes: Sequence[str], tree: Path, folder: Path, shard_bytes: int
+) -> Iterator[Shard]:
+    """Cut each split, in the order of the listing, into shards that are full with about `shard_bytes`."""
+    labels = {name: label for label, name in enumerate(classes)}
+    for split in SPLITS:
+        files: list[Listed] = []
+        number = size = 0
+        chosen = [listed for listed in listing if listed.split == split and listed.used]
+        for position, listed in enumerate(chosen, start=1):
+            files.append(listed)
+            size += listed.size
+            if size >= shard_bytes or position == len(chosen):
+                numbers = tuple(labels[file.class_name] for file in files)
+                yield Shard(tree, folder, f"{split}-{number:05d}", number, tuple(files), numbers)
+                files, number, size = [], number + 1, 0
+
+
+def _pack_all(shards: Sequence[Shard], dataset: str) -> list[tuple[str, str]]:
+    """Pack what is not packed yet; the files that cannot be decoded, with the reason."""
+    broken = []
+    total = sum(len(shard.files) for shard in shards)
+    with progress_bar(f"pack {dataset}", total) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for shard in shards:
+            if is_packed(shard):
+                advance(len(shard.files))
+            else:
+                broken += pack(shard, pool, advance)
+    return broken
+
+
+def is_packed(shard: Shard) -> bool:
+    """Whether a shard is there, whole and of the same files."""
+    binary, index, note = shard.parts
+    if not all(path.is_file() for path in shard.parts):
+        return False
+    try:
+        known = read_json(note)
+        if known["files"] != shard.key():
+            return False
+        return bool(known["sha256"] == {path.name: sha256_file(path) for path in (binary, index)})
+    except (UserError, KeyError, TypeError):
+        return False
+
+
+def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Callable[[int], None]) -> list[tuple[str, str]]:
+    """Write a shard, unless some of its files cannot be decoded: these are returned, with the reason."""
+    binary, index, note = shard.parts
+    rows, unusual, broken = [], [], []
+    offset = 0
+    unfinished = binary.with_name(f".{binary.name}.{os.getpid()}.tmp")
+    with unfinished.open("wb") as out:
+        read = _read_and_inspect(shard, pool)
+        for listed, label, (encoded, found) in zip(shard.files, shard.labels, read, strict=True):
+            advance(1)
+            if isinstance(found, str):
+                broken.append((listed.name, found))
+                continue
+            out.write(encoded)
+            rows.append((shard.number, label, offset, len(encoded), found.height, found.width))
+            offset += len(encoded)
+            if found.unusual:
+                unusual.append((listed.name, found.unusual))
+    if broken:
+        unfinished.unlink()
+        return broken
+    unfinished.replace(binary)
+    array = io.BytesIO()
+    np.save(array, np.array(rows, INDEX), allow_pickle=False)
+    write_atomic(index, array.getvalue())
+    checksums = {path.name: sha256_file(path) for path in (binary, index)}
+    write_json(note, {"files": shard.key(), "sha256": checksums, "unusual": unusual})
+    return []
+
+
+def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes, Inspected | str]]:
+    """Content of each file, and what it is or why it is nothing; some files at a time."""
+
+    def look(listed: Listed) -> tuple[bytes, Inspected | str]:
+        try:
+            encoded = (shard.tree / listed.name).read_bytes()
+            return encoded, inspect(encoded, listed.name)
+        except FileNotFoundError:
+            return b"", "it has gone since it was fetched"
+        except BrokenImageError as error:
+            return b"", str(error)
+
+    for start in range(0, len(shard.files), _AT_ONCE):
+        yield from pool.map(look, shard.files[start : start + _AT_ONCE])
+
+
+def _assemble(shards: Sequence[Shard], partial: Path, prepared: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Put the finished shards, with one index for each split and the manifest, in the place of `prepared`."""
+    unusual: list[tuple[str, str]] = []
+    files: dict[str, str] = {}
+    with replace_folder(prepared) as fresh:
+        for split in SPLITS:
+            parts = [shard for shard in shards if shard.name.startswith(f"{split}-")]
+            np.save(fresh / f"{split}.npy", np.concatenate([np.load(shard.parts[1]) for shard in parts]))
+        for shard in shards:
+            known = read_json(shard.parts[2])
+            unusual += [(name, kind) for name, kind in known["unusual"]]
+            files[shard.parts[0].name] = known["sha256"][shard.parts[0].name]
+        write_atomic(fresh / UNUSUAL, _csv(("name", "kind"), unusual))
+        files |= {path.name: sha256_file(path) for path in sorted(fresh.iterdir())}
+        sizes = {path.name: path.stat().st_size for path in fresh.iterdir()}
+        for shard in shards:  # renamed, not copied, and last: ImageNet has 140 GB
+            sizes[shard.parts[0].name] = shard.parts[0].stat().st_size
+            shard.parts[0].replace(fresh / shard.parts[0].name)
+        kinds = [kind for _, kind in unusual]
+        manifest = {
+            **about,
+            "unusual": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+            "sizes": {name: sizes[name] for name in sorted(files)},
+            "checksum": checksum_of(files),
+            "files": {name: files[name] for name in sorted(files)},
+        }
+        write_json(fresh / MANIFEST, manifest)
+    shutil.rmtree(partial)
+    return manifest
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

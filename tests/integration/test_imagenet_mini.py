@@ -1,0 +1,58 @@
+"""The path of ImageNet from JPEG files to Table 7, by DVC and Ray Train, with two workers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Clone
+
+SHORT = (
+    "resources.workers=2",
+    "protocol.iterations=4",
+    "protocol.milestones=[3]",
+    "checkpoints.seconds=3600",
+    "~experiments.attention92",
+    "~experiments.resnet152",
+)
+
+
+@pytest.fixture(scope="module")
+def repro(clone: Clone) -> list[str]:
+    """The stages that ran in a clone from nothing to the report."""
+    clone.run(sys.executable, "-m", "pipeline", "compose", "imagenet-mini", *SHORT)
+    return clone.repro()
+
+
+@pytest.mark.slow
+def test_a_clone_comes_from_nothing_to_table_7(clone: Clone, repro: list[str]) -> None:
+    assert repro[:2] == ["fetch@imagenet-mini", "prepare@imagenet-mini"]
+    assert repro[-1] == "report@imagenet-mini"
+    result = clone.root / "results/imagenet-mini/attention56/seed0"
+    metrics = json.loads((result / "metrics.json").read_text())
+    assert metrics["test_images"] == 144
+    assert 0 <= metrics["top5_error"] <= metrics["test_error"] <= 100
+    with (clone.root / "reports/imagenet-mini/tables/table7.csv").open(newline="") as file:
+        cells = {(row["row"], row["column"]): row for row in csv.DictReader(file)}
+    assert float(cells["attention56", "imagenet-mini-top1"]["measured"]) == pytest.approx(metrics["test_error"])
+    assert float(cells["attention56", "imagenet-mini-top5"]["measured"]) == pytest.approx(metrics["top5_error"])
+    assert cells["attention56", "top1"]["printed"] == "21.76" and not cells["attention56", "top1"]["measured"]
+    first = (clone.root / "reports/imagenet-mini/report.md").read_text()
+    assert "no reproduction of the paper's" in first[: first.index("## ")]
+
+
+@pytest.mark.slow
+def test_two_workers_shared_the_photographs(clone: Clone, repro: list[str]) -> None:
+    [folder] = (clone.root / "runs").glob("attention56-s0-*")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert [segment["workers"] for segment in provenance["segments"]] == [2]
+
+
+@pytest.mark.slow
+def test_nothing_is_left_to_do(clone: Clone, repro: list[str]) -> None:
+    assert clone.repro() == []
+    assert Path(clone.root / "data/prepared/imagenet-mini/train-00000.bin").is_file()

@@ -1,0 +1,201 @@
+"""Photographs: counted, checked, packed into shards, and read back as they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import data
+from pipeline.data import packing
+from pipeline.data.imagenet_mini import cut_patches
+from pipeline.data.shards import open_photographs
+from pipeline.errors import UserError
+from tests.unit.data.photographs import CLASSES, SmallImageNet, encode, write_tree
+
+FIRST = f"train/{CLASSES[0]}/{CLASSES[0]}_0.JPEG"
+SECOND = f"train/{CLASSES[1]}/{CLASSES[1]}_1.JPEG"
+
+
+@pytest.fixture(autouse=True)
+def small_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(data.DATASETS, "imagenet", SmallImageNet())
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def prepared(tree: Path, tmp_path: Path) -> Path:
+    data.fetch("imagenet", str(tree), tmp_path)
+    data.prepare("imagenet", tmp_path)
+    return data.prepared_folder(tmp_path, "imagenet")
+
+
+def test_every_photograph_is_packed_as_it_was_with_its_label_and_size(tree: Path, prepared: Path) -> None:
+    photographs = open_photographs(prepared, verify=True)
+    assert photographs.classes == CLASSES
+    for shards, split in ((photographs.train, "train"), (photographs.test, "val")):
+        files = sorted((tree / split).rglob("*.JPEG"))
+        assert [shards.encoded(k) for k in range(len(shards))] == [path.read_bytes() for path in files]
+        assert [CLASSES[label] for label in shards.labels] == [path.parent.name for path in files]
+    assert photographs.train.size(1) == (47, 60)
+
+
+def test_the_manifest_has_size_and_checksum_of_every_file(prepared: Path) -> None:
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    assert manifest["sizes"] == {name: (prepared / name).stat().st_size for name in manifest["files"]}
+    assert set(manifest["files"]) == {path.name for path in prepared.iterdir()} - {"manifest.json"}
+    assert (manifest["train_images"], manifest["test_images"], manifest["excluded"]) == (12, 6, 0)
+
+
+def test_the_shards_are_cut_by_size_and_hold_the_same_photographs(tree: Path, prepared: Path, tmp_path: Path) -> None:
+    whole = open_photographs(prepared).train
+    packing.prepare_photographs("imagenet", data.raw_folder(tmp_path, "imagenet"), tmp_path / "cut", shard_bytes=4000)
+    cut = open_photographs(tmp_path / "cut", verify=True).train
+    assert len(list((tmp_path / "cut").glob("train-*.bin"))) > 2
+    assert [cut.encoded(k) for k in range(12)] == [whole.encoded(k) for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda whole: b"", "empty"),
+        (lambda whole: whole[: len(whole) // 2], "Truncated"),  # in its header
+        (lambda whole: whole[:-100], "truncated"),
+        (lambda whole: b"<html>", "neither JPEG nor PNG"),
+    ],
+)
+def test_files_that_give_no_pixels_are_all_named(
+    tree: Path, tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    for name in (FIRST, SECOND):
+        (tree / name).write_bytes(damage((tree / name).read_bytes()))
+    data.fetch("imagenet", str(tree), tmp_path)
+    with pytest.raises(
+        UserError, match=rf"2 of 18 images cannot be decoded: {FIRST} \(.*{reason}.*\), {SECOND} \("
+    ) as e:
+        data.prepare("imagenet", tmp_path)
+    assert "\n" not in str(e.value)
+    assert (data.raw_folder(tmp_path, "imagenet") / "unreadable.csv").read_text().count("\n") == 3
+    assert not data.prepared_folder(tmp_path, "imagenet").exists()
+
+
+def test_unusual_files_are_named_and_kept(tree: Path, tmp_path: Path) -> None:
+    names = [f"train/{CLASSES[0]}/{CLASSES[0]}_{k}.JPEG" for k in range(3)]
+    (tree / names[0]).write_bytes(encode(1, 40, 60, "CMYK"))
+    (tree / names[1]).write_bytes(encode(2, 47, 60, "L"))
+    (tree / names[2]).write_bytes(encode(3, 54, 60, "RGB", "PNG"))
+    data.fetch("imagenet", str(tree), tmp_path)
+    manifest = data.prepare("imagenet", tmp_path)
+    assert manifest["unusual"] == {"CMYK": 1, "PNG named JPEG": 1, "greyscale": 1}
+    lines = (data.prepared_folder(tmp_path, "imagenet") / "unusual.csv").read_text().splitlines()
+    assert lines == ["name,kind", f"{names[0]},CMYK", f"{names[1]},greyscale", f"{names[2]},PNG named JPEG"]
+
+
+def test_an_interrupted_packing_continues_with_the_next_shard(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.fetch("imagenet", str(tree), tmp_path)
+    raw, prepared = data.raw_folder(tmp_path, "imagenet"), data.prepared_folder(tmp_path, "imagenet")
+    begun: list[str] = []
+    pack = packing.pack
+
+    def counting(shard: packing.Shard, *rest: object) -> list[tuple[str, str]]:
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        begun.append(shard.name)
+        return pack(shard, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "pack", counting)
+        with pytest.raises(KeyboardInterrupt):
+            packing.prepare_photographs("imagenet", raw, prepared, shard_bytes=4000)
+    assert not prepared.exists()
+    again: list[str] = []
+    monkeypatch.setattr(packing, "pack", lambda shard, *rest: again.append(shard.name) or pack(shard, *rest))
+    packing.prepare_photographs("imagenet", raw, prepared, shard_bytes=4000)
+    assert begun == ["train-00000", "train-00001"] and "train-00002" in again and not set(begun) & set(again)
+    assert [path.name for path in prepared.parent.iterdir()] == ["imagenet"]
+    open_photographs(prepared, verify=True)
+
+
+def test_packed_photographs_are_left_alone_and_damaged_ones_packed_again(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = prepared / "train-00000.bin"
+    whole, made = shard.read_bytes(), shard.stat().st_ino
+    data.prepare("imagenet", tmp_path)
+    assert shard.stat().st_ino == made
+    shard.write_bytes(whole[:-4] + b"1234")
+    data.prepare("imagenet", tmp_path)
+    assert shard.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["train-00000.bin", "train.npy", "val.npy", "manifest.json"])
+def test_what_is_missing_or_cut_off_is_named(prepared: Path, name: str) -> None:
+    path = prepared / name
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        open_photographs(prepared)
+
+
+def test_a_wrong_count_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / FIRST).unlink()
+    with pytest.raises(UserError, match=r"train: 11 images, expected 12"):
+        data.fetch("imagenet", str(tree), tmp_path)
+
+
+def test_a_class_in_one_split_only_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / "val" / CLASSES[0]).rename(tree / "val" / "n00000009")
+    with pytest.raises(UserError, match=r"class folder n0000000\d is in one of train/ and val/ only"):
+        data.fetch("imagenet", str(tree), tmp_path)
+
+
+def test_a_missing_tree_is_refused_with_what_to_put_where(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train/<class>/\*\.JPEG"):
+        data.fetch("imagenet", "official", tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["3", "ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000003  # a drawing"])
+def test_excluded_validation_images_are_not_tested_on(tree: Path, tmp_path: Path, entry: str) -> None:
+    (tree / "excluded.txt").write_text(f"# the list of the development kit\n\n{entry}\n")
+    data.fetch("imagenet", str(tree), tmp_path)
+    manifest = data.prepare("imagenet", tmp_path)
+    assert (manifest["test_images"], manifest["excluded"]) == (5, 1)
+    kept = open_photographs(data.prepared_folder(tmp_path, "imagenet")).test
+    left_out = (tree / "val" / CLASSES[1] / "ILSVRC2012_val_00000003.JPEG").read_bytes()
+    assert left_out not in [kept.encoded(k) for k in range(5)]
+
+
+def test_an_excluded_image_that_is_none_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / "excluded.txt").write_text("50001\n")
+    with pytest.raises(UserError, match=r"excluded\.txt: '50001' is no validation image"):
+        data.fetch("imagenet", str(tree), tmp_path)
+
+
+def test_label_noise_on_photographs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="label noise is for data sets of arrays"):
+        data.corrupt("imagenet", 10, tmp_path)
+
+
+def test_imagenet_mini_is_there_without_a_network(tmp_path: Path) -> None:
+    data.fetch("imagenet-mini", "official", tmp_path)
+    manifest = data.prepare("imagenet-mini", tmp_path)
+    assert (manifest["train_images"], manifest["test_images"], len(manifest["classes"])) == (864, 144, 16)
+    photographs = open_photographs(data.prepared_folder(tmp_path, "imagenet-mini"))
+    assert photographs.train.encoded(0)[:2] == b"\xff\xd8" and photographs.train.size(0) == (80, 80)
+
+
+def test_no_pixel_of_a_validation_patch_is_in_a_training_patch() -> None:
+    numbers = np.arange(427 * 640).reshape(427, 640)  # each pixel is its own number
+    seen = {
+        split: {int(n) for _, patch in cut_patches({"china": numbers}, split) for n in patch.flat}
+        for split in ("train", "val")
+    }
+    assert seen["train"] and seen["val"] and not seen["train"] & seen["val"]
