@@ -43,7 +43,10 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A running server."""
+    """A running server that holds nothing yet."""
+    from moto.s3.models import s3_backends
+
+    s3_backends.reset()
     server = S3Server()
     try:
         yield server
