@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -48,9 +49,16 @@ def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
     return torch.randperm(images, generator=generator(seed, "order", epoch))
 
 
-def stretches(start: int, count: int, images: int) -> Iterator[tuple[int, slice]]:
-    """The positions `start` ... `start` + `count` - 1 of the stream, as epochs and the part that lies in each."""
-    end = start + count
+def own_share(batch_size: int, rank: int, world_size: int) -> slice:
+    """The part of a global batch that is one worker's; ValueError if they cannot share it evenly."""
+    if batch_size % world_size:
+        raise ValueError(f"batch_size = {batch_size} cannot be shared evenly by {world_size} workers")
+    share = batch_size // world_size
+    return slice(rank * share, (rank + 1) * share)
+
+
+def stretches(start: int, end: int, images: int) -> Iterator[tuple[int, slice]]:
+    """The positions `start` ... `end` - 1 of the stream, as epochs and the part that lies in each."""
     while start < end:
         epoch, position = divmod(start, images)
         part = slice(position, min(position + end - start, images))
@@ -143,17 +151,14 @@ class TrainingStream:
         device: torch.device | str = "cpu",
         channels_last: bool = True,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"batch_size = {batch_size} cannot be shared evenly by {world_size} workers")
+        self.share = own_share(batch_size, rank, world_size)
         self.device = torch.device(device)
         self.images = on_device(images, self.device)
         self.labels = on_device(labels, self.device).long()
         self.mean = on_device(mean, self.device)
         self.seed, self.batch_size, self.padding, self.flip = seed, batch_size, padding, flip
-        self.share = batch_size // world_size
-        self.first = rank * self.share
         self.channels_last = channels_last
-        self._epochs: dict[int, Epoch] = {}
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)  # a batch may reach into the next
 
     def __len__(self) -> int:
         return len(self.images)
@@ -164,19 +169,16 @@ class TrainingStream:
         Returns:
             images float32 [B / world_size, C, H, W], labels int64 [B / world_size].
         """
-        start = iteration * self.batch_size + self.first
-        parts = [self._epoch(epoch).part(part) for epoch, part in stretches(start, self.share, len(self))]
+        start = iteration * self.batch_size
+        mine = stretches(start + self.share.start, start + self.share.stop, len(self))
+        parts = [self._epoch(epoch).part(part) for epoch, part in mine]
         which = torch.cat([part.order for part in parts])
         cuts = Epoch(which, *(torch.cat([getattr(p, k) for p in parts]) for k in ("top", "left", "mirrored")))
         images = cut(normalise(self.images[which], self.mean), cuts, self.padding).permute(0, 3, 1, 2)
         return images if self.channels_last else images.contiguous(), self.labels[which]
 
-    def _epoch(self, epoch: int) -> Epoch:
-        if epoch not in self._epochs:
-            self._epochs = {k: v for k, v in self._epochs.items() if k == epoch - 1}
-            drawn = Epoch.draw(self.seed, epoch, len(self), self.padding, self.flip)
-            self._epochs[epoch] = drawn.to(self.device)
-        return self._epochs[epoch]
+    def _draw_epoch(self, epoch: int) -> Epoch:
+        return Epoch.draw(self.seed, epoch, len(self), self.padding, self.flip).to(self.device)
 
 
 def on_device(array: np.ndarray, device: torch.device) -> Tensor:

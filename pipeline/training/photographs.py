@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from pipeline.data.shards import Photographs, Shards
-from pipeline.training.batches import epoch_order, stretches
+from pipeline.training.batches import epoch_order, own_share, stretches
 from pipeline.training.crops import ATTEMPTS, NUMBERS, Box, centre_box, decode_into, random_box
 from pipeline.training.randomness import generator
 
@@ -139,19 +140,16 @@ class PhotographStream:
         device: torch.device | str = "cpu",
         channels_last: bool = True,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"batch_size = {batch_size} cannot be shared evenly by {world_size} workers")
+        self.share = own_share(batch_size, rank, world_size)
         self.device = torch.device(device)
         self.shards = photographs.train
         self.labels = torch.from_numpy(photographs.train.labels)
         self.seed, self.batch_size, self.flip, self.colour = seed, batch_size, flip, colour
         self.iterations = iterations
-        self.share = batch_size // world_size
-        self.first = rank * self.share
         self._normalise = Normaliser(photographs, self.device, channels_last)
         self._decoder = Decoder(photographs.train, crop, pool, self.device)
         self._begun: dict[int, tuple[_Decoding, Draw]] = {}
-        self._orders: dict[int, Tensor] = {}
+        self._order = lru_cache(maxsize=2)(self._draw_order)  # a batch may reach into the next epoch
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -176,22 +174,19 @@ class PhotographStream:
         return self._normalise(pixels, draw.colours.to(self.device)), labels
 
     def _begin(self, iteration: int) -> tuple[_Decoding, Draw]:
-        start = iteration * self.batch_size + self.first
-        which = torch.cat([self._order(epoch)[part] for epoch, part in stretches(start, self.share, len(self))])
+        start = iteration * self.batch_size
+        stretch = stretches(start + self.share.start, start + self.share.stop, len(self))
+        which = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
         whole = Draw.of(self.seed, iteration, self.batch_size, self.flip, self.colour)
-        mine = slice(self.first, self.first + self.share)
-        draw = Draw(whole.crops[mine], whole.mirrored[mine], whole.colours[mine])
+        draw = Draw(whole.crops[self.share], whole.mirrored[self.share], whole.colours[self.share])
         boxes = [
             random_box(*self.shards.size(number), numbers)
             for number, numbers in zip(which.tolist(), draw.crops.tolist(), strict=True)
         ]
         return self._decoder.begin(which, boxes), draw
 
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            self._orders = {number: order for number, order in self._orders.items() if number == epoch - 1}
-            self._orders[epoch] = epoch_order(self.seed, epoch, len(self))
-        return self._orders[epoch]
+    def _draw_order(self, epoch: int) -> Tensor:
+        return epoch_order(self.seed, epoch, len(self))
 
 
 class PhotographTestSet:
