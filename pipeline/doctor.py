@@ -188,11 +188,11 @@ def data(settings: Config, root: Path) -> Finding:
     """Whether the profile's data are prepared and intact, its noisy labels included."""
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import load
-    from pipeline.data.shards import is_packed, open_photographs
+    from pipeline.data.shards import holds_photographs, open_photographs
 
     dataset, levels = settings.data.name, settings.data.noise_levels
     try:
-        if is_packed(prepared_folder(root / "data", dataset)):
+        if holds_photographs(prepared_folder(root / "data", dataset)):
             found = open_photographs(prepared_folder(root / "data", dataset))
             return Finding("data", f"{dataset}: {len(found.train)} training and {len(found.test)} test images packed")
         arrays = load(prepared_folder(root / "data", dataset))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,23 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise UserError(f"{path}: not the manifest of a folder of arrays")
+    return manifest
+
+
+def intact(folder: Path, key: str, origin: str, verify: Callable[[Path], object]) -> dict[str, Any] | None:
+    """The manifest of a folder that is intact and was made from what is there now; None for any other.
+
+    Args:
+        key: of the manifest, whose value must be `origin`.
+        verify: raises UserError for what is damaged.
+    """
+    try:
+        manifest = read_manifest(folder)
+        if manifest.get(key) != origin:
+            return None
+        verify(folder)
+    except UserError:
+        return None
     return manifest
 
 

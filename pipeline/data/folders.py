@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.data.images import Record, lossless_format
@@ -11,9 +12,9 @@ from pipeline.errors import UserError
 SPLITS = ("train", "test")
 
 
-def is_class_tree(folder: Path) -> bool:
+def is_class_tree(folder: Path, splits: Sequence[str] = SPLITS) -> bool:
     """Whether a folder has a folder for each split."""
-    return all((folder / split).is_dir() for split in SPLITS)
+    return all((folder / split).is_dir() for split in splits)
 
 
 def find_images(folder: Path, classes: Sequence[str]) -> list[str]:
@@ -24,24 +25,27 @@ def find_images(folder: Path, classes: Sequence[str]) -> list[str]:
     """
     names = []
     for split in SPLITS:
-        found = {path.name for path in _visible(folder / split) if path.is_dir()}
+        found = {entry.name for entry in visible(folder / split) if entry.is_dir()}
         for name in sorted(found.symmetric_difference(classes)):
             problem = "no such class folder" if name in classes else "not a class"
             raise UserError(f"{folder / split / name}: {problem}; the classes are {', '.join(classes)}")
         for class_name in classes:
-            for path in _visible(folder / split / class_name):
-                if not path.is_file():
+            for entry in visible(folder / split / class_name):
+                path = Path(entry.path)
+                if not entry.is_file():
                     raise UserError(f"{path}: not a file; class folders hold images only")
                 lossless_format(path.read_bytes(), str(path))
                 names.append(path.relative_to(folder).as_posix())
     return sorted(names)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What a folder holds, in no order, but for names that begin with a dot."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
-def check_counts(folder: Path, names: Sequence[str], images: dict[str, int]) -> None:
+def check_counts(folder: Path, names: Sequence[str], images: Mapping[str, int]) -> None:
     """Raise UserError unless there are `images[split]` images in each split."""
     for split, expected in images.items():
         count = sum(name.startswith(f"{split}/") for name in names)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.data.folders import check_counts, visible
 from pipeline.data.source import Source, record_files
 from pipeline.errors import UserError
 from pipeline.files import sha256_file, write_atomic
@@ -43,11 +43,6 @@ class Listed(NamedTuple):
         return self.name.split("/")[1]
 
 
-def is_tree(folder: Path) -> bool:
-    """Whether a folder has a folder for each split."""
-    return all((folder / split).is_dir() for split in SPLITS)
-
-
 def find_photographs(folder: Path, class_count: int, images: Mapping[str, int]) -> list[Listed]:
     """All photographs of a tree, sorted by name; those that ``excluded.txt`` names are marked.
 
@@ -60,24 +55,16 @@ def find_photographs(folder: Path, class_count: int, images: Mapping[str, int]) 
     Raises:
         UserError: for other counts, an empty class, or a file that is no image by its name.
     """
-    classes = {split: sorted(entry.name for entry in _visible(folder / split)) for split in SPLITS}
+    classes = {split: sorted(entry.name for entry in visible(folder / split)) for split in SPLITS}
     for split, found in classes.items():
         if len(found) != class_count:
             raise UserError(f"{folder / split}: {len(found)} class folders, expected {class_count}")
     for name in sorted(set(classes["train"]).symmetric_difference(classes["val"])):
         raise UserError(f"{folder}: class folder {name} is in one of train/ and val/ only")
     files = [listed for split in SPLITS for name in classes[split] for listed in _photographs(folder, split, name)]
-    for split, expected in images.items():
-        count = sum(listed.split == split for listed in files)
-        if count != expected:
-            raise UserError(f"{folder / split}: {count} images, expected {expected}")
+    check_counts(folder, [listed.name for listed in files], images)
     excluded = read_excluded(folder / EXCLUDED, [listed.name for listed in files if listed.split == "val"])
     return [listed._replace(used=listed.name not in excluded) for listed in files]
-
-
-def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
 def _photographs(folder: Path, split: str, class_name: str) -> list[Listed]:
@@ -85,7 +72,7 @@ def _photographs(folder: Path, split: str, class_name: str) -> list[Listed]:
     if not place.is_dir():
         raise UserError(f"{place}: not a folder; {split}/ holds one folder for each class")
     found = []
-    for entry in _visible(place):
+    for entry in visible(place):
         if not entry.is_file() or not entry.name.lower().endswith(SUFFIXES):
             raise UserError(f"{entry.path}: not an image by its name; allowed are {', '.join(SUFFIXES)}")
         found.append(Listed(f"{split}/{class_name}/{entry.name}", entry.stat().st_size))

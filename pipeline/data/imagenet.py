@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipeline.data.dataset import PhotographSet
-from pipeline.data.image_folder import EXCLUDED, find_photographs, is_tree, record_listing
+from pipeline.data.folders import is_class_tree
+from pipeline.data.image_folder import EXCLUDED, SPLITS, find_photographs, record_listing
 from pipeline.data.source import Source
 from pipeline.errors import UserError
 
@@ -22,7 +23,7 @@ class ImageNet(PhotographSet):
     def fetch(self, source: str, raw: Path) -> Source:
         """Count and list the tree at `source`; "official" is one that was put into `raw` by hand."""
         folder = raw if source == "official" else Path(source).expanduser().resolve()
-        if not is_tree(folder):
+        if not is_class_tree(folder, SPLITS):
             raise UserError(
                 f"{folder.absolute()}: no {self.name} there; its publisher (image-net.org) hands it out to registered"
                 " users only: give as data.source (or --source) a folder with train/<class>/*.JPEG and"

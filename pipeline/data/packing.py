@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
+from pipeline.data.array_folder import MANIFEST, checksum_of, intact
 from pipeline.data.image_folder import SPLITS, Listed, named, read_listing
 from pipeline.data.inspection import BrokenImageError, Inspected, inspect
 from pipeline.data.progress import progress_bar
@@ -63,7 +63,7 @@ def prepare_photographs(dataset: str, raw: Path, prepared: Path, shard_bytes: in
     """
     source = load_source(dataset, raw)
     listing = read_listing(source, raw)
-    if manifest := _finished(prepared, source.checksum()):
+    if manifest := intact(prepared, "raw_checksum", source.checksum(), _verify):
         return manifest
     classes = sorted({listed.class_name for listed in listing})
     partial = prepared.with_name(f".{prepared.name}.partial")
@@ -93,16 +93,8 @@ def prepare_photographs(dataset: str, raw: Path, prepared: Path, shard_bytes: in
     return _assemble(shards, partial, prepared, about)
 
 
-def _finished(prepared: Path, raw_checksum: str) -> dict[str, Any] | None:
-    """The manifest of shards that are intact and were made from the listing of that checksum."""
-    try:
-        manifest = read_manifest(prepared)
-        if manifest.get("raw_checksum") != raw_checksum:
-            return None
-        open_photographs(prepared, verify=True)
-    except UserError:
-        return None
-    return manifest
+def _verify(prepared: Path) -> None:
+    open_photographs(prepared, verify=True)
 
 
 def _plan(

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import read_manifest, write_arrays
+from pipeline.data.array_folder import intact, write_arrays
 from pipeline.data.arrays import load
 from pipeline.data.dataset import DataSet, Split
 from pipeline.data.source import load_source, verify_source
-from pipeline.errors import UserError
 
 _WHITE = 255  # the pixel value that is scaled to 1.0
 _BATCH = 4096  # images whose integer sums are taken at once
@@ -28,7 +27,7 @@ _BATCH = 4096  # images whose integer sums are taken at once
 def prepare_arrays(dataset: DataSet, raw: Path, prepared: Path) -> dict[str, Any]:
     """Decode the fetched data in `raw` into `prepared`, unless that holds them intact; returns the manifest."""
     source = load_source(dataset.name, raw)
-    if manifest := _finished(prepared, source.checksum()):
+    if manifest := intact(prepared, "raw_checksum", source.checksum(), load):
         return manifest
     verify_source(source, raw)
     train, test = (canonical_order(split) for split in dataset.decode(source, raw))
@@ -53,16 +52,6 @@ def prepare_arrays(dataset: DataSet, raw: Path, prepared: Path) -> dict[str, Any
         "mean": mean,
     }
     return write_arrays(prepared, arrays, about)
-
-
-def _finished(prepared: Path, raw_checksum: str) -> dict[str, Any] | None:
-    """The manifest of arrays that are intact and were made from the raw data of that checksum."""
-    try:
-        load(prepared)
-        manifest = read_manifest(prepared)
-    except UserError:
-        return None
-    return manifest if manifest.get("raw_checksum") == raw_checksum else None
 
 
 def canonical_order(split: Split) -> Split:

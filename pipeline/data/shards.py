@@ -85,11 +85,15 @@ class Photographs:
     channel_std: tuple[float, ...]
 
 
-def is_packed(prepared: Path) -> bool:
+def holds_photographs(prepared: Path) -> bool:
     """Whether a prepared folder holds photographs, not arrays; UserError if it holds nothing."""
+    return _manifest(prepared).get("kind") == KIND
+
+
+def _manifest(prepared: Path) -> dict[str, Any]:
     if not (prepared / MANIFEST).is_file():
         raise UserError(f"{prepared}: no {MANIFEST} there; run prepare first")
-    return read_manifest(prepared).get("kind") == KIND
+    return read_manifest(prepared)
 
 
 def open_photographs(prepared: Path, *, verify: bool = False) -> Photographs:
@@ -103,9 +107,9 @@ def open_photographs(prepared: Path, *, verify: bool = False) -> Photographs:
     Raises:
         UserError: for what is missing, damaged or does not belong together.
     """
-    if not is_packed(prepared):
+    manifest = _manifest(prepared)
+    if manifest.get("kind") != KIND:
         raise UserError(f"{prepared}: no photographs but arrays; prepare the data again")
-    manifest = read_manifest(prepared)
     try:
         files, sizes = manifest["files"], manifest["sizes"]
         if manifest["checksum"] != checksum_of(files) or files.keys() != sizes.keys():

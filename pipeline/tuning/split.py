@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import read_manifest, write_arrays
+from pipeline.data.array_folder import intact, write_arrays
 from pipeline.data.arrays import Arrays, load
 from pipeline.data.digits import stratified_counts
 from pipeline.data.layout import prepared_folder
 from pipeline.data.preparation import statistics
-from pipeline.data.shards import is_packed
+from pipeline.data.shards import holds_photographs
 from pipeline.errors import UserError
 
 SHARE = 6  # one training image in so many is held out
@@ -35,10 +35,10 @@ def hold_out(dataset: str, data: Path) -> dict[str, Any]:
     Raises:
         UserError: if the data are not prepared.
     """
-    if is_packed(prepared_folder(data, dataset)):
+    if holds_photographs(prepared_folder(data, dataset)):
         raise UserError(f"{dataset}: a search holds images out of arrays only; photographs cannot be split yet")
     prepared, target = load(prepared_folder(data, dataset)), split_folder(data, dataset)
-    if manifest := _finished(target, prepared.checksum):
+    if manifest := intact(target, "base_checksum", prepared.checksum, load):
         return manifest
     held = held_out(prepared.train_images, prepared.train_labels, len(prepared.classes))
     train = prepared.train_images[~held]
@@ -67,15 +67,6 @@ def _about(
         "held_out": f"one training image in {SHARE}, in place of the test images",
         "base_checksum": prepared.checksum,
     }
-
-
-def _finished(target: Path, base: str) -> dict[str, Any] | None:
-    try:
-        load(target)
-        manifest = read_manifest(target)
-    except UserError:
-        return None
-    return manifest if manifest.get("base_checksum") == base else None
 
 
 def held_out(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
