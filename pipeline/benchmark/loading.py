@@ -7,13 +7,10 @@ and aspect, flips, AlexNet's colour augmentation and normalisation, in float32 o
 
 from __future__ import annotations
 
-import csv
-import io
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +19,11 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmark.apart import run_apart
+from pipeline.benchmark.rates import check_blocks, median_and_spread
 from pipeline.data.image_folder import SPLITS, find_photographs, record_listing
 from pipeline.data.packing import prepare_photographs
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, open_photographs
 from pipeline.data.source import save_source
-from pipeline.errors import UserError
-from pipeline.files import write_atomic
 from pipeline.training.crops import AREA, ASPECT
 from pipeline.training.photographs import COMPONENTS, DEVIATIONS, PhotographStream
 
@@ -170,30 +166,16 @@ def benchmark_loading(job: Job, seconds: float, report: Callable[[Rate], None]) 
         seconds: after which one measurement is given up (TimeoutError).
         report: called with every row as soon as it is there.
     """
-    if job.blocks < 3:
-        raise UserError(f"--blocks {job.blocks}: at least 3 are needed, the first of which does not count")
+    check_blocks(job.blocks)
     write_photographs(job.folder, 4 * BATCH)
     rates: list[Rate] = []
     for name, loader in LOADERS.items():
         (found,) = run_apart(loader, job, seconds)
-        low, median, high = statistics.quantiles([job.batches * BATCH / s for s in found[1:]], n=4, method="inclusive")
+        median, spread = median_and_spread(job.batches * BATCH, found)
         base = rates[0].images_per_second if rates else None
-        rates.append(Rate(name, job.cores, median, 100 * (high - low) / median, base and median / base))
+        rates.append(Rate(name, job.cores, median, spread, base and median / base))
         report(rates[-1])
     return rates
-
-
-def write_rates(path: Path, rates: Iterable[Rate], hardware: str) -> None:
-    """Write the rows as CSV, with what they were measured on; the file appears whole."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Rate)]
-    writer.writerow([*names, "crop", "batch_size", "hardware", "torch"])
-    for rate in rates:
-        cells = [getattr(rate, name) for name in names]
-        rounded = [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells]
-        writer.writerow([*rounded, CROP, BATCH, hardware, torch.__version__])
-    write_atomic(path, text.getvalue())
 
 
 def as_line(rate: Rate) -> str:

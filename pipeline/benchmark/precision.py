@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.benchmark.apart import run_apart
-from pipeline.files import write_atomic
+from pipeline.files import csv_text, write_atomic
 from pipeline.report.statistics import difference, estimate
 from pipeline.training.execution import Execution
 from pipeline.training.records import METRICS
@@ -88,12 +86,10 @@ def as_markdown(errors: Errors) -> str:
 
 def write_errors(path: Path, errors: Errors, spec: RunSpec, hardware: str) -> None:
     """Write every error as CSV; the file appears whole."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["experiment", "dataset", "iterations", "precision", "seed", "test_error", "hardware"])
-    for precision, by_seed in errors.items():
-        for seed, error in by_seed.items():
-            writer.writerow(
-                [spec.experiment, spec.data.dataset, spec.protocol.iterations, precision, seed, repr(error), hardware]
-            )
-    write_atomic(path, text.getvalue())
+    header = ["experiment", "dataset", "iterations", "precision", "seed", "test_error", "hardware"]
+    rows = [
+        [spec.experiment, spec.data.dataset, spec.protocol.iterations, precision, seed, repr(error), hardware]
+        for precision, by_seed in errors.items()
+        for seed, error in by_seed.items()
+    ]
+    write_atomic(path, csv_text(header, rows))

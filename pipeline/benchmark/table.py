@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 from models.registry import natural_order
 from pipeline.errors import UserError
-from pipeline.files import write_atomic
+from pipeline.files import csv_text, write_atomic
 
 MEASURED: Final = "measured"
 OUT_OF_MEMORY: Final = "out of memory"
@@ -128,12 +127,8 @@ def extend_table(path: str | Path, rows: Iterable[Speed]) -> None:
     """Put rows into a table, each in the place of an older one of the same key; the file appears whole."""
     known = read_table(path) if Path(path).exists() else []
     table = {row.key: row for row in (*known, *rows)}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for _, row in sorted(table.items()):
-        writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
-    write_atomic(path, text.getvalue())
+    cells = [[_cell(getattr(row, name)) for name in COLUMNS] for _, row in sorted(table.items())]
+    write_atomic(path, csv_text(COLUMNS, cells))
 
 
 def _cell(value: object) -> object:

@@ -6,8 +6,6 @@ process of its own. What it reports are blocks of steps: the first is left out, 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import resource
@@ -15,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from models import create_model
 from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.hardware import available_cores
+from pipeline.benchmark.rates import median_and_spread
 from pipeline.data.array_folder import write_arrays
-from pipeline.files import write_atomic
 from pipeline.training.execution import Execution
 from pipeline.training.loop import Worker, train
 from pipeline.training.records import TIMING, Timing, read_rows
@@ -310,34 +308,20 @@ def _median(blocks: Blocks) -> float:
 
 
 def _rate(network: str, loop: str, job: Job, found: Blocks, plain: Rate | None) -> Rate:
-    rates = [job.steps * BATCH / seconds for seconds in found.seconds[1:]]
-    low, median, high = statistics.quantiles(rates, n=4, method="inclusive")
+    median, spread = median_and_spread(job.steps * BATCH, found.seconds)
     return Rate(
         network=network,
         loop=loop,
         threads=job.threads,
         workers=job.workers,
         images_per_second=median,
-        spread=100 * (high - low) / median,
+        spread=spread,
         ms_per_step=1000 * BATCH / median,
         to_plain=None if plain is None else median / plain.images_per_second,
         start_up=found.start_up,
         peak_mib=found.peak_mib,
         not_network=None,
     )
-
-
-def write_rates(path: Path, rates: Iterable[Rate], hardware: str) -> None:
-    """Write the rows as CSV, with what they were measured on; the file appears whole."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Rate)]
-    writer.writerow([*names, "hardware", "torch"])
-    for rate in rates:
-        cells = [getattr(rate, name) for name in names]
-        rounded = [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells]
-        writer.writerow([*rounded, hardware, torch.__version__])
-    write_atomic(path, text.getvalue())
 
 
 def as_markdown(rates: Iterable[Rate]) -> str:

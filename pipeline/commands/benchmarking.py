@@ -78,20 +78,20 @@ def _run_training(options: argparse.Namespace) -> None:
     import torch
 
     from pipeline.benchmark.hardware import hardware_name, hardware_slug
-    from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training, write_rates
+    from pipeline.benchmark.rates import check_blocks, write_rates
+    from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training
 
     networks = tuple(name for name in NETWORKS if fnmatchcase(name, options.only))
     if not networks:
         raise UserError(f"--only {options.only!r}: fits none of {', '.join(NETWORKS)}")
-    if options.blocks < 3:
-        raise UserError(f"--blocks {options.blocks}: at least 3 are needed, the first of which does not count")
+    check_blocks(options.blocks)
     device = _device(options.device)
     rates = benchmark_training(
         networks, device, options.blocks, options.time_limit, lambda rate: print(as_markdown([rate]).split("\n")[-1])
     )
     hardware = hardware_name(torch.device(device))
     path = FOLDER / f"{hardware_slug(hardware)}.csv"
-    write_rates(path, rates, hardware)
+    write_rates(path, rates, hardware=hardware)
     print(f"\n{as_markdown(rates)}\n\n{path}")
 
 
@@ -155,7 +155,8 @@ def _run_loading(options: argparse.Namespace) -> None:
     import torch
 
     from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
-    from pipeline.benchmark.loading import FOLDER, Job, as_line, benchmark_loading, write_rates
+    from pipeline.benchmark.loading import BATCH, CROP, FOLDER, Job, as_line, benchmark_loading
+    from pipeline.benchmark.rates import write_rates
 
     device = _device(options.device)
     with TemporaryDirectory() as scratch:
@@ -163,7 +164,7 @@ def _run_loading(options: argparse.Namespace) -> None:
         rates = benchmark_loading(job, options.time_limit, lambda rate: print(as_line(rate), flush=True))
     hardware = hardware_name(torch.device(device))
     path = FOLDER / f"{hardware_slug(hardware)}.csv"
-    write_rates(path, rates, hardware)
+    write_rates(path, rates, crop=CROP, batch_size=BATCH, hardware=hardware)
     print(path)
 
 

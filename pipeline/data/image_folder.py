@@ -7,7 +7,6 @@ below the tree, the size in bytes, and 0 instead of 1 for a validation image tha
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from pipeline.data.folders import check_counts, visible
 from pipeline.data.source import Source, record_files
 from pipeline.errors import UserError
-from pipeline.files import sha256_file, write_atomic
+from pipeline.files import csv_text, sha256_file, write_atomic
 
 KIND = "image folder"
 SPLITS = ("train", "val")
@@ -107,11 +106,8 @@ def read_excluded(path: Path, names: Sequence[str]) -> set[str]:
 
 def record_listing(dataset: str, location: str, files: Sequence[Listed], raw: Path) -> Source:
     """Write the listing into `raw`; the record of a source whose tree lies at `location`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "bytes", "used"])
-    writer.writerows([listed.name, listed.size, int(listed.used)] for listed in files)
-    write_atomic(raw / LISTING, text.getvalue())
+    rows = ((listed.name, listed.size, int(listed.used)) for listed in files)
+    write_atomic(raw / LISTING, csv_text(("name", "bytes", "used"), rows))
     return Source(dataset, KIND, location, record_files(raw, [LISTING]))
 
 

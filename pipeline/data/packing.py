@@ -6,13 +6,12 @@ the prepared one until all are there, so that a packing that was interrupted con
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from pipeline.data.progress import progress_bar
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_photographs
 from pipeline.data.source import load_source
 from pipeline.errors import UserError
-from pipeline.files import read_json, replace_folder, sha256_file, write_atomic, write_json
+from pipeline.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
 
 SHARD_BYTES = 2**30
 UNREADABLE = "unreadable.csv"
@@ -72,7 +71,7 @@ def prepare_photographs(dataset: str, raw: Path, prepared: Path, shard_bytes: in
     broken = _pack_all(shards, dataset)
     (raw / UNREADABLE).unlink(missing_ok=True)
     if broken:
-        write_atomic(raw / UNREADABLE, _csv(("name", "reason"), broken))
+        write_atomic(raw / UNREADABLE, csv_text(("name", "reason"), broken))
         told = named([f"{name} ({reason})" for name, reason in broken])
         raise UserError(
             f"{source.folder(raw)}: {len(broken)} of {len(listing)} images cannot be decoded: {told};"
@@ -200,7 +199,7 @@ def _assemble(shards: Sequence[Shard], partial: Path, prepared: Path, about: dic
             known = read_json(shard.parts[2])
             unusual += [(name, kind) for name, kind in known["unusual"]]
             files[shard.parts[0].name] = known["sha256"][shard.parts[0].name]
-        write_atomic(fresh / UNUSUAL, _csv(("name", "kind"), unusual))
+        write_atomic(fresh / UNUSUAL, csv_text(("name", "kind"), unusual))
         files |= {path.name: sha256_file(path) for path in sorted(fresh.iterdir())}
         sizes = {path.name: path.stat().st_size for path in fresh.iterdir()}
         for shard in shards:  # renamed, not copied, and last: ImageNet has 140 GB
@@ -217,11 +216,3 @@ def _assemble(shards: Sequence[Shard], partial: Path, prepared: Path, about: dic
         write_json(fresh / MANIFEST, manifest)
     shutil.rmtree(partial)
     return manifest
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline import files
 from pipeline.report.claims import Verdict
 from pipeline.report.numbers import DASH, MINUS, PENDING, interval, number, printed
 from pipeline.report.paper import COUNTED
@@ -27,12 +26,9 @@ CLAIM_HEADER = (
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with LF line ends; None is an empty cell, floats have at most six digits after the point."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return buffer.getvalue()
+    """CSV as everywhere, whose floats have at most six digits after the point."""
+    rounded = ([round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows)
+    return files.csv_text(header, rounded)
 
 
 def table_csv(table: Table) -> str:

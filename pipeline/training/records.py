@@ -7,14 +7,13 @@ machine and the day (seconds, hardware, commit) is kept apart, in `MACHINE` file
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.files import read_json, write_atomic, write_json
+from pipeline.files import csv_text, read_json, write_atomic, write_json
 
 CONFIG, METRICS, HISTORY = "config.json", "metrics.json", "history.csv"
 RESPONSES, MASKS = "responses.json", "masks.npz"
@@ -110,13 +109,9 @@ Row = TypeVar("Row", Evaluation, Timing)
 
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
     """Write rows as CSV; floats in full, so that reading gives equal rows. What is None in all rows has no column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     required = {f.name for f in fields(kind) if f.default is MISSING}
     names = [f.name for f in fields(kind) if f.name in required or any(getattr(r, f.name) is not None for r in rows)]
-    writer.writerow(names)
-    writer.writerows([repr(getattr(row, name)) for name in names] for row in rows)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, csv_text(names, ([repr(getattr(row, name)) for name in names] for row in rows)))
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:

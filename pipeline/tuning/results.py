@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config
-from pipeline.files import write_atomic
+from pipeline.files import csv_text, write_atomic
 from pipeline.tuning.override import write_override
 from pipeline.tuning.space import Space, Value, override
 from pipeline.tuning.trials import Progress, Settled, trials
@@ -92,15 +90,14 @@ def write_results(folder: Path, reports: Path = REPORTS) -> tuple[Findings, Path
 def as_csv(found: Findings) -> str:
     """All trials with all digits."""
     names = list(found.space.parameters)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "iteration", "epoch", "validation_error", "validation_loss", *names, "run"])
+    header = ["trial", "state", "iteration", "epoch", "validation_error", "validation_loss", *names, "run"]
+    rows = []
     for progress in found.trials:
         last = progress.rows[-1] if progress.rows else None
         reached = [last.iteration, last.epoch, last.test_error, last.test_loss] if last else ["", "", "", ""]
         values = [_plain(progress.trial.values[name]) for name in names]
-        writer.writerow([progress.trial.number, progress.trial.state, *reached, *values, progress.folder.name])
-    return text.getvalue()
+        rows.append([progress.trial.number, progress.trial.state, *reached, *values, progress.folder.name])
+    return csv_text(header, rows)
 
 
 def as_markdown(found: Findings, pictures: Sequence[str]) -> str:

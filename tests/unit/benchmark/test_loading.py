@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.benchmark import loading
-from pipeline.benchmark.loading import Job, Rate, as_line, benchmark_loading, write_rates
+from pipeline.benchmark.loading import Job, Rate, as_line, benchmark_loading
+from pipeline.benchmark.rates import write_rates
 from pipeline.data.shards import open_photographs
 from pipeline.errors import UserError
 
@@ -37,7 +38,7 @@ def test_both_loaders_are_measured_and_set_side_by_side(job: Job) -> None:
     assert seen == [usual, ours]
     assert usual.to_usual is None and ours.to_usual == pytest.approx(ours.images_per_second / usual.images_per_second)
     assert "times the usual one" in as_line(ours)
-    write_rates(job.folder / "rates.csv", seen, "cpu: Example")
+    write_rates(job.folder / "rates.csv", seen, hardware="cpu: Example")
     with (job.folder / "rates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["loader"] for row in rows] == ["ImageFolder + DataLoader + PIL", "ours"]
