@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipeline import commands
+from pipeline import commands, huge_pages
 from pipeline.errors import UserError
 
 USAGE, INTERRUPTED = 2, 130
@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0 done, 1 something failed, 2 a user's mistake, 75 paused inside a stage."""
     options = parser().parse_args(arguments)
+    if arguments is None and getattr(options, "in_process", False):
+        huge_pages.start_again()
     try:
         return int(options.run(options) or 0)
     except UserError as error:

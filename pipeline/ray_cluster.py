@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import huge_pages
 from pipeline.driver import Resources
 from pipeline.errors import UserError, one_line
 from pipeline.files import write_atomic
@@ -37,6 +38,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "31536000",  # runs wait for their turn
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    **huge_pages.ENVIRONMENT,
 }
 
 

@@ -1,0 +1,17 @@
+"""Huge pages for tensors in main memory: on the CPU a step of training takes up to a fifth less (benchmarks/README.md).
+
+glibc's malloc asks Linux for them where GLIBC_TUNABLES says so when a process starts. Numbers stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+def start_again() -> None:
+    """Replace this process by the same command with huge pages, unless GLIBC_TUNABLES is set already."""
+    if sys.platform == "linux" and not ENVIRONMENT.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ENVIRONMENT)
