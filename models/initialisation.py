@@ -7,6 +7,18 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def allocate(model: nn.Module) -> None:
+    """Replace the tensors of `model`, in place, by some on the CPU; their values mean nothing yet.
+
+    As `to_empty` does, but that imports PyTorch's symbolic shapes and thus sympy, half a CPU-second of every run.
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
 def initialise(model: nn.Module, seed: int) -> None:
     """Draw every weight of `model` in place, layer by layer in the order of registration.
 

@@ -160,7 +160,7 @@ def create_model(
     """
     import torch
 
-    from models.initialisation import initialise
+    from models.initialisation import allocate, initialise
 
     network = find_network(name)
     resolved = resolve_options(name, options)
@@ -171,6 +171,6 @@ def create_model(
         model = network.build(classes, resolved)
     if torch.device(device).type == "meta":
         return model
-    model = model.to_empty(device="cpu")  # drawn on the CPU: the same weights on every device
+    allocate(model)  # drawn on the CPU: the same weights on every device
     initialise(model, seed)
     return model.to(device)

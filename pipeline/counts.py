@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds, depth and activation memory of the networks, counted on the meta device."""
+"""Parameters, multiply-adds, depth and activation memory of the networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import addmm_flop, conv_flop_count
 
 from models import AttentionOptions, create_model, find_network, list_models, resolve_options
 from models.attention import AttentionModule
@@ -49,9 +48,14 @@ def count(name: str, num_classes: int, image_size: int, **options: Any) -> Count
 
 @lru_cache(maxsize=256)
 def _count(name: str, num_classes: int, image_size: int, options: AttentionOptions | None) -> Counts:
-    model = _meta_model(name, num_classes, options)
+    return count_model(_meta_model(name, num_classes, options), image_size)
+
+
+def count_model(model: nn.Module, image_size: int) -> Counts:
+    """The counts of a network, wherever it is; the network is left as it is."""
+    device = next(model.parameters()).device
     with metering(model) as meter:
-        scores = model(torch.empty(1, 3, image_size, image_size, device="meta"))
+        scores = model(torch.empty(1, 3, image_size, image_size, device=device))
     return Counts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         multiply_adds=meter.multiply_adds,
@@ -67,7 +71,7 @@ def _meta_model(name: str, num_classes: int, options: AttentionOptions | None) -
 
 @contextmanager
 def metering(model: nn.Module) -> Iterator[Meter]:
-    """Count what a network on the meta device does while the context is open."""
+    """Count what a network does while the context is open; what it computes there means nothing."""
     with ExitStack() as stack:
         meter = Meter(model)
         for module in model.modules():
@@ -79,7 +83,7 @@ def metering(model: nn.Module) -> Iterator[Meter]:
 
 
 class Meter(TorchFunctionMode):
-    """The sums; see `metering`. The formulas are those of PyTorch's own counter.
+    """The sums; see `metering`.
 
     Batch norm costs nothing here; it is replaced by what it keeps for backward, because on the meta device PyTorch
     would take it apart in Python, which is most of the time of a count.
@@ -106,12 +110,10 @@ class Meter(TorchFunctionMode):
 
     def _add_cost(self, func: Callable[..., Any], args: tuple[Any, ...], output: Tensor) -> int:
         """Add the multiply-adds of a weighted layer; how many such layers this is."""
-        if func is F.conv2d:
-            self.multiply_adds += conv_flop_count(list(args[0].shape), list(args[1].shape), list(output.shape)) // 2
-        elif func is F.linear:
-            self.multiply_adds += addmm_flop(None, args[0].shape, args[1].t().shape) // 2
-        else:
+        if func not in (F.conv2d, F.linear):
             return 0
+        weight: Tensor = args[1]
+        self.multiply_adds += output.numel() * weight[0].numel()  # each output: one for each weight of its channel
         return 1
 
     @property

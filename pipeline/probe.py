@@ -96,6 +96,7 @@ def _images_per_second(spec: RunSpec, job: Job, device: object) -> float:
     size = spec.data.image_size
     model = make_network(spec).to(device).train()
     optimiser, autocast = SGD(model, spec.protocol), environment.autocast(spec, device)
+    forward = environment.compiled(model) if spec.compile else model
     x = torch.rand(images, 3, size, size, device=device)
     if spec.channels_last:
         x = x.to(memory_format=torch.channels_last)
@@ -106,7 +107,7 @@ def _images_per_second(spec: RunSpec, job: Job, device: object) -> float:
             begun = time.monotonic()
         optimiser.zero_grad()
         with autocast():
-            logits = model(x)
+            logits = forward(x)
         F.cross_entropy(logits.float(), y).backward()
         optimiser.step(1e-6)
         if device.type == "cuda":

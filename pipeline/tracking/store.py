@@ -6,6 +6,7 @@ import fcntl
 import functools
 import logging
 import os
+import random
 import socket
 import threading
 import time
@@ -26,8 +27,9 @@ R = TypeVar("R")
 SQLITE = "sqlite:///"
 PROBE_SECONDS = 3.0  # how long a server may take to say that it is there
 REST_SECONDS = 15.0  # after silence, how long it is left alone
-LOCKED_ATTEMPTS = 6  # each waits 20 s for SQLite's lock (MLflow's own busy timeout)
-LOCKED = "database is locked"
+ATTEMPTS = 8  # where another process writes at the same time, with pauses of 6 s in all in the mean
+LOCKED = "database is locked"  # after 20 s, MLflow's own busy timeout, or at once where waiting would be a deadlock
+DUPLICATES = ("IntegrityError", "UniqueViolation")  # two processes added the same; the next attempt finds it there
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 logger = logging.getLogger("pipeline.tracking")
@@ -125,19 +127,20 @@ def survives(
 ) -> Callable[Concatenate[str, P], R | None]:
     """Turn a function of a client into one of a URI that gives None, after one warning, when MLflow fails.
 
-    It may be called again where another process holds SQLite's lock, so it must be idempotent.
+    It is called again where another process got in its way, so it must be idempotent.
     """
 
     @functools.wraps(function)
     def call(uri: str, *args: P.args, **kwargs: P.kwargs) -> R | None:
         target = store(uri)
-        for attempt in range(LOCKED_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 result = function(target.client(), *args, **kwargs)
             except Exception as error:
                 if not _of_mlflow(error):
                     raise
-                if LOCKED in str(error) and attempt + 1 < LOCKED_ATTEMPTS:
+                if attempt + 1 < ATTEMPTS and any(sign in str(error) for sign in (LOCKED, *DUPLICATES)):
+                    time.sleep(random.uniform(0, 0.1 * 2**attempt))
                     continue
                 target.failed(error)
                 return None

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from models.weights import save_weights
-from pipeline.counts import count
+from pipeline.counts import count_model
 from pipeline.files import sha256_file, write_json
 from pipeline.training.batches import TestImages
 from pipeline.training.evaluation import (
@@ -41,7 +41,7 @@ def finish(
     )
     write_responses(folder, stage_responses(model, test, autocast))
     write_pictures(folder, attention_pictures(model, test, autocast))
-    counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
+    counts = count_model(model, spec.data.image_size)  # not of a copy on the meta device: that imports the compiler
     last, best = position.history[-1], min(position.history, key=lambda row: (row.test_error, row.iteration))
     write_json(
         folder / METRICS,

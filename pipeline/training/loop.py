@@ -136,7 +136,7 @@ class Worker:
         if session.world_size > 1 and protocol.batch_norm_group < protocol.batch_size:
             self.running = RunningStatistics(self.bare, groups, protocol.batch_size, session)
         self.optimiser = SGD(self.bare, protocol)
-        self.model: nn.Module = torch.compile(self.bare) if spec.compile else self.bare  # type: ignore[assignment]
+        self.model: nn.Module = environment.compiled(self.bare) if spec.compile else self.bare
         if session.world_size > 1:
             self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
         self.autocast = environment.autocast(spec, device)

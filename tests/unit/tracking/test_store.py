@@ -113,17 +113,27 @@ def _refuse(self: MlflowClient, run_id: str) -> None:
     raise ConnectionError("gone again")
 
 
-def test_a_locked_database_is_tried_again(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        "(sqlite3.OperationalError) database is locked",
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key, tags.run_uuid",
+        "(psycopg.errors.UniqueViolation) duplicate key value violates unique constraint",
+    ],
+)
+def test_what_another_process_prevented_is_tried_again(
+    uri: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     calls = []
 
     @store.survives
-    def locked_twice(client: MlflowClient) -> str:
+    def prevented_twice(client: MlflowClient) -> str:
         calls.append(client)
         if len(calls) < 3:
-            raise MlflowException("(sqlite3.OperationalError) database is locked")
+            raise MlflowException(message)
         return "done"
 
-    assert locked_twice(uri) == "done"
+    assert prevented_twice(uri) == "done"
     assert len(calls) == 3
     assert not caplog.records
 

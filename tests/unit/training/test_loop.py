@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +35,19 @@ def test_a_run_leaves_its_files_and_no_checkpoints(spec: RunSpec, execution: Mak
     assert metrics["test_images"] == 360
     assert metrics["test_error"] == history[-1].test_error
     assert 0 <= metrics["test_error"] <= 100
+
+
+def test_a_run_does_not_import_the_compiler(spec: RunSpec, execution: Make) -> None:
+    """Neither an optimiser of `torch.optim` nor a setting shall: it costs every run two CPU-seconds."""
+    program = """
+import pickle, sys
+from pipeline.training.loop import train
+from pipeline.training.session import LocalSession
+train(*pickle.load(sys.stdin.buffer), LocalSession())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    job = pickle.dumps((spec, execution()))
+    assert subprocess.run([sys.executable, "-c", program], input=job, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
