@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -21,10 +23,16 @@ class DiedError(Exception):
         super().__init__(f"killed (signal {-status})" if status and status < 0 else f"died (exit status {status})")
 
 
-def run_apart(function: Callable[[Argument], Iterable[Result]], argument: Argument, seconds: float) -> Iterator[Result]:
+def run_apart(
+    function: Callable[[Argument], Iterable[Result]],
+    argument: Argument,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Result]:
     """What iterating over ``function(argument)`` gives, item by item, from a new process.
 
-    Function, argument and items must be picklable. An exception of the function is raised here.
+    Function, argument and items must be picklable. An exception of the function is raised here. The process starts with
+    this one's environment and, besides, `environment`.
 
     Raises:
         TimeoutError: when the process has not finished after `seconds`, its start included; it is killed.
@@ -34,7 +42,8 @@ def run_apart(function: Callable[[Argument], Iterable[Result]], argument: Argume
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_all, args=(function, argument, sender))
     deadline = time.monotonic() + seconds
-    process.start()
+    with _with_environment(environment or {}):
+        process.start()
     sender.close()  # the process then holds the only end, and the pipe ends with it
     try:
         while (left := deadline - time.monotonic()) > 0 and receiver.poll(left):
@@ -52,6 +61,17 @@ def run_apart(function: Callable[[Argument], Iterable[Result]], argument: Argume
         process.kill()
         process.join()
         receiver.close()
+
+
+@contextmanager
+def _with_environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _send_all(function: Callable[[Any], Iterable[Any]], argument: Any, sender: Connection) -> None:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from models import create_model
+from pipeline import huge_pages
 from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.hardware import available_cores
 from pipeline.benchmark.rates import median_and_spread
@@ -278,10 +279,11 @@ def benchmark_training(
         for network in networks:
             job = Job(network, device, STEPS[device], blocks, cores, 1, Path(scratch))
             random_images(job.folder / "prepared", job.steps * BATCH)
-            (bare,) = run_apart(network_only, job, seconds)
+            (bare,) = run_apart(network_only, job, seconds, huge_pages.ENVIRONMENT)
             base: Rate | None = None
             for loop, function, changes in _variants(device, cores):
-                (found,) = run_apart(function, replace(job, **changes), seconds)
+                environment = {} if function is plain else huge_pages.ENVIRONMENT  # as the pipeline starts ours
+                (found,) = run_apart(function, replace(job, **changes), seconds, environment)
                 rate = _rate(network, loop, replace(job, **changes), found, base)
                 if loop == "ours, in-process":
                     rate = replace(rate, not_network=100 * (1 - _median(bare) / _median(found)))
