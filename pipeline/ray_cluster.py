@@ -165,10 +165,8 @@ def parallel(resources: Resources, each: Share) -> int:
 def check_shared(store: Path, url: str | None = None) -> None:
     """Refuse a store that other nodes of the cluster do not see: a folder, or what is behind a URL."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) == 1 and url is None:
+    if url is None and sum(node["Alive"] for node in ray.nodes()) == 1:
         return
     name, question = f".shared-{ray.get_runtime_context().get_job_id()}", "Is this store seen from every node?\n"
     place = store if url is None else ObjectStore(url)
@@ -179,18 +177,27 @@ def check_shared(store: Path, url: str | None = None) -> None:
             place.write(name, question.encode())
         except OSError as error:
             raise UserError(f"store = {url!r}: cannot be written ({one_line(error)})") from None
-    look = ray.remote(num_cpus=0)(_sees)
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     try:
-        sights = ray.get([look.options(scheduling_strategy=node).remote(place, name) for node in there])
+        blind = blind_nodes(place, name)
     finally:
         (place / name).unlink() if isinstance(place, Path) else place.delete(name)
-    blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
     if blind:
         raise UserError(
             f"store = {url or str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared"
             " folder or the URL of an object store"
         )
+
+
+def blind_nodes(place: Path | ObjectStore, name: str) -> list[str]:
+    """The addresses of the nodes of the cluster that do not see a file, or a folder, of that name in a place."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    look = ray.remote(num_cpus=0)(_sees)
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    sights = ray.get([look.options(scheduling_strategy=node).remote(place, name) for node in there])
+    return [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
 
 
 def _sees(store: Path | ObjectStore, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from pipeline.commands.options import DATA, Commands, add_command
@@ -62,16 +63,21 @@ def _configured_source(dataset: str) -> str:
 
 def _prepare(commands: Commands) -> None:
     command = add_command(
-        commands, "prepare", _run_prepare, "decode a data set once into arrays, or check and pack photographs"
+        commands,
+        "prepare",
+        _run_prepare,
+        "decode a data set once into arrays, or check and pack photographs (on the Ray cluster of RAY_ADDRESS, if set)",
     )
     command.add_argument("dataset")
 
 
 def _run_prepare(options: argparse.Namespace) -> None:
-    from pipeline import data
+    from pipeline import data, ray_pack
+    from pipeline.data.packing import pack_here
     from pipeline.data.shards import UNUSUAL
 
-    manifest = data.prepare(options.dataset, DATA)
+    pack_shards = ray_pack.pack_over_cluster if os.environ.get("RAY_ADDRESS") else pack_here
+    manifest = data.prepare(options.dataset, DATA, pack_shards)
     print(
         f"{data.prepared_folder(DATA, options.dataset)}: {manifest['train_images']} training and"
         f" {manifest['test_images']} test images, channel mean {_numbers(manifest['channel_mean'])},"

@@ -16,7 +16,7 @@ from pipeline.data.imagenet import ImageNet
 from pipeline.data.imagenet_mini import ImageNetMini
 from pipeline.data.layout import noisy_folder, prepared_folder, raw_folder
 from pipeline.data.noise import corrupt_labels
-from pipeline.data.packing import prepare_photographs
+from pipeline.data.packing import PackShards, pack_here, prepare_photographs
 from pipeline.data.preparation import prepare_arrays
 from pipeline.data.source import Source, save_source
 from pipeline.errors import UserError
@@ -58,14 +58,15 @@ def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> 
     return record
 
 
-def prepare(dataset: str, root: str | Path = "data") -> dict[str, Any]:
+def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = pack_here) -> dict[str, Any]:
     """Decode fetched data into the arrays of `root`/prepared/<dataset>/, or check photographs and pack them there.
 
-    Returns the manifest. Data that are there already, intact and from the same files, are left alone.
+    Returns the manifest. Data that are there already, intact and from the same files, are left alone. `pack_shards`
+    packs shards of photographs: `pack_here` on this machine, `pipeline.ray_pack.pack_over_cluster` on many.
     """
     found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
     if isinstance(found, PhotographSet):
-        return prepare_photographs(found.name, raw, prepared)
+        return prepare_photographs(found.name, raw, prepared, pack_shards=pack_shards)
     return prepare_arrays(found, raw, prepared)
 
 

@@ -1,7 +1,9 @@
 """Packing of photographs into shards; see `pipeline.data.shards` for their layout.
 
 Each file is read once, decoded to see that it can be, and appended as it is. Finished shards stay in a folder beside
-the prepared one until all are there, so that a packing that was interrupted continues with the next shard.
+the prepared one until all are there, so that a packing that was interrupted continues with the next shard. Shards are
+packed apart from each other, in any order and place: here one after the other, over a Ray cluster many at once
+(`pipeline.ray_pack`); the prepared folder is the same.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +34,11 @@ from pipeline.files import csv_text, read_json, replace_folder, sha256_file, wri
 SHARD_BYTES = 2**30
 UNREADABLE = "unreadable.csv"
 _AT_ONCE = 256  # files in memory
+
+Broken = tuple[str, str]
+"""A file that cannot be decoded: its path in the tree, and the reason."""
+Advance = Callable[[int], None]
+"""Told of how many files more have been looked at."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,28 @@ class Shard:
         return hashlib.sha256(json.dumps([self.files, self.labels]).encode()).hexdigest()
 
 
-def prepare_photographs(dataset: str, raw: Path, prepared: Path, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+PackShards = Callable[[Sequence[Shard], Advance], list[Broken]]
+"""Packs those shards that are not packed yet; the broken files of all, in the order of the shards."""
+
+
+def pack_here(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
+    """Pack one shard after the other, with the threads of this machine."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [broken for shard in shards for broken in pack_unless_packed(shard, pool, advance)]
+
+
+def prepare_photographs(
+    dataset: str,
+    raw: Path,
+    prepared: Path,
+    shard_bytes: int = SHARD_BYTES,
+    pack_shards: PackShards = pack_here,
+) -> dict[str, Any]:
     """Check and pack the photographs that were fetched, unless `prepared` holds them intact; returns the manifest.
+
+    Args:
+        shard_bytes: size at which a shard is full.
+        pack_shards: where and how the shards are packed.
 
     Raises:
         UserError: naming the files that cannot be decoded; all of them are then in ``unreadable.csv`` in `raw`.
@@ -67,8 +95,11 @@ def prepare_photographs(dataset: str, raw: Path, prepared: Path, shard_bytes: in
     classes = sorted({listed.class_name for listed in listing})
     partial = prepared.with_name(f".{prepared.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
+    for leftover in partial.glob(".*.tmp"):  # of a packing that was interrupted in the middle of a shard
+        leftover.unlink(missing_ok=True)
     shards = list(_plan(listing, classes, source.folder(raw), partial, shard_bytes))
-    broken = _pack_all(shards, dataset)
+    with progress_bar(f"pack {dataset}", sum(len(shard.files) for shard in shards)) as advance:
+        broken = pack_shards(shards, advance)
     (raw / UNREADABLE).unlink(missing_ok=True)
     if broken:
         write_atomic(raw / UNREADABLE, csv_text(("name", "reason"), broken))
@@ -114,19 +145,6 @@ def _plan(
                 files, number, size = [], number + 1, 0
 
 
-def _pack_all(shards: Sequence[Shard], dataset: str) -> list[tuple[str, str]]:
-    """Pack what is not packed yet; the files that cannot be decoded, with the reason."""
-    broken = []
-    total = sum(len(shard.files) for shard in shards)
-    with progress_bar(f"pack {dataset}", total) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for shard in shards:
-            if is_packed(shard):
-                advance(len(shard.files))
-            else:
-                broken += pack(shard, pool, advance)
-    return broken
-
-
 def is_packed(shard: Shard) -> bool:
     """Whether a shard is there, whole and of the same files."""
     binary, index, note = shard.parts
@@ -141,12 +159,21 @@ def is_packed(shard: Shard) -> bool:
         return False
 
 
-def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Callable[[int], None]) -> list[tuple[str, str]]:
+def pack_unless_packed(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broken]:
+    """Pack a shard, or leave one alone that is there."""
+    if not is_packed(shard):
+        return pack(shard, pool, advance)
+    advance(len(shard.files))
+    return []
+
+
+def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broken]:
     """Write a shard, unless some of its files cannot be decoded: these are returned, with the reason."""
     binary, index, note = shard.parts
     rows, unusual, broken = [], [], []
     offset = 0
-    unfinished = binary.with_name(f".{binary.name}.{os.getpid()}.tmp")
+    # On a shared folder a task that was given up may still write: it shall not into this file.
+    unfinished = binary.with_name(f".{binary.name}.{secrets.token_hex(8)}.tmp")
     with unfinished.open("wb") as out:
         read = _read_and_inspect(shard, pool)
         for listed, label, (encoded, found) in zip(shard.files, shard.labels, read, strict=True):
