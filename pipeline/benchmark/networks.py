@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import create_model, find_network, list_models
 from pipeline.benchmark.apart import DiedError, run_apart
+from pipeline.benchmark.energy import energy_counter
 from pipeline.benchmark.hardware import hardware_name, hardware_slug
 from pipeline.benchmark.table import MEASURED, OUT_OF_MEMORY, OUT_OF_TIME, Speed, extend_table, read_table
 from pipeline.errors import UserError
@@ -100,8 +101,15 @@ class Case:
         own = effort.cifar_batch if self.network.startswith("cifar_") else effort.imagenet_batch
         return self.settings.batch_size or own
 
-    def row(self, mode: str, status: str, seconds: list[float] | None = None, peak_mib: float | None = None) -> Speed:
-        """The row of the table; `seconds` are those of the repeated steps, where there are any."""
+    def row(
+        self,
+        mode: str,
+        status: str,
+        seconds: list[float] | None = None,
+        peak_mib: float | None = None,
+        joules: float | None = None,
+    ) -> Speed:
+        """The row of the table; `seconds` are those of each repeated step, `joules` those of all of them together."""
         settings, batch = self.settings, self.batch_size(mode)
         median = statistics.median(seconds) if seconds else None
         return Speed(
@@ -123,6 +131,7 @@ class Case:
             torch=torch.__version__,
             commit=self.commit,
             our_reading=find_network(self.network).our_reading,
+            joules_per_image=None if joules is None or not seconds else joules / (batch * len(seconds)),
         )
 
 
@@ -200,9 +209,10 @@ def measure(case: Case) -> Iterator[Speed]:
         try:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            seconds = _time(_step(case, mode, device), device, case.settings.effort)
+            counter = energy_counter(device) if mode == "training" else None
+            seconds, joules = _time(_step(case, mode, device), device, case.settings.effort, counter)
             peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-            row = case.row(mode, MEASURED, seconds, peak)
+            row = case.row(mode, MEASURED, seconds, peak, joules)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -268,10 +278,14 @@ def _settle(model: nn.Module, images: torch.Tensor) -> None:
         model.train()(torch.cat([images, images.flip(-1)]))  # two, since one has no variance after the pooling
 
 
-def _time(step: Callable[[], None], device: torch.device, effort: Effort) -> list[float]:
-    """Seconds of each repeated step."""
+def _time(
+    step: Callable[[], None], device: torch.device, effort: Effort, energy: Callable[[], float] | None = None
+) -> tuple[list[float], float | None]:
+    """Seconds of each repeated step, and what `energy` has counted during all of them."""
     for _ in range(effort.warm_up):
         step()
+    _wait(device)
+    before = energy() if energy else 0.0
     seconds: list[float] = []
     while len(seconds) < effort.repeats or (sum(seconds) < MEASURED_SECONDS and len(seconds) < MOST_REPEATS):
         _wait(device)
@@ -279,7 +293,7 @@ def _time(step: Callable[[], None], device: torch.device, effort: Effort) -> lis
         step()
         _wait(device)
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return seconds, energy() - before if energy else None
 
 
 def _wait(device: torch.device) -> None:

@@ -28,6 +28,7 @@ class Speed:
     peak_memory_mib: largest memory held by tensors, in MiB; CUDA alone tells it.
     hardware: the kind of hardware, in words; commit: of the code, with "+" where it had been changed since.
     our_reading: what of the network's structure is inferred; "" where nothing is.
+    joules_per_image: energy of the GPU for one image of the repeated training steps; None where it was not measured.
     """
 
     network: str
@@ -48,6 +49,7 @@ class Speed:
     torch: str
     commit: str
     our_reading: str
+    joules_per_image: float | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -75,6 +77,8 @@ class Speed:
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Speed))
+WITHOUT_ENERGY: Final = COLUMNS[:-1]
+"""Those of tables that are older than the last column."""
 
 
 def read_table(path: str | Path) -> list[Speed]:
@@ -82,7 +86,7 @@ def read_table(path: str | Path) -> list[Speed]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            if tuple(reader.fieldnames or ()) not in (COLUMNS, WITHOUT_ENERGY):
                 raise ValueError("other columns than those of python -m pipeline benchmark networks")
             return [_row(cells) for cells in reader]
     except FileNotFoundError:
@@ -96,7 +100,7 @@ def _row(cells: Mapping[str, str]) -> Speed:
         raise ValueError("a line with other columns than the first")
 
     def number(name: str) -> float | None:
-        return float(cells[name]) if cells[name] else None
+        return float(cells[name]) if cells.get(name) else None
 
     row = Speed(
         network=cells["network"],
@@ -117,6 +121,7 @@ def _row(cells: Mapping[str, str]) -> Speed:
         torch=cells["torch"],
         commit=cells["commit"],
         our_reading=cells["our_reading"],
+        joules_per_image=number("joules_per_image"),
     )
     if (row.median_ms is not None) != (row.status == MEASURED):
         raise ValueError(f"{row.network} is {row.status!r} and its median_ms {cells['median_ms']!r}")

@@ -1,4 +1,4 @@
-"""The section "Against ResNet-200": sizes, measured times, and the paper's own arithmetic done again."""
+"""The section "Against ResNet-200": sizes, measured times and costs, and the paper's own arithmetic done again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
 from pipeline.report.paper import COUNTED, UNITS, PaperCell
 from pipeline.report.speed import PAIR, Times, pair_times
+from pipeline.report.training_cost import Cost, Recipe, costs_csv, training_costs
 
 ROWS = ("attention92", "preresnet200")
 """Experiments of both networks; their errors are those on ImageNet."""
@@ -91,19 +92,22 @@ class Section:
 
     sizes: tuple[Size, ...]
     times: tuple[Times, ...]
+    recipe: Recipe
+    costs: tuple[Cost, ...]
     checked: tuple[Checked, ...]
     others: tuple[Checked, ...]
 
 
 @cache
 def load_section() -> Mapping[str, Any]:
-    """Content of resnet200.yaml: `sizes` as mappings, `statements` and `others` as `Statement`."""
+    """Content of resnet200.yaml: `sizes` as mappings, `recipe` as `Recipe`, the other two as `Statement`."""
     content = yaml.safe_load((Path(__file__).parent / "resnet200.yaml").read_text(encoding="utf-8"))
     for key in ("statements", "others"):
         content[key] = [
             Statement(**{**entry, "first": PaperCell(**entry["first"]), "second": PaperCell(**entry["second"])})
             for entry in content[key]
         ]
+    content["recipe"] = Recipe(**content["recipe"])
     return dict(content)
 
 
@@ -114,6 +118,8 @@ def against_resnet200(evidence: Evidence, counts: Counts, speeds: Sequence[Speed
     return Section(
         sizes=tuple(_size(entry, evidence, counts) for entry in content["sizes"]),
         times=tuple(times),
+        recipe=content["recipe"],
+        costs=tuple(training_costs(speeds, content["recipe"])),
         checked=(
             *(_check(statement, evidence, counts) for statement in content["statements"]),
             Checked(TIME_CLAIM, "nearly half", "the paper prints no times", "", _training_times(times)),
@@ -209,5 +215,6 @@ def section_files(section: Section) -> dict[str, str]:
             ("hardware", "setting", "mode", "image_size", "batch_size", "attention92_ms", "resnet200_ms", "percent"),
             times,
         ),
+        "tables/resnet200-cost.csv": costs_csv(section.costs),
         "tables/resnet200-claims.csv": csv_text(("claim", "stated", "arithmetic", "verdict", "here"), claims),
     }

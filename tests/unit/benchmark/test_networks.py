@@ -58,7 +58,7 @@ def test_a_network_is_measured_evaluating_one_image_and_training_a_batch(
         assert row.median_ms is not None and row.median_ms > 0
         assert row.iqr_ms is not None and row.iqr_ms >= 0
         assert row.images_per_second == pytest.approx(1000 * row.batch_size / row.median_ms)
-        assert row.peak_memory_mib is None  # a processor does not tell
+        assert row.peak_memory_mib is None and row.joules_per_image is None  # a processor does not tell
         assert "inferred" in row.our_reading
 
 

@@ -30,6 +30,18 @@ def test_a_row_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_table(tmp_path / "new" / "t.csv") == [unmeasured, ROW]
 
 
+def test_a_table_from_before_energy_was_measured_is_read_and_extended(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    extend_table(path, [ROW])
+    old = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    assert old[0].endswith(",our_reading")
+    path.write_text("\n".join(old) + "\n")
+    assert read_table(path) == [ROW]
+    measured = changed(image_size=64, joules_per_image=0.0625)
+    extend_table(path, [measured])
+    assert read_table(path) == [ROW, measured]
+
+
 def test_a_partial_run_extends_the_table_and_replaces_only_its_own_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     others = [
@@ -82,6 +94,11 @@ def test_a_damaged_table_is_refused_in_one_line(tmp_path: Path, damage: object) 
     with pytest.raises(UserError, match="not a table of measured speed") as caught:
         read_table(path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_committed_tables_can_be_read() -> None:
+    tables = sorted((Path(__file__).parents[3] / "benchmarks" / "networks").glob("*.csv"))
+    assert tables and all(read_table(path) for path in tables)
 
 
 def test_milliseconds_for_one_image_are_those_of_the_step_shared_out() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.benchmark.table import Speed, extend_table
 from pipeline.report.counts import Counts, read_counts
@@ -148,6 +149,44 @@ def test_what_was_not_measured_alike_is_not_compared(other: Speed, text: str) ->
     assert row.percent is None
 
 
+def test_the_recipe_whose_cost_is_reckoned_is_that_of_the_profile() -> None:
+    recipe = load_section()["recipe"]
+    conf = Path(__file__).parents[3] / "conf"
+    protocol = yaml.safe_load((conf / "protocol" / "imagenet.yaml").read_text())
+    assert (recipe.iterations, recipe.batch_size) == (protocol["iterations"], protocol["batch_size"])
+    assert recipe.image_size == yaml.safe_load((conf / "crops" / "imagenet.yaml").read_text())["train"]
+    experiments = yaml.safe_load((conf / "experiments" / "table7.yaml").read_text())
+    assert set(recipe.networks) <= {entry["network"] for entry in experiments.values()}
+
+
+def test_the_cost_of_the_recipe_stands_side_by_side_for_what_was_measured(counts: Counts) -> None:
+    hardware = {"hardware": "cuda: a GPU", "threads": 8, "batch_size": 32, "precision": "bfloat16"}
+    found = section(
+        counts,
+        changed(network="attention56", images_per_second=1000.0, joules_per_image=0.5, **hardware),
+        changed(network="attention92", images_per_second=500.0, **hardware),
+        changed(network="resnet152", status="out of memory", median_ms=None, images_per_second=None, **hardware),
+        changed(network="attention56", image_size=320, **hardware),
+        changed(network="attention56", mode="evaluation", **hardware),
+    )
+    assert [(row.network, row.texts) for row in found.costs] == [
+        # 530,000 x 256 images = 135,680,000: at 1,000 a second 37.69 h, with 0.5 J each 67.84 MJ = 18.84 kWh
+        ("Attention-56", ("32", "1,000", "37.7", "0.5", "18.8")),
+        ("Attention-92", ("32", "500", "75.4", "not measured", "not measured")),
+        ("ResNet-152", ("32", "out of memory", "out of memory", "not measured", "not measured")),
+        ("ResNet-200", (DASH, "not measured", "not measured", "not measured", "not measured")),
+    ]
+    assert {row.hardware for row in found.costs} == {"cuda: a GPU"}
+    [line] = [line for line in section_files(found)["tables/resnet200-cost.csv"].splitlines() if "Attention-56" in line]
+    assert line.endswith(",Attention-56,measured,32,1000.0,37.688889,0.5,18.844444")
+
+
+def test_without_a_measurement_the_recipe_has_no_cost(counts: Counts) -> None:
+    costs = section(counts, changed(network="resnext101_32x4d"), changed(mode="evaluation")).costs
+    assert [row.network for row in costs] == ["Attention-56", "Attention-92", "ResNet-152", "ResNet-200"]
+    assert {row.texts for row in costs} == {(DASH, *["not measured"] * 4)}
+
+
 def test_tables_are_read_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     extend_table(tmp_path / "a.csv", [SPEED])
     (tmp_path / "b.csv").write_text("x\n")
@@ -160,5 +199,5 @@ def test_tables_are_read_and_a_damaged_one_is_named(tmp_path: Path) -> None:
 
 def test_the_section_is_there_as_csv_too(counts: Counts) -> None:
     files = section_files(section(counts, SPEED))
-    assert set(files) == {f"tables/resnet200-{name}.csv" for name in ("sizes", "times", "claims")}
+    assert set(files) == {f"tables/resnet200-{name}.csv" for name in ("sizes", "times", "cost", "claims")}
     assert "training,224,2,750 (IQR 15),not measured,\n" in files["tables/resnet200-times.csv"]
