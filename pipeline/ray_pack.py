@@ -25,7 +25,6 @@ def pack_over_cluster(shards: Sequence[Shard], advance: Advance) -> list[Broken]
     # Relative paths would be searched for in the workers' own copy of the project.
     found = [replace(shard, tree=shard.tree.absolute(), folder=shard.folder.absolute()) for shard in shards]
     with ray_cluster.connected(Path.cwd()):
-        ray_cluster.quiet()
         _check_seen(found[0])
         return _pack_all(found, advance)
 

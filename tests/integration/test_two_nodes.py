@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,20 +15,11 @@ import yaml
 from pipeline.training.records import Evaluation, Provenance, Segment, read_rows
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, pipeline, settings
+from tests.integration.nodes import two_nodes
 from tests.s3_server import CREDENTIALS, S3Server, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-# One core on each node: two workers can only be on two nodes.
-NODES = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 RUNS = ("attention56", "attention56-nal", "resnet164-noise30")
 
 
@@ -51,19 +40,8 @@ def server(environment: pytest.MonkeyPatch) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def cluster(clone: Clone, environment: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster that asks for a token."""
-    environment.setenv("RAY_AUTH_MODE", "token")
-    environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    nodes = subprocess.Popen(
-        [sys.executable, "-c", NODES], env=clone.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert nodes.stdout is not None
-        address = nodes.stdout.readline().strip()
-        assert address, "Ray did not start"
-        environment.setenv("RAY_ADDRESS", address)
+    with two_nodes(clone, environment) as address:
         yield address
-    finally:
-        nodes.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,56 @@ def test_an_interrupted_packing_continues_with_the_next_shard(
     assert begun == ["train-00000", "train-00001"] and "train-00002" in again and not set(begun) & set(again)
     assert [path.name for path in prepared.parent.iterdir()] == ["imagenet"]
     open_photographs(prepared, verify=True)
+
+
+def packed_apart(shards: Sequence[packing.Shard], advance: packing.Advance) -> list[packing.Broken]:
+    """Each shard by itself, the last one first, as the tasks of a cluster may do it."""
+    found = {}
+    for shard in reversed(shards):
+        with ThreadPoolExecutor(1) as pool:
+            found[shard.name] = packing.pack_unless_packed(shard, pool, lambda _: None)
+        advance(len(shard.files))
+    return [broken for shard in shards for broken in found[shard.name]]
+
+
+def test_shards_packed_in_any_order_and_after_an_interruption_make_the_same_folder(tree: Path, tmp_path: Path) -> None:
+    data.fetch("imagenet", str(tree), tmp_path)
+    raw, here, there = data.raw_folder(tmp_path, "imagenet"), tmp_path / "here", tmp_path / "there"
+    packing.prepare_photographs("imagenet", raw, here, shard_bytes=4000)
+    kept: list[Path] = []
+    seen: list[int] = []
+
+    def interrupted(shards: Sequence[packing.Shard], advance: packing.Advance) -> list[packing.Broken]:
+        packed_apart(shards[2:], advance)
+        kept.extend(shard.parts[0] for shard in shards[2:])
+        kept[0].with_name(f".{shards[0].parts[0].name}.0123.tmp").write_bytes(b"half of a shard")
+        raise KeyboardInterrupt
+
+    def watched(shards: Sequence[packing.Shard], advance: packing.Advance) -> list[packing.Broken]:
+        assert not list(kept[0].parent.glob(".*.tmp")), "what is unfinished would stay for ever"
+        return packed_apart(shards, seen.append)
+
+    with pytest.raises(KeyboardInterrupt):
+        packing.prepare_photographs("imagenet", raw, there, shard_bytes=4000, pack_shards=interrupted)
+    made = {path.name: path.stat().st_ino for path in kept}
+    packing.prepare_photographs("imagenet", raw, there, shard_bytes=4000, pack_shards=watched)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == {
+        path.name: path.read_bytes() for path in here.iterdir()
+    }
+    assert len(made) > 2 and {name: (there / name).stat().st_ino for name in made} == made
+    assert sum(seen) == 18
+
+
+def test_broken_files_are_named_in_one_order_wherever_they_are_found(tree: Path, tmp_path: Path) -> None:
+    for name in (FIRST, SECOND):
+        (tree / name).write_bytes(b"")
+    data.fetch("imagenet", str(tree), tmp_path)
+    raw, told = data.raw_folder(tmp_path, "imagenet"), []
+    for pack_shards in (packing.pack_here, packed_apart):
+        with pytest.raises(UserError, match="2 of 18 images cannot be decoded") as caught:
+            packing.prepare_photographs("imagenet", raw, tmp_path / "p", shard_bytes=4000, pack_shards=pack_shards)
+        told.append((str(caught.value), (raw / "unreadable.csv").read_bytes()))
+    assert told[0] == told[1]
 
 
 def test_packed_photographs_are_left_alone_and_damaged_ones_packed_again(
