@@ -75,18 +75,18 @@ def pair_times(speeds: Sequence[Speed]) -> list[Times]:
     found: dict[tuple[str, str], dict[tuple[str, int, str], Speed]] = {}
     for speed in speeds:
         if speed.network in PAIR:
-            rows = found.setdefault((speed.hardware, setting(speed)), {})
+            rows = found.setdefault((speed.hardware, setting_of(speed)), {})
             rows[speed.network, speed.image_size, speed.mode] = speed
     nothing: dict[tuple[str, int, str], Speed] = {}
     return [
-        Times(hardware, setting_, size, mode, (rows.get((PAIR[0], size, mode)), rows.get((PAIR[1], size, mode))))
-        for (hardware, setting_), rows in (sorted(found.items()) or [((DASH, DASH), nothing)])
+        Times(hardware, setting, size, mode, (rows.get((PAIR[0], size, mode)), rows.get((PAIR[1], size, mode))))
+        for (hardware, setting), rows in (sorted(found.items()) or [((DASH, DASH), nothing)])
         for mode in MODES
         for size in IMAGE_SIZES
     ]
 
 
-def setting(speed: Speed) -> str:
+def setting_of(speed: Speed) -> str:
     """Under what a speed was measured, in words."""
     threads = f"{speed.threads} thread{'' if speed.threads == 1 else 's'}"
     return f"{threads}, {speed.precision}, {speed.memory_format}, PyTorch {speed.torch}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.benchmark.table import Speed
 from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH
-from pipeline.report.speed import NOT_MEASURED, setting
+from pipeline.report.speed import NOT_MEASURED, setting_of
 
 SECONDS_AN_HOUR, JOULES_A_KILOWATT_HOUR = 3600, 3_600_000
 
@@ -83,11 +83,11 @@ def training_costs(speeds: Sequence[Speed], recipe: Recipe) -> list[Cost]:
     found: dict[tuple[str, str], dict[str, Speed]] = {}
     for speed in speeds:
         if speed.network in recipe.networks and (speed.mode, speed.image_size) == ("training", recipe.image_size):
-            found.setdefault((speed.hardware, setting(speed)), {})[speed.network] = speed
+            found.setdefault((speed.hardware, setting_of(speed)), {})[speed.network] = speed
     nothing: dict[str, Speed] = {}
     return [
-        Cost(hardware, setting_, label, recipe.images, rows.get(name))
-        for (hardware, setting_), rows in (sorted(found.items()) or [((DASH, DASH), nothing)])
+        Cost(hardware, setting, label, recipe.images, rows.get(name))
+        for (hardware, setting), rows in (sorted(found.items()) or [((DASH, DASH), nothing)])
         for name, label in recipe.networks.items()
     ]
 
