@@ -1,4 +1,4 @@
-"""Ray Tune over Ray Train runs: one of the two modules that import ray.
+"""Ray Tune over Ray Train runs: one of the three modules that import ray.
 
 Each trial of Tune is a driver of its own Ray Train run, whose evaluations Tune compares. Two things differ from Ray's
 pattern for this, both because of what happens when a search is stopped or killed:
