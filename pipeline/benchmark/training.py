@@ -293,8 +293,7 @@ def benchmark_training(
             random_images(job.folder / "prepared", job.steps * BATCH)
             shares = list(run_apart(network_share, job, seconds, huge_pages.ENVIRONMENT))
             base: Rate | None = None
-            for loop, function, changes in _variants(device, cores):
-                environment = {} if function is plain else huge_pages.ENVIRONMENT  # as the pipeline starts ours
+            for loop, function, environment, changes in _variants(device, cores):
                 (found,) = run_apart(function, replace(job, **changes), seconds, environment)
                 rate = _rate(network, loop, replace(job, **changes), found, base)
                 if loop == "ours, in-process":
@@ -305,15 +304,21 @@ def benchmark_training(
     return rates
 
 
-def _variants(device: str, cores: int) -> list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, Any]]]:
-    """The loops, the plain one first."""
-    variants: list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, Any]]] = [
-        ("plain eager float32", plain, {}),
-        ("ours, in-process", ours, {}),
-        ("ours, Ray Train", under_ray, {}),
+Variant = tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, str], dict[str, Any]]
+
+
+def _variants(device: str, cores: int) -> list[Variant]:
+    """The loops, the plain one first: name, function, environment of its process, changes to the job."""
+    huge = huge_pages.ENVIRONMENT  # as the pipeline starts ours
+    variants: list[Variant] = [
+        ("plain eager float32", plain, {}, {}),
+        ("ours, in-process", ours, huge, {}),
+        ("ours, Ray Train", under_ray, huge, {}),
     ]
-    if device == "cpu" and cores > 1:
-        variants.append(("ours, Ray Train", under_ray, {"workers": 2, "threads": cores // 2}))
+    if device == "cpu":
+        variants.insert(2, ("ours, without huge pages", ours, {}, {}))
+        if cores > 1:
+            variants.append(("ours, Ray Train", under_ray, huge, {"workers": 2, "threads": cores // 2}))
     return variants
 
 
