@@ -31,7 +31,7 @@ $(READY): requirements.lock
 repro: $(READY) ## the whole pipeline, from data to report (PROFILE=cifar10 and SET="data.source=/path" compose that first)
 ifneq ($(PROFILE)$(SET),)
 	@echo "== composing params.yaml"
-	@python -m pipeline compose $(or $(PROFILE),digits) $(SET)
+	@python -m pipeline compose $(or $(PROFILE),$(shell sed -n 's/^profile: *//p' params.yaml)) $(SET)
 endif
 	@echo "== dvc repro"
 	@dvc repro

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import addmm_flop, conv_flop_count
 
 from models import AttentionOptions, create_model, find_network, list_models, resolve_options
 from models.attention import AttentionModule
@@ -53,9 +54,11 @@ def _count(name: str, num_classes: int, image_size: int, options: AttentionOptio
 
 def count_model(model: nn.Module, image_size: int) -> Counts:
     """The counts of a network, wherever it is; the network is left as it is."""
-    device = next(model.parameters()).device
+    device, training = next(model.parameters()).device, model.training
+    model.eval()  # batch norm in training would count batches and, over several workers, wait for them
     with metering(model) as meter:
         scores = model(torch.empty(1, 3, image_size, image_size, device=device))
+    model.train(training)
     return Counts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         multiply_adds=meter.multiply_adds,
@@ -83,7 +86,7 @@ def metering(model: nn.Module) -> Iterator[Meter]:
 
 
 class Meter(TorchFunctionMode):
-    """The sums; see `metering`.
+    """The sums; see `metering`. The formulas are those of PyTorch's own counter.
 
     Batch norm costs nothing here; it is replaced by what it keeps for backward, because on the meta device PyTorch
     would take it apart in Python, which is most of the time of a count.
@@ -110,10 +113,12 @@ class Meter(TorchFunctionMode):
 
     def _add_cost(self, func: Callable[..., Any], args: tuple[Any, ...], output: Tensor) -> int:
         """Add the multiply-adds of a weighted layer; how many such layers this is."""
-        if func not in (F.conv2d, F.linear):
+        if func is F.conv2d:
+            self.multiply_adds += conv_flop_count(list(args[0].shape), list(args[1].shape), list(output.shape)) // 2
+        elif func is F.linear:
+            self.multiply_adds += addmm_flop(None, args[0].shape, args[1].t().shape) // 2
+        else:
             return 0
-        weight: Tensor = args[1]
-        self.multiply_adds += output.numel() * weight[0].numel()  # each output: one for each weight of its channel
         return 1
 
     @property

@@ -1,6 +1,6 @@
-"""Huge pages for tensors in main memory: on the CPU a step of training takes up to a fifth less (benchmarks/README.md).
+"""Huge pages for tensors in main memory: the same numbers in less time on the CPU (`benchmark training` says how much).
 
-glibc's malloc asks Linux for them where GLIBC_TUNABLES says so when a process starts. Numbers stay as they are.
+glibc's malloc asks Linux for them where GLIBC_TUNABLES says so when a process starts.
 """
 
 from __future__ import annotations

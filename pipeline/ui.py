@@ -23,7 +23,10 @@ def serve(root: Path, host: str, port: int) -> int:
     print(f"MLflow UI of {uri}: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--artifacts-destination", artifacts, "--host", host, "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a process that this UI has no use for
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a process that this UI has no use for
+    }
     try:
         return subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -212,23 +213,34 @@ def under_ray(job: Job) -> Iterator[Blocks]:
     yield Blocks(blocks, end - sum(blocks[1:]) - blocks[0] * (1 - 1 / job.steps) - started, None)
 
 
-def network_only(job: Job) -> Iterator[Blocks]:
-    """Forward, backward and nothing else, on one batch that is there already, in our precision and memory format."""
-    started = _process_started()
+def network_share(job: Job) -> Iterator[float]:
+    """The share of the network in a step of ours, block by block.
+
+    That is, forward and backward on a batch that is there already, beside whole steps. The two take turns, so that a
+    machine that others use, too, does not favour one of them.
+    """
     spec = run_spec(job)
     worker = Worker(spec, _execution(job, spec), LocalSession(job.device))
-    worker.bare.train()
+    worker.restore()
     images, labels = worker.stream.batch(0)
-    seconds, first = [], 0.0
-    for _ in range(job.blocks):
+    iterations = count()
+
+    def whole() -> None:
+        worker.step(next(iterations))
+
+    def network() -> None:
+        _forward_backward(worker.bare, images, labels, worker.autocast)
+
+    def seconds(step: Callable[[], None]) -> float:
         begun = time.monotonic()
         for _ in range(job.steps):
-            _forward_backward(worker.bare, images, labels, worker.autocast)
-            first = first or time.time() - started
+            step()
         if job.device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.monotonic() - begun)
-    yield Blocks(tuple(seconds), first, _peak_mib(torch.device(job.device)))
+        return time.monotonic() - begun
+
+    for _ in range(job.blocks):
+        yield seconds(network) / seconds(whole)
 
 
 def _forward_backward(model: nn.Module, x: Tensor, y: Tensor, autocast: Callable[[], Any]) -> None:
@@ -279,34 +291,35 @@ def benchmark_training(
         for network in networks:
             job = Job(network, device, STEPS[device], blocks, cores, 1, Path(scratch))
             random_images(job.folder / "prepared", job.steps * BATCH)
-            (bare,) = run_apart(network_only, job, seconds, huge_pages.ENVIRONMENT)
+            shares = list(run_apart(network_share, job, seconds, huge_pages.ENVIRONMENT))
             base: Rate | None = None
-            for loop, function, changes in _variants(device, cores):
-                environment = {} if function is plain else huge_pages.ENVIRONMENT  # as the pipeline starts ours
+            for loop, function, environment, changes in _variants(device, cores):
                 (found,) = run_apart(function, replace(job, **changes), seconds, environment)
                 rate = _rate(network, loop, replace(job, **changes), found, base)
                 if loop == "ours, in-process":
-                    rate = replace(rate, not_network=100 * (1 - _median(bare) / _median(found)))
+                    rate = replace(rate, not_network=100 * (1 - statistics.median(shares[1:])))
                 base = base or rate
                 rates.append(rate)
                 report(rate)
     return rates
 
 
-def _variants(device: str, cores: int) -> list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, Any]]]:
-    """The loops, the plain one first."""
-    variants: list[tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, Any]]] = [
-        ("plain eager float32", plain, {}),
-        ("ours, in-process", ours, {}),
-        ("ours, Ray Train", under_ray, {}),
+Variant = tuple[str, Callable[[Job], Iterator[Blocks]], dict[str, str], dict[str, Any]]
+
+
+def _variants(device: str, cores: int) -> list[Variant]:
+    """The loops, the plain one first: name, function, environment of its process, changes to the job."""
+    huge = huge_pages.ENVIRONMENT  # as the pipeline starts ours
+    variants: list[Variant] = [
+        ("plain eager float32", plain, {}, {}),
+        ("ours, in-process", ours, huge, {}),
+        ("ours, Ray Train", under_ray, huge, {}),
     ]
-    if device == "cpu" and cores > 1:
-        variants.append(("ours, Ray Train", under_ray, {"workers": 2, "threads": cores // 2}))
+    if device == "cpu":
+        variants.insert(2, ("ours, without huge pages", ours, {}, {}))
+        if cores > 1:
+            variants.append(("ours, Ray Train", under_ray, huge, {"workers": 2, "threads": cores // 2}))
     return variants
-
-
-def _median(blocks: Blocks) -> float:
-    return statistics.median(blocks.seconds[1:])
 
 
 def _rate(network: str, loop: str, job: Job, found: Blocks, plain: Rate | None) -> Rate:

@@ -31,6 +31,7 @@ ATTEMPTS = 8  # where another process writes at the same time, with pauses of 6 
 LOCKED = "database is locked"  # after 20 s, MLflow's own busy timeout, or at once where waiting would be a deadlock
 DUPLICATES = ("IntegrityError", "UniqueViolation")  # two processes added the same; the next attempt finds it there
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_PAUSES = random.SystemRandom()  # others pause for another time, and the global generator stays as it is
 
 logger = logging.getLogger("pipeline.tracking")
 
@@ -140,7 +141,7 @@ def survives(
                 if not _of_mlflow(error):
                     raise
                 if attempt + 1 < ATTEMPTS and any(sign in str(error) for sign in (LOCKED, *DUPLICATES)):
-                    time.sleep(random.uniform(0, 0.1 * 2**attempt))
+                    time.sleep(_PAUSES.uniform(0, 0.1 * 2**attempt))
                     continue
                 target.failed(error)
                 return None

@@ -70,7 +70,6 @@ def test_every_trial_ends_and_some_are_stopped_early(searched: Clone) -> None:
     assert [progress.trial.number for progress in found] == list(range(TRIALS))
     states = [progress.trial.state for progress in found]
     assert set(states) == {"finished", "pruned"}
-    assert states[0] == "finished" or "finished" in states
     for progress in found:
         provenance = Provenance.read(progress.folder)
         assert provenance is not None

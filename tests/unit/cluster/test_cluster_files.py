@@ -78,6 +78,15 @@ def test_the_rayjob_keeps_authentication_on_and_the_dashboard_inside(rayjob: Any
     assert "dashboard-host" not in cluster["headGroupSpec"]["rayStartParams"]
 
 
+def test_nothing_on_a_cluster_reports_its_use(rayjob: Any) -> None:
+    off = {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}
+    assert all(off in container["env"] for pod in pods(rayjob) for container in pod["containers"])
+    assert re.search(r"^export .*\bRAY_USAGE_STATS_ENABLED=0\b", SCRIPT.read_text(), re.MULTILINE)
+    for page in (ROOT / "README.md", CLUSTER / "README.md"):
+        starts = [line for line in page.read_text().splitlines() if line.strip().startswith("ray start")]
+        assert starts and all("--disable-usage-stats" in line for line in starts)
+
+
 def test_the_rayjob_names_the_ray_of_the_lock_file(rayjob: Any) -> None:
     assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == locked(ROOT / "requirements.lock")["ray"]
 
