@@ -140,16 +140,16 @@ def _ended(
 
 def _note(spec: RunSpec, folder: Path, status: str, reason: str | None, board: Board, summary: Summary) -> None:
     """Keep how a run ended, and show it."""
-    why = f"{reason or 'its worker died'} (see {folder / LOG})" if status == "failed" else None
+    log = f"(see {folder / LOG})"
+    why = None if status in ("finished", "paused") else f"{reason or 'its worker died'} {log}"
     try:
         board.ended(spec, status, why)
     except (UserError, OSError) as problem:  # its history cannot be read
-        status, why = "failed", why or f"{one_line(problem)} (see {folder / LOG})"
+        why = why or f"{one_line(problem)} {log}"
         board.note(f"{spec.name} failed: {why}")
-    if status == "finished":
-        summary.finished.append(spec.name)
-    elif status == "paused":
-        summary.paused.append(spec.name)
-    else:
-        assert why is not None, "a run that has ended is finished, paused or failed"
+    if why is not None:
         summary.failed[spec.name] = why
+    elif status == "finished":
+        summary.finished.append(spec.name)
+    else:
+        summary.paused.append(spec.name)
