@@ -97,15 +97,19 @@ class Driver:
             yield
 
     def begin(self, spec: RunSpec) -> Execution:
-        """Make the run's folder and its entry in MLflow."""
+        """Make the run's folder and its entry in MLflow.
+
+        Raises:
+            UserError: if its provenance is damaged; OSError, if its folder cannot be written.
+        """
         folder = self.store / spec.folder_name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOP).unlink(missing_ok=True)
-        if self.mirror is not None:
-            self.mirror.follow(folder.name)
         write_json(folder / CONFIG, spec.to_json())
         profile = self.plan["profile"]
         before = Provenance.read(folder) or Provenance("running", profile)
+        if self.mirror is not None:
+            self.mirror.follow(folder.name)
         if self.uri is not None and self.follower is not None:
             from pipeline import tracking
 

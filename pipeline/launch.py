@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from pipeline import runs
 from pipeline.display import Board
 from pipeline.driver import Driver
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.interruption import interruptible
 from pipeline.mlflow_view import log_models
 from pipeline.plan import planned_spec
@@ -91,9 +92,9 @@ def run_all(
             while waiting or going:
                 while waiting and len(going) < slots and not (driver.out_of_time or interrupted.is_set()):
                     spec = waiting.pop(0)
-                    execution = driver.begin(spec)
-                    going[pool.submit(train, spec, execution)] = (spec, execution)
-                    board.begun(spec, execution.folder)
+                    execution = _begun(driver, spec, board, summary)
+                    if execution is not None:
+                        going[pool.submit(train, spec, execution)] = (spec, execution)
                 if not going:
                     summary.paused += [spec.name for spec in waiting]
                     break
@@ -113,17 +114,42 @@ def run_all(
                 board.ended(spec, "interrupted", None)
 
 
+def _begun(driver: Driver, spec: RunSpec, board: Board, summary: Summary) -> Execution | None:
+    """Begin a run; None where its folder is damaged or cannot be written, which is a failure of that run alone."""
+    folder = driver.store / spec.folder_name
+    board.begun(spec, folder)
+    try:
+        return driver.begin(spec)
+    except (UserError, OSError) as problem:
+        _note(spec, folder, "failed", one_line(problem), board, summary)
+        return None
+
+
 def _ended(
     driver: Driver, spec: RunSpec, execution: Execution, future: Future[str], board: Board, summary: Summary
 ) -> None:
     error = future.exception()
     outcome = f"failed: {error}" if error else future.result()
     reason = outcome.removeprefix("failed: ") if outcome.startswith("failed") else None
-    status = driver.end(execution, reason)
-    if status == "finished":
+    try:
+        status = driver.end(execution, reason)
+    except (UserError, OSError) as problem:
+        status, reason = "failed", reason or one_line(problem)
+    _note(spec, execution.folder, status, reason, board, summary)
+
+
+def _note(spec: RunSpec, folder: Path, status: str, reason: str | None, board: Board, summary: Summary) -> None:
+    """Keep how a run ended, and show it."""
+    log = f"(see {folder / LOG})"
+    why = None if status in ("finished", "paused") else f"{reason or 'its worker died'} {log}"
+    try:
+        board.ended(spec, status, why)
+    except (UserError, OSError) as problem:  # its history cannot be read
+        why = why or f"{one_line(problem)} {log}"
+        board.note(f"{spec.name} failed: {why}")
+    if why is not None:
+        summary.failed[spec.name] = why
+    elif status == "finished":
         summary.finished.append(spec.name)
-    elif status == "paused":
-        summary.paused.append(spec.name)
     else:
-        summary.failed[spec.name] = f"{reason or 'its worker died'} (see {execution.folder / LOG})"
-    board.ended(spec, status, summary.failed.get(spec.name))
+        summary.paused.append(spec.name)

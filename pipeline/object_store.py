@@ -18,7 +18,8 @@ from pipeline.files import write_atomic
 from pipeline.training.execution import STOP
 from pipeline.training.records import CHECKPOINTS, METRICS, WEIGHTS
 
-LAST = ("state.json", METRICS)
+STATE = "state.json"  # of a checkpoint
+LAST = (STATE, METRICS)
 WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
 
 Stamp = tuple[int, int]  # size of a file in bytes, and when it was changed
@@ -68,6 +69,11 @@ class ObjectStore:
             for info in found
             if info.type == fs.FileType.File
         }
+
+    def reached(self, run: str) -> int:
+        """Iteration of a run's newest checkpoint, of those that are whole; -1 without one."""
+        folders = (name.rpartition("/") for name in self.files(f"{run}/{CHECKPOINTS}"))
+        return max((int(folder) for folder, _, name in folders if name == STATE and folder.isdecimal()), default=-1)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file."""

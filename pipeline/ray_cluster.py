@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ ENVIRONMENT = {
     **huge_pages.ENVIRONMENT,
 }
 
+Node = Mapping[str, float]  # what one node of a cluster has in all, as Ray names it
+
 
 @dataclass(frozen=True)
 class Share:
@@ -56,8 +58,11 @@ class Share:
 
     def describe(self, workers: int) -> str:
         """E.g. ``1 worker with 1 thread``."""
+        return f"{workers} worker{'s'[: workers > 1]} with {self}"
+
+    def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{workers} worker{'s'[: workers > 1]} with {self.threads} thread{'s'[: self.threads > 1]}{gpus}"
+        return f"{self.threads} thread{'s'[: self.threads > 1]}{gpus}"
 
 
 @contextmanager
@@ -131,43 +136,97 @@ def _stop_log_monitor() -> None:
     worker._global_node.kill_log_monitor(check_alive=False)
 
 
+def _nodes() -> list[Node]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def share(resources: Resources) -> Share:
     """What each worker gets on this cluster; needs a session.
 
     Raises:
         UserError: if the cluster can never satisfy it.
     """
-    import ray
+    return share_of(_nodes(), resources)
 
-    has = ray.cluster_resources()
+
+def share_of(nodes: Sequence[Node], resources: Resources) -> Share:
+    """What each worker gets on these nodes. A worker lies on one node, the workers of a run may lie on several.
+
+    Raises:
+        UserError: if they can never hold it.
+    """
+    most = max(node.get("GPU", 0.0) for node in nodes)
     gpus = resources.gpus
     if gpus == "auto":
-        gpus = min(GPU_SHARE, has.get("GPU", 0.0)) if resources.workers == 1 else min(1.0, has.get("GPU", 0.0))
+        gpus = min(GPU_SHARE if resources.workers == 1 else 1.0, most)
     wanted = Share(resources.threads, float(gpus))
-    for name, amount in wanted.bundle.items():
-        if amount * resources.workers > has.get(name, 0.0):
-            raise UserError(
-                f"resources: {resources.workers} workers of {amount:g} {name} each need"
-                f" {amount * resources.workers:g} {name}, the cluster has {has.get(name, 0.0):g} in all"
-            )
+    if wanted.gpus > most:
+        raise UserError(f"resources.gpus = {wanted.gpus:g}: must be at most {most:g}, no node of the cluster has more")
+    cores = max(node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= wanted.gpus)
+    if wanted.threads > cores:
+        those = f"node with {wanted.gpus:g} GPU" if wanted.gpus else "node of the cluster"
+        raise UserError(f"resources.threads = {wanted.threads}: must be at most {cores:g}, no {those} has more cores")
+    fit = sum(_holds(node, wanted) for node in nodes)
+    if resources.workers > fit:
+        raise UserError(
+            f"resources.workers = {resources.workers}: must be at most {fit}, the nodes of the cluster hold no more"
+            f" with {wanted} each"
+        )
     return wanted
 
 
-def parallel(resources: Resources, each: Share) -> int:
-    """How many runs the cluster can train at once."""
-    import ray
+def _holds(node: Node, each: Share) -> int:
+    """How many workers a node holds. Ray takes less than a whole GPU from a single one."""
+    cores, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
+    fit = int(cores / each.threads)
+    if each.gpus == 0:
+        return fit
+    return min(fit, int(gpus) * int(1 / each.gpus + 1e-9) if each.gpus < 1 else int(gpus / each.gpus))
 
-    has = ray.cluster_resources()
-    fit = min(int(has.get(name, 0.0) / (amount * resources.workers) + 1e-9) for name, amount in each.bundle.items())
+
+def parallel(resources: Resources, each: Share) -> int:
+    """How many runs the cluster can train at once; needs a session."""
+    return parallel_on(_nodes(), resources, each)
+
+
+def parallel_on(nodes: Sequence[Node], resources: Resources, each: Share) -> int:
+    """How many runs these nodes can train at once."""
+    fit = sum(_holds(node, each) for node in nodes) // resources.workers
     return max(1, min(fit, resources.max_parallel or fit))
 
 
 def check_shared(store: Path, url: str | None = None) -> None:
     """Refuse a store that other nodes of the cluster do not see: a folder, or what is behind a URL."""
+    blind = _blind_to_store(store, url)
+    if blind:
+        raise UserError(
+            f"store = {url or str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared"
+            " folder or the URL of an object store"
+        )
+
+
+def check_search_shared(folder: Path, store: str) -> None:
+    """Refuse a search whose folder other nodes of the cluster do not see.
+
+    Args:
+        store: the run store as the settings have it; that of a search is a folder in any case.
+    """
+    blind = _blind_to_store(folder)
+    if blind:
+        raise UserError(
+            f"store = {store!r}: a search keeps its trials in {folder}, not seen from {', '.join(blind)}; with several"
+            " nodes that must be in a shared folder, so `store` must be one, or the project lie in one"
+        )
+
+
+def _blind_to_store(store: Path, url: str | None = None) -> list[str]:
+    """The addresses of the nodes that do not see a store."""
     import ray
 
     if url is None and sum(node["Alive"] for node in ray.nodes()) == 1:
-        return
+        return []
     name, question = f".shared-{ray.get_runtime_context().get_job_id()}", "Is this store seen from every node?\n"
     place = store if url is None else ObjectStore(url)
     if isinstance(place, Path):
@@ -178,14 +237,9 @@ def check_shared(store: Path, url: str | None = None) -> None:
         except OSError as error:
             raise UserError(f"store = {url!r}: cannot be written ({one_line(error)})") from None
     try:
-        blind = blind_nodes(place, name)
+        return blind_nodes(place, name)
     finally:
         (place / name).unlink() if isinstance(place, Path) else place.delete(name)
-    if blind:
-        raise UserError(
-            f"store = {url or str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared"
-            " folder or the URL of an object store"
-        )
 
 
 def blind_nodes(place: Path | ObjectStore, name: str) -> list[str]:

@@ -55,7 +55,7 @@ def run_search(search: Search, board: Board) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     resources = search.driver.resources
     each = ray_cluster.share(resources)
-    ray_cluster.check_shared(search.folder)
+    ray_cluster.check_search_shared(search.folder, search.driver.plan["execution"]["store"])
     count, slots = search.missing(), ray_cluster.parallel(resources, each)
     board.note(
         f"{count} trials to train, {min(slots, count)} at once, each on {each.describe(resources.workers)}; an error is"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline import plan as plans
+from pipeline.errors import UserError
+from pipeline.object_store import ObjectStore, is_url
 from pipeline.runs import PUBLISHED, RESULTS, store_folder
+from pipeline.store_copies import Mirror
 from pipeline.training.numerics import NUMERICS
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
 REPORTS = Path("reports")
+
+logger = logging.getLogger(__name__)
 
 
 def find_plan(profile: str | None, root: Path) -> dict[str, Any]:
@@ -72,7 +78,14 @@ def plan_without_data(config: Config) -> dict[str, Any]:
 
 def _sources(plan: dict[str, Any], root: Path) -> list[Path]:
     """Where runs may lie, the richest first: the store has what a run ran on, results/ has only its numbers."""
-    return [store_folder(plan["execution"]["store"], root), root / PUBLISHED, root / RESULTS]
+    store = plan["execution"]["store"]
+    copies = store_folder(store, root)
+    if is_url(store):
+        try:
+            Mirror(ObjectStore(store), copies).fetch()
+        except UserError as error:  # the report works over whatever is here
+            logger.warning("%s; going on with the runs that are here", error)
+    return [copies, root / PUBLISHED, root / RESULTS]
 
 
 def _statements(root: Path) -> dict[str, str]:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import read_json, replace_folder
-from pipeline.object_store import is_url
+from pipeline.object_store import ObjectStore, is_url
 from pipeline.training.execution import STOP
 from pipeline.training.records import CHECKPOINTS, CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
 from pipeline.training.spec import RunSpec
@@ -91,20 +91,21 @@ def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHE
     return target
 
 
-def import_runs(folder: Path, store: Path) -> list[str]:
+def import_runs(folder: Path, store: Path, behind: ObjectStore | None = None) -> list[str]:
     """Bring runs made elsewhere, finished or paused, into the store; every identity is checked first.
 
     A run that is finished here, or has come further here, stays as it is.
 
     Args:
         folder: a run's folder, or one that contains such folders. Trials of searches are passed over.
+        behind: what `store` has copies of; they are without the checkpoints, so it is asked how far a run has come.
 
     Returns:
         the names of the folders that were new.
 
     Raises:
-        UserError: if there is no run, an identity is not that of its configuration, or weights are not those of the
-            metrics. Nothing is imported then.
+        UserError: if there is no run, an identity is not that of its configuration, weights are not those of the
+            metrics, or a store behind a URL does not answer. Nothing is imported then.
     """
     from pipeline.tuning.trials import TRIAL
 
@@ -114,12 +115,13 @@ def import_runs(folder: Path, store: Path) -> list[str]:
     specs = {path: RunSpec.from_json(read_json(path / CONFIG), path / CONFIG) for path in found}
     for path in found:
         _check_whole(path)
+    here = {path: _reached_here(store, spec.folder_name, behind) for path, spec in specs.items()}
     new = []
     for path, spec in specs.items():
         target = store / spec.folder_name
         if target.resolve() == path.resolve() or finished(target, spec.identity):
             continue
-        if not finished(path, spec.identity) and _reached(target) > _reached(path):
+        if not finished(path, spec.identity) and here[path] > _reached(path):
             continue
         with replace_folder(target) as fresh:
             shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP))
@@ -131,6 +133,16 @@ def _reached(folder: Path) -> int:
     """Iteration of a run's newest checkpoint; -1 without one."""
     names = (path.name for path in (folder / CHECKPOINTS).glob("*"))
     return max((int(name) for name in names if name.isdecimal()), default=-1)
+
+
+def _reached_here(store: Path, run: str, behind: ObjectStore | None) -> int:
+    """The same of a run of the store."""
+    if behind is None:
+        return _reached(store / run)
+    try:
+        return behind.reached(run)
+    except OSError as error:
+        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
 
 
 def _check_whole(path: Path) -> None:

@@ -229,7 +229,7 @@ def _run_import(options: argparse.Namespace) -> None:
 
     driver = Driver(plan.read_plan(), Path.cwd())
     driver.fetch()
-    names = runs.import_runs(options.folder, driver.store)
+    names = runs.import_runs(options.folder, driver.store, driver.mirror.store if driver.mirror else None)
     for name in names:
         if driver.mirror is not None:
             driver.mirror.add(name)

@@ -117,3 +117,16 @@ def test_a_run_that_fails_is_named_and_fails_its_own_stage_alone(clone: Clone) -
     assert done.returncode == 0, done.stderr
     assert "wild-s0: the loss is not finite" in done.stdout + done.stderr
     assert clone.run("dvc", "repro", "-s", "train@seconds-wild-0", check=False).returncode != 0
+
+    path.write_text(path.read_text().replace("1.0e+30", "0.1"))
+    edit(clone, tame={"network": "cifar_attention56", "options": {"r": 2}})
+    clone.run(sys.executable, "-m", "pipeline", "plan")
+    identity = json.loads((clone.root / "plan.json").read_text())["identity"]
+    damaged = clone.root / "runs" / f"wild-s0-{identity['wild-s0']}" / "provenance.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    done = clone.run(sys.executable, "-m", "pipeline", "launch", check=False)
+    assert done.returncode == 1, done.stderr
+    (last,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert last.startswith(f"failed: wild-s0: {damaged}: not valid JSON") and "log.txt" in last
+    assert (clone.root / "runs" / f"tame-s0-{identity['tame-s0']}" / "metrics.json").exists()

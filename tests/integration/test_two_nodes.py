@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -120,6 +121,10 @@ def test_another_checkout_collects_from_the_object_store_what_it_has_not_trained
 ) -> None:
     (copies,) = (prepared.root / "runs").glob(".copies-*")
     copies.rename(prepared.root / "forgotten")
+    traced = pipeline(prepared, "trace", "table3/attention56/nal").stdout
+    (brought,) = copies.glob("attention56-nal-s0-*")
+    assert brought.name in traced and "pending" not in traced
+    shutil.rmtree(copies)
     listed = pipeline(prepared, "runs", "list").stdout
     assert [line.split()[2] for line in listed.splitlines()] == ["finished"] * 3
     told = pipeline(prepared, "train", "attention56-nal").stdout

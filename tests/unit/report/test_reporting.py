@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.object_store import ObjectStore
 from pipeline.reporting import find_plan, trace_number, write_report
 
 ROOT = Path(__file__).parents[3]
@@ -58,3 +60,35 @@ def test_an_unknown_profile_is_refused_in_one_line(clone: Path) -> None:
     with pytest.raises(UserError, match="must be one of cifar10, ") as error:
         find_plan("cifar1000", clone)
     assert "\n" not in str(error.value)
+
+
+def planned(world: Any, clone: Path, store: str) -> dict[str, Any]:
+    """A plan of one run in a clone whose run store is behind a URL."""
+    plan: dict[str, Any] = world.plan(experiments={"attention92-nal": 5.4})
+    execution = {"store": store, "tracking": {"enabled": False}}
+    plan |= {"report": {"equivalence_margin": 0.25}, "execution": execution}
+    (clone / "plan.json").write_text(json.dumps(plan))
+    return plan["runs"]["attention92-nal-s0"]  # type: ignore[no-any-return]
+
+
+def test_a_fresh_checkout_reports_and_traces_what_an_object_store_has(
+    world: Any, clone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = ObjectStore("memory://laboratory/finished")
+    run = planned(world, clone, store.url)
+    elsewhere = world.stored(run).rename(tmp_path_factory.mktemp("elsewhere") / "run")
+    store.push(f"attention92-nal-s0-{run['identity']}", elsewhere, {})
+    text = trace_number("table3/attention92/nal", None, clone)
+    assert "pending" not in text and run["identity"] in text and "Synthetic CPU" in text
+    shutil.rmtree(clone / "runs")
+    assert "digits: 1 of 1 runs" in write_report(None, clone)
+
+
+def test_a_store_that_does_not_answer_is_one_warning_and_no_error(
+    world: Any, clone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = planned(world, clone, "nosuch://bucket/runs")
+    world.result("digits", run)
+    assert "digits: 1 of 1 runs" in write_report(None, clone)
+    (warning,) = caplog.messages
+    assert warning.startswith("store = 'nosuch://bucket/runs': ") and "\n" not in warning

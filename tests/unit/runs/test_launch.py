@@ -105,6 +105,42 @@ def test_a_run_that_fails_stops_no_other_and_is_named_with_its_log(driver: Drive
     assert runs.status(SPECS[1], driver.store) == "failed"
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("when", ["before it begins", "while it goes"])
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("provenance.json", "{", "provenance.json: not valid JSON"),
+        ("history.csv", "epoch,iteration\n1,many\n", "history.csv: malformed row"),
+        ("provenance.json", None, "Is a directory"),
+    ],
+)
+def test_a_run_whose_folder_is_damaged_stops_no_other(
+    driver: Driver, slots: int, when: str, name: str, content: str | None, complaint: str
+) -> None:
+    hurt = SPECS[0]
+
+    def damage(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir(parents=True) if content is None else (folder / name).write_text(content)
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        finish(execution.folder, run)
+        if run == hurt:
+            damage(execution.folder)
+        return "finished"
+
+    if when == "before it begins":
+        (driver.store / hurt.folder_name).mkdir(parents=True)
+        damage(driver.store / hurt.folder_name)
+    summary, text = go(driver, train, slots)
+    assert sorted(summary.finished) == ["bb-s0", "ccc-s0"]
+    assert list(summary.failed) == ["a-s0"]
+    assert complaint in summary.failed["a-s0"]
+    assert "\n" not in summary.failed["a-s0"] and "a-s0 failed" in text
+    assert not summary.paused
+
+
 def test_no_more_runs_go_at_once_than_there_are_slots(driver: Driver) -> None:
     lock, now, most = threading.Lock(), [0], [0]
 

@@ -10,10 +10,13 @@ import pytest
 from pyarrow import fs
 
 from pipeline import config, doctor, object_store, runs, store_copies
+from pipeline.__main__ import main
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.object_store import ObjectStore
 from pipeline.store_copies import Mirror, working_copy
 from pipeline.training.execution import STOP
+from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 
 RUN = "attention56-s0-0123456789ab"
@@ -210,6 +213,48 @@ def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "metrics.json").read_text() == "{}"
     store.delete(f"{RUN}/metrics.json")
     assert store.files() == {}
+
+
+def paused(folder: Path, iteration: int) -> RunSpec:
+    """Leave a run that has come to an iteration."""
+    protocol = Protocol(100, 4, 0.1, (50,), 0.1, 0.9, True, 1e-4, 2, False, 4)
+    data = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
+    spec = RunSpec("attention56", 0, NetworkSpec("cifar_attention56", 10, {}), data, protocol)
+    write_json(folder / "config.json", spec.to_json())
+    write(folder, history_csv=f"up to {iteration}")
+    checkpoint(folder, iteration)
+    return spec
+
+
+def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
+    project = tmp_path / "project"
+    write_json(
+        project / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
+    )
+    monkeypatch.chdir(project)
+    elsewhere = tmp_path / "elsewhere"
+    spec = paused(elsewhere / "run", 20)
+    assert main(["runs", "import", str(elsewhere)]) == 0
+    assert store.reached(spec.folder_name) == 20
+
+    paused(tmp_path / "worker", 40)  # another machine goes on with it
+    store.push(spec.folder_name, tmp_path / "worker", {})
+    write(tmp_path / "torn", checkpoints__000000060__model_safetensors="half")  # and is killed while it pushes
+    store.push(spec.folder_name, tmp_path / "torn", {})
+    before = {name: store.read(f"{spec.folder_name}/{name}") for name in store.files(spec.folder_name)}
+    assert store.reached(spec.folder_name) == 40
+    capsys.readouterr()
+    assert main(["runs", "import", str(elsewhere)]) == 0
+    assert capsys.readouterr().out == "nothing new\n"
+    assert {name: store.read(f"{spec.folder_name}/{name}") for name in store.files(spec.folder_name)} == before
+
+    paused(elsewhere / "run", 50)
+    assert main(["runs", "import", str(elsewhere)]) == 0
+    assert store.reached(spec.folder_name) == 50
+    assert store.read(f"{spec.folder_name}/history.csv") == b"up to 50"
 
 
 def test_copies_of_a_store_have_a_folder_of_their_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import ray_cluster
+from pipeline.driver import Resources
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -54,3 +55,67 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
     ):
         pass
     assert time.monotonic() - begun < 30
+
+
+CORES = {"CPU": 4.0, "memory": 1e9}
+GPU, GPUS = {**CORES, "GPU": 1.0}, {"CPU": 16.0, "GPU": 4.0}
+HEAD = {"memory": 1e9}  # started with no cores of its own
+
+
+@pytest.mark.parametrize(
+    ("nodes", "given", "slots"),
+    [
+        ([CORES], {}, 4),
+        ([CORES, CORES], {"threads": 3}, 2),  # 8 cores, and room for one worker on each node
+        ([HEAD, CORES], {"threads": 4}, 1),
+        ([GPU, GPU], {}, 8),  # a quarter of a GPU each
+        ([GPU, CORES], {}, 4),
+        ([GPU, GPU], {"gpus": 1}, 2),
+        ([GPUS], {"gpus": 2}, 2),
+        ([GPUS], {"gpus": 0.6}, 4),  # six would need parts of two GPUs
+        ([GPUS], {"gpus": 0.1, "threads": 2}, 8),
+        ([CORES, CORES], {"workers": 8}, 1),  # across both nodes
+        ([CORES, CORES], {"workers": 3}, 2),
+        ([CORES, CORES], {"workers": 2, "threads": 3}, 1),
+        ([GPU, GPU], {"workers": 2}, 1),  # a whole GPU each
+        ([CORES], {"max_parallel": 3}, 3),
+    ],
+)
+def test_as_many_runs_go_at_once_as_the_nodes_can_hold(
+    nodes: list[dict[str, float]], given: dict[str, float], slots: int
+) -> None:
+    resources = Resources(**given)
+    assert ray_cluster.parallel_on(nodes, resources, ray_cluster.share_of(nodes, resources)) == slots
+
+
+@pytest.mark.parametrize(
+    ("nodes", "given", "complaint"),
+    [
+        ([CORES, CORES], {"threads": 8}, "resources.threads = 8: must be at most 4, no node of the cluster has more"),
+        ([GPU, GPU], {"gpus": 2}, "resources.gpus = 2: must be at most 1, no node of the cluster has more"),
+        ([CORES], {"gpus": 0.5}, "resources.gpus = 0.5: must be at most 0,"),
+        ([GPU, {"CPU": 64.0}], {"threads": 8, "gpus": 1}, "threads = 8: must be at most 4, no node with 1 GPU has"),
+        ([CORES, CORES], {"workers": 3, "threads": 3}, "workers = 3: must be at most 2, .* with 3 threads each"),
+        ([GPUS], {"workers": 5, "gpus": 0.6}, "resources.workers = 5: must be at most 4, .* 1 thread and 0.6 GPU each"),
+    ],
+)
+def test_what_no_node_can_hold_is_refused_in_one_line(
+    nodes: list[dict[str, float]], given: dict[str, float], complaint: str
+) -> None:
+    with pytest.raises(UserError, match=complaint) as refused:
+        ray_cluster.share_of(nodes, Resources(**given))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_search_that_another_node_does_not_see_is_told_where_its_folder_must_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_cluster, "blind_nodes", lambda *store: ["10.0.0.2"])
+    folder = Path("/project/runs/.copies-0123abcd/tune/digits-optimiser")
+    with pytest.raises(UserError) as refused:
+        ray_cluster.check_search_shared(folder, "s3://bucket/runs")
+    line = str(refused.value)
+    assert line.startswith(f"store = 's3://bucket/runs': a search keeps its trials in {folder}, not seen from 10.0.0.2")
+    assert "shared folder" in line and "object store" not in line and "\n" not in line
+    monkeypatch.setattr(ray_cluster, "blind_nodes", lambda *store: [])
+    ray_cluster.check_search_shared(folder, "s3://bucket/runs")
