@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import runs
 from pipeline.driver import Driver
-from pipeline.errors import one_line
+from pipeline.errors import UserError, one_line
 from pipeline.files import read_json
 from pipeline.plan import planned_spec
-from pipeline.training.records import CONFIG, METRICS, WEIGHTS
+from pipeline.reporting import find_plan
+from pipeline.training.records import CONFIG, METRICS, WEIGHTS, Provenance
 
 PAGE = "report.html"
 
@@ -24,10 +26,22 @@ def log_models(driver: Driver, uri: str) -> int:
 
     Only what has weights in the store, and only once. Returns how many of the wanted ones MLflow has.
     """
+    specs = [planned_spec(driver.plan, name) for name in driver.plan["runs"]]
+    found = [(driver.store / spec.folder_name, spec) for spec in specs]
+    finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
+    return _log_models(uri, finished, _models(driver.plan))
+
+
+def _models(plan: Mapping[str, Any]) -> str:
+    """Which networks of a plan are logged as models: none, best or all."""
+    return str(plan["execution"]["tracking"]["models"])
+
+
+def _log_models(uri: str, finished: Sequence[Path], wanted: str) -> int:
+    """Log the wanted ones of the networks of one profile's finished runs; how many MLflow has."""
     from pipeline import tracking
 
-    wanted = driver.plan["execution"]["tracking"]["models"]
-    folders = [] if wanted == "none" else _with_weights(driver)
+    folders = [folder for folder in finished if wanted != "none" and (folder / WEIGHTS).exists()]
     if wanted == "best" and folders:
         folders = [min(folders, key=lambda folder: (read_json(folder / METRICS)["test_error"], folder.name))]
     logged = 0
@@ -40,11 +54,26 @@ def log_models(driver: Driver, uri: str) -> int:
     return logged
 
 
-def _with_weights(driver: Driver) -> list[Path]:
-    """The folders of the plan's finished runs whose weights are in the store."""
-    specs = [planned_spec(driver.plan, name) for name in driver.plan["runs"]]
-    found = [(driver.store / spec.folder_name, spec) for spec in specs]
-    return [folder for folder, spec in found if (folder / WEIGHTS).exists() and runs.finished(folder, spec.identity)]
+def _sync_models(driver: Driver, uri: str) -> int:
+    """Log the models of every profile that has finished runs in the store, as its own settings say."""
+    finished: dict[str, list[Path]] = defaultdict(list)
+    for folder in runs.folders(driver.store):
+        provenance = Provenance.read(folder)
+        if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
+            finished[provenance.profile].append(folder)
+    wanted = {profile: _models(_plan_of(driver, profile)) for profile in finished}
+    driver.fetch(weights=any(models != "none" for models in wanted.values()))
+    return sum(_log_models(uri, folders, wanted[profile]) for profile, folders in finished.items())
+
+
+def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
+    """The plan of a profile that runs say they are of; of one that is no more, the driver's."""
+    if profile == driver.plan["profile"]:
+        return driver.plan
+    try:
+        return find_plan(profile, driver.root)
+    except UserError:
+        return driver.plan
 
 
 def log_report(plan: Mapping[str, Any], root: Path) -> None:
@@ -72,7 +101,7 @@ def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
     from pipeline.tuning.results import REPORTS
     from pipeline.tuning.trials import Settled, searches
 
-    driver.fetch(weights=driver.plan["execution"]["tracking"]["models"] != "none")
+    driver.fetch()
     published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
     done = tracking.sync(uri, [*runs.folders(driver.store), *published])
     yield f"{done.runs} runs ({done.created} of them new), {done.points} points that were missing", not done.failed
@@ -84,7 +113,7 @@ def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
         if search is not None and results.is_dir():
             log_search(uri, search, results)
         yield f"search {folder.name}: {trials} trials", search is not None
-    yield f"{log_models(driver, uri)} logged models", True
+    yield f"{_sync_models(driver, uri)} logged models", True
     for page in sorted((driver.root / "reports").glob(f"*/{PAGE}")):
         profile = page.parent.name
         yield f"report of {profile}", tracking.log_report(uri, profile, page.parent) is not None

@@ -52,11 +52,12 @@ def _track(commands: Commands) -> None:
 
 
 def _run_track(options: argparse.Namespace) -> int:
-    from pipeline import plan, tracking
+    from pipeline import tracking
     from pipeline.driver import Driver
     from pipeline.mlflow_view import synchronise
+    from pipeline.reporting import find_plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
+    driver = Driver(find_plan(None, Path.cwd()), Path.cwd())
     uri = tracking.tracking_uri(driver.root)
     if not tracking.initialise(uri):
         return 1

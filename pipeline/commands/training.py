@@ -204,7 +204,7 @@ def _run_list(options: argparse.Namespace) -> None:
         print(f"{name:{width}}  {spec.identity}  {runs.status(spec, driver.store)}")
 
 
-def _run_publish(options: argparse.Namespace) -> int:
+def _run_publish(options: argparse.Namespace) -> None:
     from fnmatch import fnmatchcase
 
     from pipeline import plan, runs
@@ -216,11 +216,8 @@ def _run_publish(options: argparse.Namespace) -> int:
     done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
     if not done:
         raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
-    profile = driver.plan["profile"]
     for spec in done:
-        print(runs.publish(spec, profile, driver.store))
-    plan.write_plan(driver.plan, runs.PUBLISHED / profile / plan.PLAN)
-    return 0
+        print(runs.publish(spec, driver.plan["profile"], driver.store))
 
 
 def _run_import(options: argparse.Namespace) -> None:

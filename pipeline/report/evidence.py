@@ -149,7 +149,7 @@ class Evidence:
             if wanted and not run.config["data"].get("noise") and not deviations(run.config, self.paper):
                 alike[_but_for_the_seed(run)][run.seed] = run
         chosen = max(alike.values(), key=_rank, default={})
-        marks = {mark for run in chosen.values() for mark in self.present.marks(run.config)}
+        marks = {mark for run in chosen.values() for mark in self.present.marks(run)}
         return _sample(experiment, quantity, None, [chosen[seed] for seed in sorted(chosen)], None, marks)
 
 

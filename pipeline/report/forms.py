@@ -173,7 +173,7 @@ _SMALL_COLUMNS = 7
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: r"$-$", DASH: "--",
-    "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "⁶": "$^6$", "⁹": "$^9$",
+    "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "⁶": "$^6$", "⁹": "$^9$",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pipeline.report.evidence import Evidence
 from pipeline.report.records import Run
+from pipeline.report.segments import hardware, marks_here, versions
 
 MLFLOW_URL = "http://127.0.0.1:5000"
 """Where `make ui` serves MLflow."""
@@ -40,9 +41,9 @@ def _entry(run: Run) -> dict[str, Any]:
         "images_per_second": trained / seconds if seconds else 0.0,
         "segments": len(segments),
         "devices": _distinct(hardware(segment) for segment in segments),
-        "versions": _distinct(_versions(segment) for segment in segments),
+        "versions": _distinct(versions(segment) for segment in segments),
         "commits": _distinct(_commit(segment) for segment in segments),
-        "moved": len({(hardware(segment), _versions(segment)) for segment in segments}) > 1,
+        "marks": marks_here(run.provenance),
         "mlflow": mlflow_address(run.provenance),
     }
 
@@ -61,14 +62,6 @@ def mlflow_address(provenance: Mapping[str, Any]) -> str | None:
     return f"{address if server.scheme in ('http', 'https') else MLFLOW_URL}/#/runs/{run_id}"
 
 
-def hardware(segment: Mapping[str, Any]) -> str:
-    """Device and threads of one stretch of a run."""
-    device, threads = str(segment.get("device") or "unknown"), segment.get("threads")
-    if not threads or "thread" in device:
-        return device
-    return f"{device}, {threads} thread{'' if threads == 1 else 's'}"
-
-
 def _distinct(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
@@ -76,7 +69,3 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 def _commit(segment: Mapping[str, Any]) -> str:
     commit = str(segment.get("commit") or "unknown")[:10]
     return f"{commit} with local changes" if segment.get("dirty") else commit
-
-
-def _versions(segment: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in (segment.get("versions") or {}).items())

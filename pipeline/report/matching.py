@@ -40,7 +40,7 @@ def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present 
         if chosen is not None:
             runs[name] = chosen
             used.add(chosen.identity)
-    marks = {name: _marks(run.config, plan["runs"][name], present) for name, run in runs.items()}
+    marks = {name: _marks(run, plan["runs"][name], present) for name, run in runs.items()}
     others = [run for run in found.runs.values() if run.identity not in used]
     strangers, unrelated = _strangers(plan, others, runs)
     for problem in found.problems:
@@ -85,10 +85,10 @@ def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = 
     return changes
 
 
-def _marks(ours: Mapping[str, Any], planned: Mapping[str, Any], present: Present) -> tuple[str, ...]:
+def _marks(run: Run, planned: Mapping[str, Any], present: Present) -> tuple[str, ...]:
     """What is to be said of a run: by the plan, and by the code and the data of today."""
-    marks = present.marks(ours)
-    for key in _changes(ours, planned):
+    marks = present.marks(run)
+    for key in _changes(run.config, planned):
         marks.add(OLDER_CODE if key == "numerics" else CHANGED_DATA)
     return tuple(sorted(marks))
 

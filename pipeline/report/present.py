@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
+from pipeline.report.segments import MOVED, was_moved
 from pipeline.training.numerics import NUMERICS
+
+if TYPE_CHECKING:
+    from pipeline.report.records import Run
 
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
 OUR_READING = "the structure of the network, or part of it, is our reading"
-MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§"}
+MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§", MOVED: "¶"}
 """What a marked number has against it, and its sign in the tables."""
 
 
@@ -29,10 +33,12 @@ class Present:
     data: Mapping[str, str] = field(default_factory=dict)
     noise: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
-    def marks(self, config: Mapping[str, Any]) -> set[str]:
-        """What is to be said of a run of that configuration today."""
-        data = config["data"]
-        marks = {OLDER_CODE} if config["numerics"] < self.numerics else set()
+    def marks(self, run: Run) -> set[str]:
+        """What is to be said of a run today, by what is tracked of it: the same in every checkout."""
+        data = run.config["data"]
+        marks = {OLDER_CODE} if run.config["numerics"] < self.numerics else set()
+        if run.published is not None and was_moved(run.published.provenance):
+            marks.add(MOVED)
         same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]
         labels = data.get("noise_checksum")
         if not same or self.noise.get((data["dataset"], data.get("noise") or 0), labels) != labels:

@@ -21,6 +21,7 @@ from pipeline.report.checks import (
     read_provenance,
     read_responses,
 )
+from pipeline.runs import PUBLISHED
 
 _FILES = ("config.json", "metrics.json", "history.csv")
 
@@ -34,6 +35,14 @@ class Problem:
     run: str | None = None
     identity: str | None = None
     profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """The copy of a run under published/: its folder from there on, and its provenance. Both are tracked by git."""
+
+    shown: str
+    provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Run:
     provenance: Mapping[str, Any] | None
     profile: str | None
     notes: tuple[str, ...] = ()
+    published: Published | None = None
 
     @property
     def name(self) -> str:
@@ -113,8 +123,13 @@ def scan(sources: Sequence[Path]) -> Scan:
             if other := _other_number(first, run):
                 problems.append(_problem(folder, shown, run.profile, other))
                 continue
-            if first.provenance is None and run.provenance is not None:
-                runs[run.identity] = replace(first, provenance=run.provenance)
+            if run.provenance is None:
+                continue
+            if first.provenance is None:
+                first = replace(first, provenance=run.provenance)
+            if first.published is None and Path(source).name == PUBLISHED.name:
+                first = replace(first, published=Published(shown, run.provenance))
+            runs[run.identity] = first
     return Scan(runs, tuple(problems))
 
 

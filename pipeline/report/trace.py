@@ -11,12 +11,13 @@ from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.forms import difference_text
-from pipeline.report.machine import hardware, mlflow_address
+from pipeline.report.machine import mlflow_address
 from pipeline.report.matching import gather
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.paper import load_paper
 from pipeline.report.present import read_present
 from pipeline.report.records import Run, scan
+from pipeline.report.segments import hardware, marks_here, versions
 from pipeline.report.statistics import EQUIVALENCE_MARGIN, Estimate
 from pipeline.report.tables import Cell, build_tables
 
@@ -101,7 +102,7 @@ def trace_claim(verdict: Verdict, evidence: Evidence, machine: bool) -> list[Gro
 
 def _run_groups(name: str, runs: Sequence[Run], evidence: Evidence, machine: bool) -> list[Group]:
     groups = [_run_group(run, evidence, machine) for run in runs]
-    if runs and not machine:
+    if not machine and any(run.published is None for run in runs):
         more = f"python -m pipeline trace {name}"
         groups.append([("commit, command, hardware, time, MLflow run", f"where the runs were made: {more}")])
     return groups
@@ -143,15 +144,18 @@ def _run_group(run: Run, evidence: Evidence, machine: bool) -> Group:
         ("precision", str(run.config.get("precision", "unknown"))),
         ("again with", f"python -m pipeline train {run.config['experiment']} --seed {run.seed}"),
     ]
-    group += [("mark", mark) for mark in _marks(run, evidence)]
-    return group + _machine_pairs(run) if machine else group
+    marks = [*_marks(run, evidence)]
+    if machine and run.provenance is not None:
+        marks += marks_here(run.provenance)
+    group += [("mark", mark) for mark in dict.fromkeys(marks)]
+    return group + (_machine_pairs(run) if machine else _published_pairs(run))
 
 
 def _marks(run: Run, evidence: Evidence) -> tuple[str, ...]:
     """What is to be said of a run of the plan, or of another profile's."""
     if evidence.runs.get(run.name) is run:
         return evidence.marks.get(run.name, ())
-    return tuple(sorted(evidence.present.marks(run.config)))
+    return tuple(sorted(evidence.present.marks(run)))
 
 
 def _machine_pairs(run: Run) -> Group:
@@ -159,10 +163,21 @@ def _machine_pairs(run: Run) -> Group:
     pairs = [("folder", str(run.folder))]
     if run.provenance is None:
         return [*pairs, ("provenance", "none in the sources: this copy says nothing of commit and hardware")]
-    pairs.append(("MLflow run", str(run.provenance.get("mlflow_run_id") or "none")))
-    if address := mlflow_address(run.provenance):
+    return pairs + _provenance_pairs(run.provenance, mlflow_address(run.provenance))
+
+
+def _published_pairs(run: Run) -> Group:
+    """The same of the committed copy of a run, and nothing that another machine would say otherwise."""
+    if run.published is None:
+        return []
+    return [("folder", run.published.shown), *_provenance_pairs(run.published.provenance, None)]
+
+
+def _provenance_pairs(provenance: Mapping[str, Any], address: str | None) -> Group:
+    pairs = [("MLflow run", str(provenance.get("mlflow_run_id") or "none"))]
+    if address:
         pairs.append(("MLflow page", address))
-    for segment in run.provenance["segments"]:
+    for segment in provenance["segments"]:
         commit = segment.get("commit") or "unknown"
         pairs += [
             ("commit", f"{commit}{', with local changes' if segment.get('dirty') else ''}"),
@@ -171,6 +186,6 @@ def _machine_pairs(run: Run) -> Group:
             ("time", f"{segment.get('started')}, {segment.get('seconds') or 0:.1f} s, "
                      f"iterations {segment.get('from_iteration')} to {segment.get('to_iteration')}, "
                      f"{segment.get('images_per_second') or 0:.0f} images/s"),
-            ("versions", ", ".join(f"{k} {v}" for k, v in (segment.get("versions") or {}).items())),
+            ("versions", versions(segment)),
         ]  # fmt: skip
     return pairs

@@ -18,6 +18,7 @@ from pipeline.training.records import CONFIG, METRICS, RESPONSES, Provenance
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
 ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."
 KIND, IDENTITY, EXPERIMENT, PARENT = "kind", "identity", "experiment", "mlflow.parentRunId"
+PAGE = "report.html"
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a data set
 
 
@@ -149,8 +150,11 @@ def datasets(config: Mapping[str, Any]) -> list[Data]:
     return [Data(f"{base}-noise{data['noise']}", digest, "train", source | labels, profile), test]
 
 
-def note(run: Described, profile: str, tables: Mapping[str, str]) -> str:
-    """The run's description in Markdown. `tables` gives the link of each table of the paper."""
+def note(run: Described, profile: str, tables: Mapping[str, str], report: str) -> str:
+    """The run's description in Markdown.
+
+    `tables` gives the link of each table of the paper, `report` that of the profile's page, where each cell has an id.
+    """
     config, data = run.config, run.config["data"]
     noise = f" with {data['noise']} % of the training labels redrawn" if data["noise"] else ""
     lines = [
@@ -161,7 +165,7 @@ def note(run: Described, profile: str, tables: Mapping[str, str]) -> str:
     if run.cells:
         lines += ["| table | row, column | trace |", "|---|---|---|"]
         lines += [
-            f"| [{table_label(cell.table)}]({tables[cell.table]}) | {cell.row}, {cell.column} |"
+            f"| [{table_label(cell.table)}]({tables[cell.table]}) | [{cell.row}, {cell.column}]({report}#{cell}) |"
             f" `python -m pipeline trace {cell}` |"
             for cell in run.cells
         ]
@@ -195,7 +199,7 @@ def search_note(name: str, profile: str) -> str:
 
 def report_note(profile: str) -> str:
     """Description of the run that holds a report."""
-    return f"The report of profile `{profile}` as last generated: `report.html` among the artifacts."
+    return f"The report of profile `{profile}` as last generated: `{PAGE}` among the artifacts."
 
 
 def summary(folder: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.files import sha256_file
 from pipeline.tracking.describe import (
     KIND,
+    PAGE,
     PARENT,
     Described,
     datasets,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-Kind = Literal["table", "search"]
+Kind = Literal["table", "search", "report"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 NOTE = "mlflow.note.content"
@@ -44,7 +45,7 @@ NAME = "name"
 ARTIFACTS_TAG = "artifacts.sha256"
 FILES = (CONFIG, METRICS, RESPONSES, HISTORY, TIMING, WEIGHTS)
 ENTITIES = 100  # parameters that one call may hold
-_TABLES: dict[tuple[str, str, str], str] = {}
+_GROUPS: dict[tuple[str, str, str, str], str] = {}
 
 
 @survives
@@ -93,9 +94,11 @@ def _describe(client: MlflowClient, run_id: str, experiment: str, run: Described
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     tables = {cell.table: table_run(client, cell.table, profile) for cell in run.cells}
-    links = {table: f"#/experiments/{experiment}/runs/{table_id}" for table, table_id in tables.items()}
+    runs = f"#/experiments/{experiment}/runs"
+    links = {table: f"{runs}/{table_id}" for table, table_id in tables.items()}
+    page = f"{runs}/{report_run(client, profile)}/artifacts/{PAGE}" if tables else ""
     parent = run.search or next(iter(tables.values()), None)
-    described = run_tags(run, profile) | {NOTE: note(run, profile, links)} | ({PARENT: parent} if parent else {})
+    described = run_tags(run, profile) | {NOTE: note(run, profile, links, page)} | ({PARENT: parent} if parent else {})
     set_tags(client, run_id, described)
     values = [Param(key, value) for key, value in parameters(run.config).items()]
     for start in range(0, len(values), ENTITIES):
@@ -196,11 +199,21 @@ def close_parent(client: MlflowClient, run_id: str, status: Status) -> None:
 
 
 def table_run(client: MlflowClient, table: str, profile: str) -> str:
-    """The run that holds the runs of a table; looked up once by each process."""
-    key = (client.tracking_uri, table, profile)
-    if key not in _TABLES:
-        _TABLES[key] = _parent(client, "table", table, profile, table_label(table), table_note(table, profile))
-    return _TABLES[key]
+    """The run that holds the runs of a table."""
+    return _group(client, "table", table, profile, table_label(table), table_note(table, profile))
+
+
+def report_run(client: MlflowClient, profile: str) -> str:
+    """The run that holds the report of a profile, empty until there is one."""
+    return _group(client, "report", profile, profile, "Report", report_note(profile))
+
+
+def _group(client: MlflowClient, kind: Kind, name: str, profile: str, title: str, note: str) -> str:
+    """A run that trains nothing, so that it ends when it is made; looked up once by each process."""
+    key = (client.tracking_uri, kind, name, profile)
+    if key not in _GROUPS:
+        _GROUPS[key] = _parent(client, kind, name, profile, title, note)
+    return _GROUPS[key]
 
 
 def _parent(client: MlflowClient, kind: Kind, name: str, profile: str, title: str, note: str) -> str:
@@ -210,7 +223,7 @@ def _parent(client: MlflowClient, kind: Kind, name: str, profile: str, title: st
     run_id = found.info.run_id if found else create(client, experiment, title, key)
     if found is None or NOTE not in found.data.tags:
         set_tags(client, run_id, {"profile": profile, NOTE: note})
-        if kind == "table":
+        if kind != "search":
             client.set_terminated(run_id)
     return run_id
 
@@ -218,11 +231,8 @@ def _parent(client: MlflowClient, kind: Kind, name: str, profile: str, title: st
 @survives
 def log_report(client: MlflowClient, profile: str, report_folder: Path) -> str:
     """Log the report of a profile, tables and figures, as artifacts of the profile's report run; its id."""
-    experiment = experiment_id(client, profile)
-    key = {KIND: "report", NAME: profile}
-    found = find(client, experiment, key)
-    run_id = found.info.run_id if found else create(client, experiment, "Report", key)
-    set_tags(client, run_id, {"profile": profile, NOTE: report_note(profile)} | origin_tags(None))
+    run_id = report_run(client, profile)
+    set_tags(client, run_id, origin_tags(None))
     client.log_artifacts(run_id, str(report_folder))
     client.set_terminated(run_id)
     return run_id

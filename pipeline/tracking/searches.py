@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking.runs import Status, close_run, open_parent
+from pipeline.tracking.runs import Status, close_parent, close_run, open_parent
 from pipeline.tracking.store import survives
 from pipeline.training.records import Provenance
 from pipeline.tuning.trials import Settled, Trial, trials
@@ -30,7 +30,9 @@ def log_search(client: MlflowClient, run_id: str, results: Path) -> None:
 
 
 def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
-    """Log what MLflow does not have of the trials that ended in a search's folder.
+    """Log what MLflow does not have of the trials that ended in a search's folder, and end its run.
+
+    The run is finished if all of its trials have ended, else killed: the search continues with `tune --resume`.
 
     Returns:
         the run of the search (None where MLflow fails), and the number of its trials.
@@ -39,12 +41,14 @@ def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
     parent = open_parent(uri, "search", settled.folder_name, settled.profile)
     if parent is None:
         return None, 0
-    synced = 0
-    for progress in trials(folder):
+    synced, begun = 0, trials(folder)
+    for progress in begun:
         provenance = Provenance.read(progress.folder)
         if provenance is None or progress.trial.state not in STATUS:
             continue
         status, tags = STATUS[progress.trial.state], trial_tags(progress.trial)
         done = close_run(uri, provenance.mlflow_run_id, progress.folder, status, parent=parent, tags=tags)
         synced += done is not None
+    ended = bool(begun) and all(progress.trial.state in STATUS for progress in begun)
+    close_parent(uri, parent, "FINISHED" if ended else "KILLED")
     return parent, synced

@@ -96,7 +96,9 @@ def test_switching_profiles_and_back_runs_nothing_but_the_plan(clone: Clone) -> 
 
 def test_a_clone_whose_runs_are_all_published_trains_nothing_and_loses_nothing(clone: Clone) -> None:
     clone.run(sys.executable, "-m", "pipeline", "runs", "publish", "*")
+    clone.run(sys.executable, "-m", "pipeline", "report")  # whose numbers lead to what is published now
     published, results = content(clone.root / "published"), content(clone.root / "results" / "seconds")
+    assert {name.split("/")[1].rsplit("-s0-")[0] for name in published} == set(RUNS), "nothing but runs"
     report = content(clone.root / "reports" / "seconds")
     for name in (".dvc/cache", ".dvc/tmp", "runs", "results", "data/raw", "data/prepared", "data/noisy/digits"):
         shutil.rmtree(clone.root / name)

@@ -86,6 +86,9 @@ def write_project(root: Path) -> Path:
     trials = [write_run(root / "trials", make_spec(seed=seed)) for seed in (5, 6)]
     assert not tracking.sync(uri, trials, parent=search).failed
     tracking.close_parent(uri, search, "FINISHED")
+    (root / "report").mkdir()
+    (root / "report" / "report.html").write_text("<!doctype html><p>The report.</p>")
+    assert tracking.log_report(uri, "digits", root / "report")
     return root
 
 
@@ -137,11 +140,17 @@ def test_a_run_shows_what_its_machine_did(page: Page) -> None:
     page.window.wait(POINTS)
 
 
-def test_the_description_of_a_run_leads_to_its_table(page: Page) -> None:
+def test_the_description_of_a_run_leads_to_its_table_and_to_the_report(page: Page) -> None:
     page.open(f"/{page.run('attention56-s0').info.run_id}")
     page.window.wait(SHOWS, ["python -m pipeline trace table1/mixed/error"])
     page.window.wait(LINKS, page.run("Table 1").info.run_id)
     page.picture("run")
+    cell = page.window.wait(LINK, "mixed, error")
     page.window.open(page.window.wait(LINK, "Table 1"))
     page.window.wait(SHOWS, ["Activation of the mask, Attention-56"])
     assert page.run("Table 1").info.run_id in page.window.run("return location.href")
+    page.window.open("about:blank")
+    page.window.open(cell)
+    page.window.wait(SHOWS, ["report.html"])
+    page.window.wait("return document.querySelector('iframe') !== null")  # which shows the page
+    assert page.window.run("return location.href").endswith("/artifacts/report.html#table1/mixed/error")

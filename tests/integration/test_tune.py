@@ -143,7 +143,10 @@ def test_mlflow_is_rebuilt_from_the_trials_folders(searched: Clone) -> None:
     searched.run("python", "-m", "pipeline", "track", "--sync", MLFLOW_TRACKING_URI=uri)
     client = mlflow.MlflowClient(uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    states = [run.data.tags["trial.state"] for run in client.search_runs(ids, "tags.kind = 'trial'")]
+    (parent,) = client.search_runs(ids, "tags.kind = 'search'")
+    assert parent.info.status == "FINISHED"
+    nested = client.search_runs(ids, f"tags.kind = 'trial' and tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    states = [run.data.tags["trial.state"] for run in nested]
     assert sorted(states) == sorted(progress.trial.state for progress in all_trials(searched))
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 import pytest
 
 from pipeline.report import ReportSummary, build_index, build_report
+from pipeline.tracking.paper import cells
 from pipeline.training.numerics import NUMERICS
 
 
@@ -169,6 +170,14 @@ def test_the_html_is_one_file_below_five_megabytes(built: Any) -> None:
 def test_every_id_of_the_html_is_unique(built: Any) -> None:
     ids = re.findall(r'\bid="([^"]+)"', (built.folder / "report.html").read_text())
     assert len(ids) == len(set(ids))
+
+
+def test_every_cell_has_an_id_that_the_descriptions_in_mlflow_link_to(built: Any) -> None:
+    text = (built.folder / "report.html").read_text()
+    linked = [cell for run in built.built_plan["runs"].values() for cell in cells(run["experiment"], "digits")]
+    assert "table4/local/error" in map(str, linked), "a pending one"
+    for cell in linked:
+        assert f'<td class="n" id="{cell}"' in text
 
 
 def test_the_markdown_links_only_to_files_that_are_there(built: Any) -> None:

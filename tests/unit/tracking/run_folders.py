@@ -55,7 +55,9 @@ def make_segment(start: int, end: int) -> Segment:
     )
 
 
-def write_run(store: Path, spec: RunSpec, epochs: int = EPOCHS, status: str = "finished") -> Path:
+def write_run(
+    store: Path, spec: RunSpec, epochs: int = EPOCHS, status: str = "finished", profile: str = "digits"
+) -> Path:
     """The folder of a run after some of its epochs; with all of its small files when it is finished."""
     folder = store / spec.folder_name
     iterations = [EPOCH * epoch for epoch in range(1, epochs + 1)]
@@ -63,7 +65,7 @@ def write_run(store: Path, spec: RunSpec, epochs: int = EPOCHS, status: str = "f
     write_json(folder / CONFIG, spec.to_json())
     write_rows(folder / HISTORY, Evaluation, history)
     write_rows(folder / TIMING, Timing, [Timing(i / EPOCH, i, i / 2, 128.0) for i in iterations])
-    Provenance(status, "digits", (make_segment(0, iterations[-1]),) if iterations else ()).write(folder)
+    Provenance(status, profile, (make_segment(0, iterations[-1]),) if iterations else ()).write(folder)
     if status == "finished":
         _finish(folder, history[-1])
     return folder

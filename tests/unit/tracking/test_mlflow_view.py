@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.models import Model
 
+from pipeline.__main__ import main
 from pipeline.driver import Driver
 from pipeline.files import read_json, write_json
 from pipeline.mlflow_view import log_models, log_report, synchronise
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.training.records import WEIGHTS
+from pipeline.tuning.trials import Settled, State, Trial
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 ERRORS = (5.0, 3.0, 4.0)
+ROOT = Path(__file__).parents[3]
 
 
 def project(root: Path, wanted: str = "best") -> Driver:
@@ -71,6 +75,49 @@ def test_models_are_logged_as_the_profile_wants_and_once(
     if logged:
         best = client.get_model_version_by_alias("attention56", "best-digits")
         assert float(best.tags["test_error"]) == min(ERRORS)
+
+
+def test_models_of_every_profile_are_rebuilt_as_that_profile_wants(uri: str, tmp_path: Path, saved: list[str]) -> None:
+    driver = project(tmp_path)
+    for name in ("attention92", "attention128"):
+        (write_run(tmp_path / "runs", make_spec(name), profile="cifar10") / WEIGHTS).write_text(name)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    assert dict(synchronise(driver, uri))["3 logged models"]
+    assert saved == ["attention128-s0", "attention92-s0", "attention56-s1"], "all of cifar10, the best of digits"
+
+
+def test_mlflow_is_rebuilt_in_a_fresh_clone_that_has_no_plan(
+    uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "published" / "digits", make_spec())
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert main(["track", "--sync"]) == 0
+    [experiment] = client.search_experiments(filter_string="name = 'residual-attention/digits'")
+    assert len(client.search_runs([experiment.experiment_id], "tags.kind = 'run'")) == 1
+
+
+@pytest.mark.parametrize(("last", "status"), [("pruned", "FINISHED"), ("failed", "FINISHED"), ("running", "KILLED")])
+def test_a_rebuilt_search_holds_its_trials_and_has_ended_as_they_have(
+    uri: str, client: MlflowClient, tmp_path: Path, last: State, status: str
+) -> None:
+    driver = project(tmp_path, "none")
+    search = tmp_path / "runs" / "tune" / "digits-small-0123456789ab"
+    for number, state in enumerate(("finished", last)):
+        folder = write_run(search, make_spec(f"attention56-trial{number:03d}"))
+        Trial(number, {"lr": 0.1}, state).write(folder)
+    Settled(
+        "digits-small", "0123456789ab", "digits", "Made up.", "attention56", "digits", 0, 2, {}, None, 60, 1, 1, None
+    ).write(search)
+    for _ in range(2):
+        assert all(dict(synchronise(driver, uri)).values())
+    [experiment] = client.search_experiments(filter_string="name = 'residual-attention/digits'")
+    [parent] = client.search_runs([experiment.experiment_id], "tags.kind = 'search'")
+    assert parent.info.status == status
+    trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+    assert sorted(run.data.tags["trial.state"] for run in trials) == sorted({"finished", last} - {"running"})
 
 
 def test_an_export_that_fails_is_told_and_stops_nothing(

@@ -90,10 +90,10 @@ def test_data_are_inputs_with_digests_and_noisy_labels_have_their_own(
     assert sorted(noisy) == [("digits-noise30", "cd" * 18, "train"), ("digits-test", "ab" * 18, "test")]
 
 
-def test_the_description_links_to_each_table_and_names_each_cell(
-    uri: str, client: MlflowClient, tmp_path: Path
-) -> None:
+def test_the_description_links_to_each_table_and_cell(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     run = finished(uri, client, write_run(tmp_path, make_spec()))
+    (tmp_path / "reports").mkdir()
+    report = tracking.log_report(uri, "digits", tmp_path / "reports")
     note = run.data.tags["mlflow.note.content"]
     for number, cell in {
         1: "table1/mixed/error",
@@ -102,7 +102,9 @@ def test_the_description_links_to_each_table_and_names_each_cell(
     }.items():
         table = tracking.open_parent(uri, "table", f"table{number}", "digits")
         assert f"[Table {number}](#/experiments/{run.info.experiment_id}/runs/{table})" in note
-        assert f"python -m pipeline trace {cell}" in note
+        row, column = cell.split("/")[1:]
+        page = f"#/experiments/{run.info.experiment_id}/runs/{report}/artifacts/report.html"
+        assert f"| [{row}, {column}]({page}#{cell}) | `python -m pipeline trace {cell}` |" in note
 
 
 def test_a_run_is_nested_under_its_first_table(uri: str, client: MlflowClient, tmp_path: Path) -> None:
