@@ -1,8 +1,9 @@
-"""Our loader of photographs beside the usual one: images a second at the same augmentation on the same cores.
+"""Our loader of photographs beside two others: images a second at the same augmentation on the same cores.
 
 The usual one is torchvision's ImageFolder, read by the worker processes of a PyTorch DataLoader, with PIL and
-torchvision's transforms. Both make training batches of 224x224 pixels from the same JPEG files: crops of varied scale
-and aspect, flips, AlexNet's colour augmentation and normalisation, in float32 on the device. No network is at work.
+torchvision's transforms; Ray Data does the same in tasks of Ray. All make training batches of 224x224 pixels from the
+same JPEG files: crops of varied scale and aspect, flips, AlexNet's colour augmentation and normalisation, in float32 on
+the device. No network is at work.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.benchmark.apart import run_apart
@@ -112,22 +114,28 @@ class Colour:
         return image + (COMPONENTS.float() * strengths).sum(1)[:, None, None]
 
 
+def _transform() -> Callable[[Any], Tensor]:
+    """The augmentation of one PIL image by torchvision, to float32 [3, CROP, CROP]."""
+    from torchvision import transforms
+
+    steps = [
+        transforms.RandomResizedCrop(CROP, scale=AREA, ratio=ASPECT),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        Colour(),
+        transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD),
+    ]
+    composed: Callable[[Any], Tensor] = transforms.Compose(steps)
+    return composed
+
+
 def usual(job: Job) -> Iterator[list[float]]:
     """Seconds of each block of batches with ImageFolder and DataLoader, one worker process for each core."""
     from torch.utils.data import DataLoader, RandomSampler
-    from torchvision import datasets, transforms
+    from torchvision import datasets
 
     torch.set_num_threads(job.cores)
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(CROP, scale=AREA, ratio=ASPECT),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            Colour(),
-            transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD),
-        ]
-    )
-    dataset = datasets.ImageFolder(job.folder / "tree" / "train", transform)
+    dataset = datasets.ImageFolder(job.folder / "tree" / "train", _transform())
     images = job.batches * job.blocks * BATCH
     loader: Any = DataLoader(
         dataset,
@@ -138,6 +146,31 @@ def usual(job: Job) -> Iterator[list[float]]:
     )
     device = torch.device(job.device)
     yield _timed(((x.to(device), y.to(device)) for x, y in loader), job)
+
+
+def ray_data(job: Job) -> Iterator[list[float]]:
+    """Seconds of each block of batches with Ray Data, on a Ray of its own with a task at once for each core."""
+    from pipeline import ray_cluster
+
+    classes = sorted((job.folder / "tree" / "train").iterdir())
+    files = [(str(path), label) for label, folder in enumerate(classes) for path in sorted(folder.iterdir())]
+    drawn = np.random.Generator(np.random.PCG64(0)).integers(0, len(files), job.batches * job.blocks * BATCH)
+    transform, device = _transform(), torch.device(job.device)
+
+    def decode(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        from PIL import Image
+
+        torch.set_num_threads(1)  # of a task, which has one core
+        images = [transform(Image.open(path).convert("RGB")).numpy() for path in batch["path"]]
+        return {"image": np.stack(images), "label": batch["label"]}
+
+    with ray_cluster.connected(Path.cwd()):
+        import ray.data
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        rows = [{"path": files[index][0], "label": files[index][1]} for index in drawn]
+        batches = ray.data.from_items(rows).map_batches(decode, batch_size=BATCH).iter_torch_batches(batch_size=BATCH)
+        yield _timed(((batch["image"].to(device), batch["label"].to(device)) for batch in batches), job)
 
 
 def _timed(batches: Iterator[tuple[Tensor, Tensor]], job: Job) -> list[float]:
@@ -156,6 +189,7 @@ def _timed(batches: Iterator[tuple[Tensor, Tensor]], job: Job) -> list[float]:
 LOADERS: Final[dict[str, Callable[[Job], Iterator[list[float]]]]] = {
     "ImageFolder + DataLoader + PIL": usual,
     "ours": ours,
+    "Ray Data + PIL": ray_data,
 }
 
 

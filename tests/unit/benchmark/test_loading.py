@@ -32,7 +32,8 @@ def test_both_loaders_have_the_same_photographs(job: Job) -> None:
     assert sorted({shards.size(k) for k in range(16)}) == [(35, 50), (40, 50), (50, 40), (90, 120)]
 
 
-def test_both_loaders_are_measured_and_set_side_by_side(job: Job) -> None:
+def test_loaders_are_measured_and_set_side_by_side(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(loading.LOADERS, "Ray Data + PIL")
     seen: list[Rate] = []
     usual, ours = benchmark_loading(job, 60, seen.append)
     assert seen == [usual, ours]
@@ -50,3 +51,10 @@ def test_too_few_blocks_are_refused(job: Job) -> None:
 
     with pytest.raises(UserError, match="--blocks 2: at least 3 are needed"):
         benchmark_loading(replace(job, blocks=2), 60, print)
+
+
+@pytest.mark.slow
+def test_ray_data_makes_batches_of_the_same_kind(job: Job) -> None:
+    loading.write_photographs(job.folder, 16)
+    (seconds,) = loading.ray_data(job)
+    assert len(seconds) == job.blocks and all(value > 0 for value in seconds)
