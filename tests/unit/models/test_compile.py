@@ -13,9 +13,7 @@ from models.initialisation import initialise
 from models.options import AttentionOptions
 from models.units import PreActivationUnit
 
-# The deeper networks for CIFAR have more of the same modules, and capturing them takes minutes.
-DEEPER = {f"cifar_attention{depth}" for depth in (128, 164, 236, 452)}
-ATTENTION = [name for name in list_models("*attention*") if name not in DEEPER]
+ATTENTION = list_models("*attention*")
 
 
 def batch(size: int, images: int = 2, channels: int = 3) -> Tensor:
