@@ -51,7 +51,7 @@ def test_ten_processes_share_a_new_database(tmp_path: Path, monkeypatch: pytest.
     [experiment] = [found for found in client.search_experiments() if found.name == "residual-attention/digits"]
     runs = client.search_runs([experiment.experiment_id])
     names = [f"attention56-s{seed}" for seed in range(PROCESSES)]
-    assert sorted(run.info.run_name for run in runs) == sorted([*names, "Table 1", "Table 3", "Table 4"])
+    assert sorted(run.info.run_name for run in runs) == sorted([*names, "Report", "Table 1", "Table 3", "Table 4"])
     for run in runs:
         if run.data.tags["kind"] == "run":
             points = client.get_metric_history(run.info.run_id, "test_error")

@@ -47,6 +47,7 @@ def test_everything_is_rebuilt_from_the_files(uri: str, client: MlflowClient, tm
         "Table 1": "FINISHED",
         "Table 3": "FINISHED",
         "Table 4": "FINISHED",
+        "Report": "FINISHED",
     }
 
 
