@@ -59,4 +59,4 @@ def test_a_request_that_the_machine_can_never_satisfy_is_refused_before_anything
     clone.run(sys.executable, "-m", "pipeline", "plan")
     done = clone.run(sys.executable, "-m", "pipeline", "launch", check=False)
     assert done.returncode == 2
-    assert "error: resources: 16 workers of 1 CPU each need 16 CPU, the cluster has" in done.stderr
+    assert "error: resources.workers = 16: must be at most" in done.stderr

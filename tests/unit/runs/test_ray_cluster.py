@@ -110,12 +110,12 @@ def test_what_no_node_can_hold_is_refused_in_one_line(
 def test_a_search_that_another_node_does_not_see_is_told_where_its_folder_must_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "blind_nodes", lambda *store: ["10.0.0.2"])
+    monkeypatch.setattr(ray_cluster, "_blind_to_store", lambda *store: ["10.0.0.2"])
     folder = Path("/project/runs/.copies-0123abcd/tune/digits-optimiser")
     with pytest.raises(UserError) as refused:
         ray_cluster.check_search_shared(folder, "s3://bucket/runs")
     line = str(refused.value)
     assert line.startswith(f"store = 's3://bucket/runs': a search keeps its trials in {folder}, not seen from 10.0.0.2")
     assert "shared folder" in line and "object store" not in line and "\n" not in line
-    monkeypatch.setattr(ray_cluster, "blind_nodes", lambda *store: [])
+    monkeypatch.setattr(ray_cluster, "_blind_to_store", lambda *store: [])
     ray_cluster.check_search_shared(folder, "s3://bucket/runs")
