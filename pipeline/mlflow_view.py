@@ -16,8 +16,6 @@ from pipeline.plan import planned_spec
 from pipeline.reporting import find_plan
 from pipeline.training.records import CONFIG, METRICS, WEIGHTS, Provenance
 
-PAGE = "report.html"
-
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +60,8 @@ def _sync_models(driver: Driver, uri: str) -> int:
         if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
             finished[provenance.profile].append(folder)
     wanted = {profile: _models(_plan_of(driver, profile)) for profile in finished}
-    driver.fetch(weights=any(models != "none" for models in wanted.values()))
+    if any(models != "none" for models in wanted.values()):
+        driver.fetch(weights=True)
     return sum(_log_models(uri, folders, wanted[profile]) for profile, folders in finished.items())
 
 
@@ -97,6 +96,7 @@ def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
         UserError: if a store behind a URL does not answer.
     """
     from pipeline import tracking
+    from pipeline.tracking.describe import PAGE
     from pipeline.tracking.searches import log_search, sync_search
     from pipeline.tuning.results import REPORTS
     from pipeline.tuning.trials import Settled, searches

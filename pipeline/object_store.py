@@ -16,9 +16,8 @@ from typing import Any
 from pipeline.errors import UserError, one_line
 from pipeline.files import write_atomic
 from pipeline.training.execution import STOP
-from pipeline.training.records import CHECKPOINTS, METRICS, WEIGHTS
+from pipeline.training.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 
-STATE = "state.json"  # of a checkpoint
 LAST = (STATE, METRICS)
 WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import huge_pages
 from pipeline.benchmark.apart import DiedError, run_apart
 from pipeline.estimate import Throughput
 from pipeline.plan import PASSES
@@ -52,7 +53,7 @@ def probe(driver: Driver, specs: Sequence[RunSpec], seconds: float = SECONDS) ->
     job = Job(tuple(each.values()), resources.workers, resources.threads, seconds / len(each))
     found: dict[str, Throughput] = {}
     try:
-        for probed in run_apart(measure, job, LIMIT):
+        for probed in run_apart(measure, job, LIMIT, huge_pages.ENVIRONMENT):
             throughput = found.setdefault(probed.device, Throughput(probed.device, source="the throughput of a probe"))
             if probed.images_per_second is not None:
                 multiply_adds = driver.plan["runs"][each[probed.network].name]["cost"]["multiply_adds"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,10 +137,14 @@ def _stop_log_monitor() -> None:
     worker._global_node.kill_log_monitor(check_alive=False)
 
 
-def _nodes() -> list[Node]:
+def _alive() -> list[dict[str, Any]]:
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _nodes() -> list[Node]:
+    return [node["Resources"] for node in _alive()]
 
 
 def share(resources: Resources) -> Share:
@@ -223,19 +228,21 @@ def check_search_shared(folder: Path, store: str) -> None:
 
 def _blind_to_store(store: Path, url: str | None = None) -> list[str]:
     """The addresses of the nodes that do not see a store."""
-    import ray
-
-    if url is None and sum(node["Alive"] for node in ray.nodes()) == 1:
+    if url is None and len(_alive()) == 1:
         return []
-    name, question = f".shared-{ray.get_runtime_context().get_job_id()}", "Is this store seen from every node?\n"
-    place = store if url is None else ObjectStore(url)
+    return blind_to(store if url is None else ObjectStore(url))
+
+
+def blind_to(place: Path | ObjectStore) -> list[str]:
+    """The addresses of the nodes that do not see what is written into a folder, or an object store."""
+    name, question = f".seen-{secrets.token_hex(8)}.tmp", "Is this place seen from every node?\n"
     if isinstance(place, Path):
         write_atomic(place / name, question)
     else:
         try:
             place.write(name, question.encode())
         except OSError as error:
-            raise UserError(f"store = {url!r}: cannot be written ({one_line(error)})") from None
+            raise UserError(f"store = {place.url!r}: cannot be written ({one_line(error)})") from None
     try:
         return blind_nodes(place, name)
     finally:
@@ -247,7 +254,7 @@ def blind_nodes(place: Path | ObjectStore, name: str) -> list[str]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _alive()
     look = ray.remote(num_cpus=0)(_sees)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     sights = ray.get([look.options(scheduling_strategy=node).remote(place, name) for node in there])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from pipeline import ray_cluster
 from pipeline.data.packing import Advance, Broken, Shard, pack_unless_packed
 from pipeline.errors import UserError, one_line
-from pipeline.files import write_atomic
 
 
 def pack_over_cluster(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
@@ -33,13 +31,7 @@ def _check_seen(shard: Shard) -> None:
     """Refuse a tree or a folder that some node does not see: a class folder of the one, a new file in the other."""
     class_folder = Path(shard.files[0].name).parent.as_posix()
     _refuse(shard.tree, ray_cluster.blind_nodes(shard.tree, class_folder))
-    question = shard.folder / f".seen-{secrets.token_hex(8)}.tmp"
-    write_atomic(question, "Is this folder seen from every node?\n")
-    try:
-        blind = ray_cluster.blind_nodes(question.parent, question.name)
-    finally:
-        question.unlink()
-    _refuse(shard.folder.parent, blind)
+    _refuse(shard.folder.parent, ray_cluster.blind_to(shard.folder))
 
 
 def _refuse(place: Path, blind: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import UserError, one_line
 from pipeline.object_store import ObjectStore, Seen, Stamp, is_result, is_small, local_files
 from pipeline.training.execution import STOP
-from pipeline.training.records import CHECKPOINTS, METRICS, WEIGHTS
+from pipeline.training.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 
 PUSH_SECONDS, PULL_SECONDS = 2.0, 3.0  # between two looks of a worker, and of the driver
 ATTEMPTS, REST_SECONDS = 5, 3.0  # of the last copy of a run
@@ -100,7 +100,7 @@ def _patiently(copy: Callable[[], None]) -> None:
 
 
 def _state_of(name: str) -> str:
-    return f"{name.rpartition('/')[0]}/state.json"
+    return f"{name.rpartition('/')[0]}/{STATE}"
 
 
 @contextmanager

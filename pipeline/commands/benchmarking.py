@@ -78,13 +78,12 @@ def _run_training(options: argparse.Namespace) -> None:
     import torch
 
     from pipeline.benchmark.hardware import hardware_name, hardware_slug
-    from pipeline.benchmark.rates import check_blocks, write_rates
+    from pipeline.benchmark.rates import write_rates
     from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training
 
     networks = tuple(name for name in NETWORKS if fnmatchcase(name, options.only))
     if not networks:
         raise UserError(f"--only {options.only!r}: fits none of {', '.join(NETWORKS)}")
-    check_blocks(options.blocks)
     device = _device(options.device)
     rates = benchmark_training(
         networks, device, options.blocks, options.time_limit, lambda rate: print(as_markdown([rate]).split("\n")[-1])

@@ -40,20 +40,19 @@ def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
 
     History, timing and the numbers of the finished run by iteration, samples of its machines by their own number.
     """
-    segments = provenance.segments if provenance else ()
-    history = [
-        Point(row.iteration, _metrics(row, "iteration"), measured_at(row.iteration, segments))
-        for row in read_rows(folder / HISTORY, Evaluation)
-    ]
+    rows = read_rows(folder / HISTORY, Evaluation)
+    timed = read_rows(folder / TIMING, Timing)
+    moments = _moments(timed, provenance.segments if provenance else ())
+    now = int(1000 * time.time())  # for what was written this moment: its time is not in the timing yet
+    history = [Point(row.iteration, _metrics(row, "iteration"), moments.get(row.iteration, now)) for row in rows]
     timing = [
-        Point(row.iteration, _metrics(row, "iteration", "epoch"), measured_at(row.iteration, segments))
-        for row in read_rows(folder / TIMING, Timing)
+        Point(row.iteration, _metrics(row, "iteration", "epoch"), moments.get(row.iteration, now)) for row in timed
     ]
     system = [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
     points = [*history, *timing, *system]
     if numbers := summary(folder):
         last = int(numbers["iterations"])
-        points.append(Point(last, numbers, measured_at(last, segments)))
+        points.append(Point(last, numbers, moments.get(last, now)))
     return points
 
 
@@ -61,13 +60,14 @@ def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:
     return {key: float(value) for key, value in asdict(row).items() if key not in without and value is not None}
 
 
-def measured_at(iteration: int, segments: Sequence[Segment]) -> int:
-    """When an iteration ended, from the segment that it belongs to; now, where none is written yet."""
-    for segment in reversed(segments):
-        if segment.from_iteration < iteration <= segment.to_iteration:
-            share = (iteration - segment.from_iteration) / (segment.to_iteration - segment.from_iteration)
-            return milliseconds_of(segment.started) + int(1000 * share * segment.seconds)
-    return int(1000 * time.time())
+def _moments(timed: Sequence[Timing], segments: Sequence[Segment]) -> dict[int, int]:
+    """When each evaluation was made, by iteration; the same while the run goes on and afterwards."""
+    moments = {}
+    for row in timed:
+        segment = next((s for s in reversed(segments) if s.from_iteration < row.iteration), None)
+        if segment is not None:
+            moments[row.iteration] = milliseconds_of(segment.started) + int(1000 * (row.seconds - segment.from_seconds))
+    return moments
 
 
 def milliseconds_of(moment: str) -> int:

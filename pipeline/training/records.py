@@ -19,6 +19,7 @@ CONFIG, METRICS, HISTORY = "config.json", "metrics.json", "history.csv"
 RESPONSES, MASKS = "responses.json", "masks.npz"
 PROVENANCE, TIMING = "provenance.json", "timing.csv"
 WEIGHTS, CHECKPOINTS, PROGRESS, LOG = "weights.safetensors", "checkpoints", "progress.json", "log.txt"
+STATE = "state.json"  # of a checkpoint, its last file
 DETERMINISTIC = (CONFIG, HISTORY, METRICS, RESPONSES, MASKS)
 MACHINE = (PROVENANCE, TIMING)
 
@@ -70,6 +71,7 @@ class Segment:
     dirty: bool
     command: str
     gpus: float = 0.0  # share of a GPU that each worker had
+    from_seconds: float = 0.0  # what the run had taken before
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.files import read_json, replace_folder, sha256_file, write_atomic, write_json
 from pipeline.training.optimiser import SGD
-from pipeline.training.records import CHECKPOINTS, Evaluation, Position, Sums, Timing, row_from
+from pipeline.training.records import CHECKPOINTS, STATE, Evaluation, Position, Sums, Timing, row_from
 
 logger = logging.getLogger(__name__)
 
-MODEL, OPTIMISER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMISER = "model.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def measured(driver: Driver, name: str, folder: str = "runs", **changes: object)
 
 
 def test_a_probe_measures_each_network_here_and_is_named(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "run_apart", lambda function, job, seconds: function(job))
+    monkeypatch.setattr(probe, "run_apart", lambda function, job, seconds, environment: function(job))
     measured(driver, "attention56")
     specs = [small("attention56")] * 2
     [found] = probe.probe(driver, specs, seconds=0.01)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from pipeline import tracking
 from pipeline.errors import UserError
-from tests.unit.tracking.run_folders import EPOCH, make_spec, write_run
+from pipeline.training.records import TIMING, Provenance, Timing, write_rows
+from tests.unit.tracking.run_folders import EPOCH, make_segment, make_spec, write_run
 
 
 def steps(client: MlflowClient, run_id: str, metric: str = "test_error") -> list[int]:
@@ -161,6 +163,26 @@ def test_a_finished_run_has_its_curves_numbers_and_files(uri: str, client: Mlflo
     assert {"metrics.json", "responses.json", "masks.png", "weights.safetensors"} <= files
     with Image.open(client.download_artifacts(run.info.run_id, "masks.png", str(tmp_path))) as picture:
         assert picture.size == (4 + 3 * 68, 18 + 8 * 68)  # a column each for picture, s1m1 and s2m1; a row a picture
+
+
+def test_a_point_has_the_time_of_its_evaluation_however_late_it_is_logged(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path, make_spec(), 2, "running")
+    write_rows(folder / TIMING, Timing, [Timing(1, 20, 29.5, 43.4), Timing(2, 40, 30.25, 1706.7)])
+    segments = (make_segment(0, 0), replace(make_segment(40, 60), started="2026-03-01T11:00:00+00:00"))
+    Provenance("running", "digits", segments[:1]).write(folder)
+    run_id = tracking.open_run(uri, folder, profile="digits")
+    tracking.sync(uri, [folder])
+    write_run(tmp_path, make_spec())
+    rows = [Timing(1, 20, 29.5, 43.4), Timing(2, 40, 30.25, 1706.7), Timing(3, 60, 32.0, 128.0)]
+    write_rows(folder / TIMING, Timing, rows)
+    ended = (replace(segments[0], to_iteration=40, seconds=30.25), replace(segments[1], from_seconds=30.25))
+    Provenance("finished", "digits", ended).write(folder)
+    tracking.close_run(uri, run_id, folder, "FINISHED")
+    start = 1772359200000
+    points = client.get_metric_history(run_id, "test_error")
+    assert [point.timestamp - start for point in points] == [29_500, 30_250, 3_601_750]
 
 
 def test_artifacts_lie_beside_the_database(uri: str, client: MlflowClient, tmp_path: Path) -> None:
