@@ -130,6 +130,7 @@ class Crops(Settings):
     train: Positive
     test: Positive
     colour: NotNegative
+    decoder: Literal["libjpeg-turbo", "nvjpeg"] = "libjpeg-turbo"
 
 
 class Resources(Settings):

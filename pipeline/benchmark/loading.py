@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline import huge_pages
 from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.rates import check_blocks, median_and_spread
 from pipeline.data.image_folder import SPLITS, find_photographs, record_listing
@@ -166,6 +167,7 @@ def ray_data(job: Job) -> Iterator[list[float]]:
     with ray_cluster.connected(Path.cwd()):
         import ray.data
 
+        ray_cluster.quiet()
         ray.data.DataContext.get_current().enable_progress_bars = False
         decoded = ray.data.from_items(drawn.tolist()).map_batches(decode, batch_size=BATCH)
         batches = decoded.iter_torch_batches(batch_size=BATCH)
@@ -203,7 +205,8 @@ def benchmark_loading(job: Job, seconds: float, report: Callable[[Rate], None]) 
     write_photographs(job.folder, 4 * BATCH)
     rates: list[Rate] = []
     for name, loader in LOADERS.items():
-        (found,) = run_apart(loader, job, seconds)
+        environment = huge_pages.ENVIRONMENT if loader is ours else None  # as a run of ours has it
+        (found,) = run_apart(loader, job, seconds, environment)
         median, spread = median_and_spread(job.batches * BATCH, found)
         base = rates[0].images_per_second if rates else None
         rates.append(Rate(name, job.cores, median, spread, base and median / base))

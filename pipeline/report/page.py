@@ -95,7 +95,9 @@ def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
         settings = dict(config["protocol"]) | {
             key: config[key] for key in ("precision", "channels_last", "compile") if key in config
         }
-        settings |= {f"{key}_crop": size for key, size in config.get("crops", {}).items() if key != "colour"}
+        crops = config.get("crops", {})
+        settings |= {f"{key}_crop": crops[key] for key in ("train", "test") if key in crops}
+        settings |= {key: crops[key] for key in ("decoder",) if key in crops}
         settings |= {key: config["data"][key] for key in ("dataset", *SIZES) if key in config["data"]}
         entry = entries.setdefault(repr(sorted(settings.items())), {"settings": settings, "experiments": []})
         if config["experiment"] not in entry["experiments"]:

@@ -1,23 +1,10 @@
-"""Crops of encoded photographs, decided before anything is decoded.
-
-The crop is a function of the photograph's size, which the index knows, and of random numbers. So a large photograph is
-decoded at a half, a quarter or an eighth of its size where the crop is shrunk by at least that much (libjpeg-turbo does
-it within the inverse cosine transform), and what is decoded depends on nothing else.
-"""
+"""Where photographs are cut: decided before they are decoded, from their size and random numbers alone."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.data.inspection import FORMATS
-from pipeline.data.shards import Shards
-from pipeline.errors import UserError, one_line
 
 # Scale and aspect of training crops (paper: GoogLeNet's, arXiv:1409.4842): 8 to 100 % of the area, 3:4 to 4:3.
 AREA = (0.08, 1.0)
@@ -31,10 +18,10 @@ TEST_SHARE = 7 / 8
 class Box(NamedTuple):
     """A rectangle in a photograph, in pixels."""
 
-    left: float
-    top: float
-    width: float
-    height: float
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 def random_box(height: int, width: int, numbers: Sequence[Sequence[float]]) -> Box:
@@ -52,28 +39,5 @@ def random_box(height: int, width: int, numbers: Sequence[Sequence[float]]) -> B
 
 def centre_box(height: int, width: int) -> Box:
     """The square in the middle that is tested on."""
-    side = min(height, width) * TEST_SHARE
-    return Box((width - side) / 2, (height - side) / 2, side, side)
-
-
-def decode(encoded: bytes, box: Box, size: int) -> NDArray[np.uint8]:
-    """A box of a photograph, resized to a square by bilinear interpolation with antialiasing: uint8 [size, size, 3]."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        width, height = image.size
-        # Of the whole photograph, at least so many pixels are needed for the box to have `size` in each direction.
-        image.draft(None, (math.ceil(width * size / box.width), math.ceil(height * size / box.height)))
-        x, y = image.width / width, image.height / height
-        edges = (box.left * x, box.top * y, (box.left + box.width) * x, (box.top + box.height) * y)
-        inside = (edges[0], edges[1], min(edges[2], image.width), min(edges[3], image.height))
-        pixels = image if image.mode == "RGB" else image.convert("RGB")
-        return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR, box=inside))
-
-
-def decode_into(out: NDArray[np.uint8], shards: Shards, number: int, box: Box) -> None:
-    """Put a box of a photograph into `out`, uint8 [S, S, 3]; UserError if its shard has been damaged."""
-    try:
-        out[:] = decode(shards.encoded(number), box, len(out))
-    except Exception as error:  # damaged bytes: the decoders raise whatever they stumble over
-        raise UserError(f"{shards.place(number)}: cannot be decoded ({one_line(error)}); run prepare again") from None
+    side = max(1, round(min(height, width) * TEST_SHARE))
+    return Box((width - side) // 2, (height - side) // 2, side, side)

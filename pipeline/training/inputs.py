@@ -54,12 +54,13 @@ def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple
         colour=spec.crops.colour,
         iterations=protocol.iterations,
         pool=pool,
+        decoder=spec.crops.decoder,
         rank=session.rank,
         world_size=session.world_size,
         device=session.device,
         channels_last=spec.channels_last,
     )
-    return stream, PhotographTestSet(photographs, spec.crops.test, pool, session.device)
+    return stream, PhotographTestSet(photographs, spec.crops.test, pool, session.device, spec.crops.decoder)
 
 
 def _check(spec: RunSpec, execution: Execution, checksum: str, noise_checksum: str | None) -> None:

@@ -8,7 +8,7 @@ colours on (seed, iteration).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from pipeline.data.shards import Photographs, Shards
+from pipeline.errors import UserError
 from pipeline.training.batches import epoch_order, own_share, stretches
-from pipeline.training.crops import ATTEMPTS, NUMBERS, Box, centre_box, decode_into, random_box
+from pipeline.training.crops import ATTEMPTS, NUMBERS, centre_box, random_box
+from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
 from pipeline.training.randomness import generator
 
 AHEAD = 2  # batches that are decoded while one is trained on
@@ -69,42 +71,24 @@ class Normaliser:
     def __call__(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
         """uint8 [B, H, W, 3], and what is added to each colour [B, 3], to float32 [B, 3, H, W]."""
         added = (-self.mean if colours is None else colours - self.mean) * self.scale
-        scaled = pixels.to(torch.float32).mul_(self.scale / 255).add_(added.reshape(-1, 1, 1, 3))
-        images = scaled.permute(0, 3, 1, 2)
+        batch, height, width, _ = pixels.shape
+        rows = pixels.reshape(batch, height, width * 3).to(torch.float32)  # long rows: PyTorch's loops are over them
+        torch.addcmul(added.reshape(-1, 1, 3).repeat(1, 1, width), rows, (self.scale / 255).repeat(width), out=rows)
+        images = rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
         return images if self.channels_last else images.contiguous()
 
 
-@dataclass(frozen=True)
-class _Decoding:
-    """Photographs that are being decoded into `pixels`, uint8 [B, S, S, 3]."""
+def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor, device: torch.device) -> Decoder:
+    """The decoder of a run, by the name in `pipeline.training.spec.Crops`.
 
-    pixels: Tensor
-    which: Tensor
-    tasks: list[Future[None]]
-
-    def wait(self) -> Tensor:
-        """The pixels, when all are there; raises what a thread has raised."""
-        for task in self.tasks:
-            task.result()
-        return self.pixels
-
-
-class Decoder:
-    """Threads that decode the photographs of a split into squares of `size` pixels."""
-
-    def __init__(self, shards: Shards, size: int, pool: ThreadPoolExecutor, device: torch.device) -> None:
-        self.shards, self.size, self.pool = shards, size, pool
-        self.pinned = device.type == "cuda"  # copied while the device computes
-
-    def begin(self, which: Tensor, boxes: list[Box]) -> _Decoding:
-        """Begin to decode a box of each photograph."""
-        pixels = torch.empty(len(which), self.size, self.size, 3, dtype=torch.uint8, pin_memory=self.pinned)
-        arrays = pixels.numpy()
-        tasks = [
-            self.pool.submit(decode_into, arrays[k], self.shards, number, box)
-            for k, (number, box) in enumerate(zip(which.tolist(), boxes, strict=True))
-        ]
-        return _Decoding(pixels, which, tasks)
+    Raises:
+        UserError: if it needs a GPU and there is none.
+    """
+    if name == "libjpeg-turbo":
+        return ThreadDecoder(shards, size, pool, device)
+    if device.type != "cuda":
+        raise UserError(f"crops.decoder = {name!r}: needs a GPU, and the run trains on {device}; use 'libjpeg-turbo'")
+    return DeviceDecoder(shards, size, pool, device)
 
 
 class PhotographStream:
@@ -119,6 +103,7 @@ class PhotographStream:
         colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
         iterations: of the run; nothing is decoded ahead beyond them.
         pool: threads that decode.
+        decoder: what decodes; see `make_decoder`.
         rank, world_size: this worker among all.
         device: where the batches are normalised.
         channels_last: memory format of the batches.
@@ -135,6 +120,7 @@ class PhotographStream:
         colour: float,
         iterations: int,
         pool: ThreadPoolExecutor,
+        decoder: str = "libjpeg-turbo",
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
@@ -147,8 +133,8 @@ class PhotographStream:
         self.seed, self.batch_size, self.flip, self.colour = seed, batch_size, flip, colour
         self.iterations = iterations
         self._normalise = Normaliser(photographs, self.device, channels_last)
-        self._decoder = Decoder(photographs.train, crop, pool, self.device)
-        self._begun: dict[int, tuple[_Decoding, Draw]] = {}
+        self._decoder = make_decoder(decoder, photographs.train, crop, pool, self.device)
+        self._begun: dict[int, tuple[Squares, Tensor, Tensor]] = {}  # with labels and colours
         self._order = lru_cache(maxsize=2)(self._draw_order)  # a batch may reach into the next epoch
 
     def __len__(self) -> int:
@@ -166,24 +152,20 @@ class PhotographStream:
         for number in wanted:
             if number not in self._begun:
                 self._begun[number] = self._begin(number)
-        decoding, draw = self._begun.pop(iteration)
-        pixels = decoding.wait().to(self.device, non_blocking=True)
-        mirrored = draw.mirrored.to(self.device)
-        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(2), pixels)
-        labels = self.labels[decoding.which].to(self.device)
-        return self._normalise(pixels, draw.colours.to(self.device)), labels
+        squares, labels, colours = self._begun.pop(iteration)
+        return self._normalise(squares(), colours.to(self.device)), labels.to(self.device)
 
-    def _begin(self, iteration: int) -> tuple[_Decoding, Draw]:
+    def _begin(self, iteration: int) -> tuple[Squares, Tensor, Tensor]:
         start = iteration * self.batch_size
         stretch = stretches(start + self.share.start, start + self.share.stop, len(self))
         which = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
-        whole = Draw.of(self.seed, iteration, self.batch_size, self.flip, self.colour)
-        draw = Draw(whole.crops[self.share], whole.mirrored[self.share], whole.colours[self.share])
+        draw = Draw.of(self.seed, iteration, self.batch_size, self.flip, self.colour)
         boxes = [
             random_box(*self.shards.size(number), numbers)
-            for number, numbers in zip(which.tolist(), draw.crops.tolist(), strict=True)
+            for number, numbers in zip(which.tolist(), draw.crops[self.share].tolist(), strict=True)
         ]
-        return self._decoder.begin(which, boxes), draw
+        squares = self._decoder.begin(which.tolist(), boxes, draw.mirrored[self.share].tolist())
+        return squares, self.labels[which], draw.colours[self.share]
 
     def _draw_order(self, epoch: int) -> Tensor:
         return epoch_order(self.seed, epoch, len(self))
@@ -197,16 +179,24 @@ class PhotographTestSet:
         crop: its side in pixels.
         pool: threads that decode.
         device: where they are tested.
+        decoder: what decodes; see `make_decoder`.
     """
 
     has_top5 = True
     batch_size = 64
 
-    def __init__(self, photographs: Photographs, crop: int, pool: ThreadPoolExecutor, device: torch.device) -> None:
+    def __init__(
+        self,
+        photographs: Photographs,
+        crop: int,
+        pool: ThreadPoolExecutor,
+        device: torch.device,
+        decoder: str = "libjpeg-turbo",
+    ) -> None:
         self.shards, self.device = photographs.test, device
         self.labels = torch.from_numpy(photographs.test.labels)
         self._normalise = Normaliser(photographs, device, channels_last=True)
-        self._decoder = Decoder(photographs.test, crop, pool, device)
+        self._decoder = make_decoder(decoder, photographs.test, crop, pool, device)
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -215,16 +205,14 @@ class PhotographTestSet:
         """Images float32 [B, 3, S, S] and labels int64 [B] of the photographs `first` ... `end` - 1, in order."""
         parts = [range(start, min(start + self.batch_size, end)) for start in range(first, end, self.batch_size)]
         begun = [self._begin(part) for part in parts[:AHEAD]]
-        for k in range(len(parts)):
+        for k, part in enumerate(parts):
             begun += [self._begin(part) for part in parts[k + AHEAD : k + AHEAD + 1]]
-            decoding = begun.pop(0)
-            pixels = decoding.wait().to(self.device, non_blocking=True)
-            yield self._normalise(pixels), self.labels[decoding.which].to(self.device)
+            yield self._normalise(begun.pop(0)()), self.labels[part.start : part.stop].to(self.device)
 
     def pictures(self, count: int) -> Tensor:
         """The first photographs as they are tested, uint8 [count, S, S, 3]."""
-        return self._begin(range(count)).wait()
+        return self._begin(range(count))().cpu()
 
-    def _begin(self, part: range) -> _Decoding:
+    def _begin(self, part: range) -> Squares:
         boxes = [centre_box(*self.shards.size(number)) for number in part]
-        return self._decoder.begin(torch.tensor(part), boxes)
+        return self._decoder.begin(part, boxes, [False] * len(part))

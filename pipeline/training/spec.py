@@ -77,11 +77,14 @@ class Crops:
         train: side in pixels that training crops of varied scale and aspect are resized to.
         test: side in pixels of the crop that is tested on.
         colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
+        decoder: "libjpeg-turbo", on the processor, or "nvjpeg", on the GPU; their pixels differ by rounding, and by the
+            filter where a photograph is shrunk to less than a half.
     """
 
     train: int
     test: int
     colour: float
+    decoder: str = "libjpeg-turbo"
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline.data.shards import INDEX, Shards
+from pipeline.training.crops import Box
+from pipeline.training.decoding import DeviceDecoder, ThreadDecoder
 from tests.golden.test_losses import GOLDEN, NETWORKS, TOLERANCE, losses
+from tests.unit.data.photographs import encode
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -42,3 +48,21 @@ def test_the_backward_pass_of_overlapping_max_pools_is_deterministic(memory_form
 
     first = gradient()
     assert all(torch.equal(gradient(), first) for _ in range(20))
+
+
+def test_nvjpeg_decodes_photographs_as_the_processor_does_and_twice_the_same(tmp_path: Path) -> None:
+    kinds = [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGB", "JPEG")]
+    encoded = [encode(k, 90, 120, *kind) for k, kind in enumerate(kinds)]
+    starts = np.cumsum([0, *map(len, encoded)])
+    rows = [(0, 0, start, len(content), 90, 120) for start, content in zip(starts, encoded, strict=False)]
+    (tmp_path / "photographs.bin").write_bytes(b"".join(encoded))
+    shards = Shards(np.array(rows, INDEX), [tmp_path / "photographs.bin"])
+    with ThreadPoolExecutor(2) as pool:
+        threads, once, again = (
+            kind(shards, 64, pool, torch.device("cuda"))
+            .begin(range(5), [Box(10, 5, 100, 80)] * 5, [False, True, False, True, True])()
+            .float()
+            for kind in (ThreadDecoder, DeviceDecoder, DeviceDecoder)
+        )
+    assert torch.equal(once, again)
+    assert (once - threads).abs().mean((1, 2, 3)).max() < 3

@@ -20,7 +20,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setattr(loading, "BATCH", 4)
     monkeypatch.setattr(loading, "CROP", 32)
     monkeypatch.setattr(loading, "SIZES", ((40, 50), (50, 40), (35, 50), (90, 120)))
-    monkeypatch.setattr(loading, "run_apart", lambda function, job, seconds: function(job))
+    monkeypatch.setattr(loading, "run_apart", lambda function, job, seconds, environment: function(job))
     return Job(tmp_path, "cpu", cores=1, batches=1, blocks=3)
 
 

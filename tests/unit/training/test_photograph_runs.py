@@ -80,7 +80,7 @@ def test_other_photographs_than_the_runs_are_refused(spec: RunSpec, prepared: Pa
         loop.train(foreign, run_in(tmp_path / "run", prepared), LocalSession())
 
 
-@pytest.mark.parametrize("key", ["train", "test", "colour"])
+@pytest.mark.parametrize("key", ["train", "test", "colour", "decoder"])
 def test_each_setting_for_photographs_is_part_of_the_identity(spec: RunSpec, key: str) -> None:
     changed = replace(spec, crops=replace(CROPS, **{key: 3}))
     assert changed.identity != spec.identity

@@ -15,7 +15,8 @@ from PIL import Image
 from pipeline import data
 from pipeline.data.shards import Photographs, open_photographs
 from pipeline.errors import UserError
-from pipeline.training.crops import ATTEMPTS, Box, centre_box, decode, random_box
+from pipeline.training.crops import ATTEMPTS, Box, centre_box, random_box
+from pipeline.training.decoding import DeviceDecoder, ThreadDecoder, decode
 from pipeline.training.photographs import Draw, Normaliser, PhotographStream, PhotographTestSet
 from tests.unit.data.photographs import SmallImageNet, encode, write_tree
 
@@ -100,7 +101,7 @@ def test_a_training_image_is_the_drawn_box_mirrored_coloured_and_normalised(
     assert labels.tolist() == photographs.train.labels[order].tolist()
     for k, number in enumerate(order.tolist()):
         box = random_box(*photographs.train.size(number), draw.crops[k].tolist())
-        pixels = decode(photographs.train.encoded(number), box, CROP)
+        pixels = decode(photographs.train.encoded(number), box, CROP).numpy()
         pixels = pixels[:, ::-1] if draw.mirrored[k] else pixels
         mean, std = (np.array(v, np.float32) for v in (photographs.channel_mean, photographs.channel_std))
         expected = (pixels / np.float32(255) + draw.colours[k].numpy() - mean) / std
@@ -140,7 +141,9 @@ def test_the_test_crop_is_the_middle_at_each_size_of_the_paper(size: int) -> Non
     left, top = (resized.width - size) // 2, (short - size) // 2
     expected = np.asarray(resized.crop((left, top, left + size, top + size)))
     assert got.shape == (size, size, 3)
-    assert np.abs(got.astype(int) - expected).max() <= 6  # one interpolation instead of one and a shift by half a pixel
+    assert (
+        np.abs(got.numpy().astype(int) - expected).max() <= 6
+    )  # one interpolation instead of one and a shift by half a pixel
 
 
 def test_a_large_photograph_is_decoded_at_a_fraction_of_its_size_and_shows_the_same() -> None:
@@ -149,8 +152,8 @@ def test_a_large_photograph_is_decoded_at_a_fraction_of_its_size_and_shows_the_s
     small = decode(encoded, box, 64)
     image = Image.open(io.BytesIO(encoded))
     whole = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR, box=(100, 50, 1100, 750)))
-    assert np.abs(small.astype(int) - whole).max() <= 8
-    assert np.array_equal(small, decode(encoded, box, 64))
+    assert np.abs(small.numpy().astype(int) - whole).max() <= 8
+    assert torch.equal(small, decode(encoded, box, 64))
 
 
 @pytest.mark.parametrize(("mode", "image_format"), [("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "PNG"), ("L", "PNG")])
@@ -161,7 +164,7 @@ def test_unusual_photographs_are_read_as_rgb(mode: str, image_format: str) -> No
     if mode == "L":
         assert (unusual[..., :1] == unusual).all()
     else:
-        assert np.abs(unusual.astype(int) - usual).mean() < 5
+        assert (unusual.float() - usual.float()).abs().mean() < 5
 
 
 def test_colours_vary_most_along_the_first_principal_component() -> None:
@@ -169,6 +172,38 @@ def test_colours_vary_most_along_the_first_principal_component() -> None:
     deviations = torch.linalg.svdvals(colours - colours.mean(0)) / len(colours) ** 0.5
     assert deviations.tolist() == pytest.approx([0.02175, 0.00188, 0.00045], rel=0.03)
     assert not Draw.of(0, 0, 8, True, 0.0).colours.any() and not Draw.of(0, 0, 8, False, 0.1).mirrored.any()
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Photographs:
+    """Photographs of which some are CMYK, greyscale and PNG."""
+    monkeypatch.setitem(data.DATASETS, "imagenet", SmallImageNet())
+    tree = write_tree(tmp_path / "tree")
+    kinds = [("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "PNG"), ("CMYK", "JPEG")]
+    for path, kind in zip(sorted(tree.glob("train/*/*.JPEG"))[2:], kinds, strict=False):
+        path.write_bytes(encode(7, 50, 70, *kind))
+    data.fetch("imagenet", str(tree), tmp_path)
+    data.prepare("imagenet", tmp_path)
+    return open_photographs(data.prepared_folder(tmp_path, "imagenet"))
+
+
+@pytest.mark.parametrize(("size", "difference"), [(32, 0.0), (8, 8.0)])
+def test_whole_batches_are_decoded_as_single_photographs_are(mixed: Photographs, size: int, difference: float) -> None:
+    """The same but where threads decode at a fraction of the size."""
+    boxes = [random_box(*mixed.train.size(k), [[0.5, 0.4, 0.3, 0.2]]) for k in range(N)]
+    mirrored = [k % 2 == 0 for k in range(N)]
+    with ThreadPoolExecutor(2) as pool:
+        singly, whole = (
+            kind(mixed.train, size, pool, torch.device("cpu")).begin(range(N), boxes, mirrored)()
+            for kind in (ThreadDecoder, DeviceDecoder)
+        )
+    assert singly.shape == (N, size, size, 3) and singly.dtype == torch.uint8
+    assert (whole.float() - singly.float()).abs().mean() <= difference
+
+
+def test_nvjpeg_without_a_gpu_is_refused(stream: Callable[..., PhotographStream]) -> None:
+    with pytest.raises(UserError, match=r"crops\.decoder = 'nvjpeg': needs a GPU, and the run trains on cpu"):
+        stream(decoder="nvjpeg")
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
