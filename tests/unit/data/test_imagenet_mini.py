@@ -6,25 +6,26 @@ import re
 import socket
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import data
 from pipeline.data import imagenet_mini
-from pipeline.data.imagenet_mini import PHOTOGRAPHS, Photograph, cut_patches
+from pipeline.data.imagenet_mini import PHOTOGRAPHS, cut_patches
 from pipeline.data.shards import open_photographs
 from pipeline.errors import UserError
 
 MINI = "imagenet-mini"
 
 
-def replaced(monkeypatch: pytest.MonkeyPatch, **changes: object) -> Photograph:
-    """The first photograph with other fields, in its place."""
+def replaced(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Put another photograph, with these fields, in the first one's place."""
     changed = PHOTOGRAPHS["astronaut"]._replace(**changes)
     monkeypatch.setattr(imagenet_mini, "PHOTOGRAPHS", {**PHOTOGRAPHS, "astronaut": changed})
-    return changed
 
 
 def test_it_is_there_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +49,7 @@ def test_each_photograph_is_a_class_and_all_classes_have_equally_many_patches(tm
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_no_pixel_of_a_validation_patch_is_in_a_training_patch(name: str) -> None:
     shape = PHOTOGRAPHS[name].height, PHOTOGRAPHS[name].width
-    numbers = np.arange(np.prod(shape)).reshape(shape)  # each pixel is its own number
+    numbers: NDArray[Any] = np.arange(np.prod(shape)).reshape(shape)  # each pixel is its own number
     patches = {split: [patch for _, patch in cut_patches({name: numbers}, split)] for split in ("train", "val")}
     assert {patch.shape for both in patches.values() for patch in both} == {(80, 80)}
     assert len({int(patch[0, 0]) for both in patches.values() for patch in both}) == 96 + 16
@@ -71,7 +72,7 @@ def test_another_source_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_photograph_that_is_not_there_or_another_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], problem: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
 ) -> None:
     replaced(monkeypatch, **changes)
     with pytest.raises(UserError, match=re.escape(problem)) as e:
