@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline import data
 from pipeline.data import packing
-from pipeline.data.imagenet_mini import cut_patches
 from pipeline.data.shards import open_photographs
 from pipeline.errors import UserError
 from tests.unit.data.photographs import CLASSES, SmallImageNet, encode, write_tree
@@ -233,20 +231,3 @@ def test_an_excluded_image_that_is_none_is_refused(tree: Path, tmp_path: Path) -
 def test_label_noise_on_photographs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="label noise is for data sets of arrays"):
         data.corrupt("imagenet", 10, tmp_path)
-
-
-def test_imagenet_mini_is_there_without_a_network(tmp_path: Path) -> None:
-    data.fetch("imagenet-mini", "official", tmp_path)
-    manifest = data.prepare("imagenet-mini", tmp_path)
-    assert (manifest["train_images"], manifest["test_images"], len(manifest["classes"])) == (864, 144, 16)
-    photographs = open_photographs(data.prepared_folder(tmp_path, "imagenet-mini"))
-    assert photographs.train.encoded(0)[:2] == b"\xff\xd8" and photographs.train.size(0) == (80, 80)
-
-
-def test_no_pixel_of_a_validation_patch_is_in_a_training_patch() -> None:
-    numbers = np.arange(427 * 640).reshape(427, 640)  # each pixel is its own number
-    seen = {
-        split: {int(n) for _, patch in cut_patches({"china": numbers}, split) for n in patch.flat}
-        for split in ("train", "val")
-    }
-    assert seen["train"] and seen["val"] and not seen["train"] & seen["val"]

@@ -1,0 +1,92 @@
+"""The stand-in for ImageNet: patches of photographs that installed packages ship."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import data
+from pipeline.data import imagenet_mini
+from pipeline.data.imagenet_mini import PHOTOGRAPHS, cut_patches
+from pipeline.data.shards import open_photographs
+from pipeline.errors import UserError
+
+MINI = "imagenet-mini"
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Put another photograph, with these fields, in the first one's place."""
+    changed = PHOTOGRAPHS["astronaut"]._replace(**changes)
+    monkeypatch.setattr(imagenet_mini, "PHOTOGRAPHS", {**PHOTOGRAPHS, "astronaut": changed})
+
+
+def test_it_is_there_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", None)
+    data.fetch(MINI, "official", tmp_path)
+    manifest = data.prepare(MINI, tmp_path)
+    assert (manifest["train_images"], manifest["test_images"]) == (864, 144)
+    photographs = open_photographs(data.prepared_folder(tmp_path, MINI))
+    assert photographs.train.encoded(0)[:2] == b"\xff\xd8" and photographs.train.size(0) == (80, 80)
+
+
+def test_each_photograph_is_a_class_and_all_classes_have_equally_many_patches(tmp_path: Path) -> None:
+    data.fetch(MINI, "official", tmp_path)
+    data.prepare(MINI, tmp_path)
+    photographs = open_photographs(data.prepared_folder(tmp_path, MINI))
+    assert photographs.classes == tuple(sorted(PHOTOGRAPHS))
+    assert Counter(photographs.train.labels.tolist()) == dict.fromkeys(range(9), 96)
+    assert Counter(photographs.test.labels.tolist()) == dict.fromkeys(range(9), 16)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_no_pixel_of_a_validation_patch_is_in_a_training_patch(name: str) -> None:
+    shape = PHOTOGRAPHS[name].height, PHOTOGRAPHS[name].width
+    numbers: NDArray[Any] = np.arange(np.prod(shape)).reshape(shape)  # each pixel is its own number
+    patches = {split: [patch for _, patch in cut_patches({name: numbers}, split)] for split in ("train", "val")}
+    assert {patch.shape for both in patches.values() for patch in both} == {(80, 80)}
+    assert len({int(patch[0, 0]) for both in patches.values() for patch in both}) == 96 + 16
+    assert not np.intersect1d(patches["train"], patches["val"]).size
+
+
+def test_another_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"source '/tmp' of imagenet-mini: allowed is 'official'"):
+        data.fetch(MINI, "/tmp", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"package": "scikit-nothing"}, "scikit-nothing is not there: the package is not installed; install"),
+        ({"file": "skimage/data/nobody.png"}, "skimage/data/nobody.png of scikit-image is not there; install"),
+        ({"file": "skimage/data/README.txt"}, "skimage/data/README.txt of scikit-image cannot be read; install"),
+        ({"file": "skimage/data/camera.png"}, "its shape is (512, 512), expected (512, 512, 3); install"),
+        ({"height": 600}, "astronaut.png of scikit-image is not the known one: its shape is (512, 512, 3), expected"),
+    ],
+)
+def test_a_photograph_that_is_not_there_or_another_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
+) -> None:
+    replaced(monkeypatch, **changes)
+    with pytest.raises(UserError, match=re.escape(problem)) as e:
+        data.fetch(MINI, "official", tmp_path)
+    assert "\n" not in str(e.value)
+    assert not list(data.raw_folder(tmp_path, MINI).glob("*/*"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_truncated_photograph_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    path = tmp_path / f"astronaut{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:100_000])
+    replaced(monkeypatch, file=str(path))  # an absolute path stays what it is
+    with pytest.raises(UserError, match=rf"astronaut\{suffix} of scikit-image cannot be read"):
+        data.fetch(MINI, "official", tmp_path)
