@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -38,29 +40,74 @@ def run_apart(
         TimeoutError: when the process has not finished after `seconds`, its start included; it is killed.
         DiedError: when the process ended in the middle, as it does where the system runs out of memory.
     """
+    yield from _start(function, argument, seconds, environment).items()
+
+
+def run_side_by_side(
+    function: Callable[[Argument], Iterable[Result]],
+    arguments: Sequence[Argument],
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> list[list[Result]]:
+    """What iterating over the function gives for each argument, from as many processes at once.
+
+    The same as `run_apart` otherwise. When one of them fails, the others are killed.
+    """
+    started = [_start(function, argument, seconds, environment) for argument in arguments]
+    try:
+        return [list(apart.items()) for apart in started]
+    finally:
+        for apart in started:
+            apart.end()
+
+
+@dataclass(frozen=True)
+class _Apart(Generic[Result]):
+    """A process at work, and the end of the pipe that its items come from."""
+
+    process: BaseProcess
+    receiver: Connection
+    seconds: float
+    deadline: float
+
+    def items(self) -> Iterator[Result]:
+        """The items, until the process has ended."""
+        try:
+            while (left := self.deadline - time.monotonic()) > 0 and self.receiver.poll(left):
+                kind, value = self.receiver.recv()
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise value
+                yield value
+            raise TimeoutError(f"not done after {self.seconds:g} s")
+        except EOFError:
+            self.process.join()
+            raise DiedError(self.process.exitcode) from None
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Kill the process, if it still runs."""
+        self.process.kill()
+        self.process.join()
+        self.receiver.close()
+
+
+def _start(
+    function: Callable[[Argument], Iterable[Result]],
+    argument: Argument,
+    seconds: float,
+    environment: Mapping[str, str] | None,
+) -> _Apart[Result]:
+    deadline = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_all, args=(function, argument, sender))
-    deadline = time.monotonic() + seconds
     with _with_environment(environment or {}):
         process.start()
     sender.close()  # the process then holds the only end, and the pipe ends with it
-    try:
-        while (left := deadline - time.monotonic()) > 0 and receiver.poll(left):
-            kind, value = receiver.recv()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-        raise TimeoutError(f"not done after {seconds:g} s")
-    except EOFError:
-        process.join()
-        raise DiedError(process.exitcode) from None
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
+    return _Apart(process, receiver, seconds, deadline)
 
 
 @contextmanager

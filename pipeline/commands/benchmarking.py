@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.commands.options import Commands, add_command, positive
@@ -73,25 +75,60 @@ def _training(kinds: Commands) -> None:
 
 
 def _run_training(options: argparse.Namespace) -> None:
-    from fnmatch import fnmatchcase
-
     import torch
 
     from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.rates import write_rates
     from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training
 
-    networks = tuple(name for name in NETWORKS if fnmatchcase(name, options.only))
-    if not networks:
-        raise UserError(f"--only {options.only!r}: fits none of {', '.join(NETWORKS)}")
     device = _device(options.device)
     rates = benchmark_training(
-        networks, device, options.blocks, options.time_limit, lambda rate: print(as_markdown([rate]).split("\n")[-1])
+        _chosen(NETWORKS, options.only),
+        device,
+        options.blocks,
+        options.time_limit,
+        lambda rate: print(as_markdown([rate]).split("\n")[-1], flush=True),
     )
     hardware = hardware_name(torch.device(device))
     path = FOLDER / f"{hardware_slug(hardware)}.csv"
     write_rates(path, rates, hardware=hardware)
     print(f"\n{as_markdown(rates)}\n\n{path}")
+
+
+def _packing(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "packing",
+        _run_packing,
+        "1, 2, 4 and 8 runs at once on a GPU, or on the cores, into benchmarks/packing/<hardware>.csv",
+    )
+    command.add_argument("--only", default="*", metavar="PATTERN", help="networks, e.g. '*attention56'")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--blocks", type=positive, default=10, metavar="N", help="of steps of each run; default: 10")
+    command.add_argument(
+        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one measurement; default: 600"
+    )
+
+
+def _run_packing(options: argparse.Namespace) -> None:
+    import torch
+
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
+    from pipeline.benchmark.packing import FOLDER, NETWORKS, as_advice, as_markdown, benchmark_packing
+    from pipeline.benchmark.rates import write_rates
+
+    device = _device(options.device)
+    rows = benchmark_packing(
+        _chosen(NETWORKS, options.only),
+        device,
+        options.blocks,
+        options.time_limit,
+        lambda row: print(as_markdown([row]).split("\n")[-1], flush=True),
+    )
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_rates(path, rows, hardware=hardware)
+    print(f"\n{as_markdown(rows)}\n\n{as_advice(rows, device)}\n{path}")
 
 
 def _precision(kinds: Commands) -> None:
@@ -167,6 +204,13 @@ def _run_loading(options: argparse.Namespace) -> None:
     print(path)
 
 
+def _chosen(networks: Sequence[str], pattern: str) -> tuple[str, ...]:
+    chosen = tuple(name for name in networks if fnmatchcase(name, pattern))
+    if not chosen:
+        raise UserError(f"--only {pattern!r}: fits none of {', '.join(networks)}")
+    return chosen
+
+
 def _device(name: str | None) -> str:
     import torch
 
@@ -177,5 +221,5 @@ def _device(name: str | None) -> str:
     return name
 
 
-BENCHMARKS = (_networks, _training, _precision, _loading)
+BENCHMARKS = (_networks, _training, _packing, _precision, _loading)
 COMMANDS = (_benchmark,)

@@ -6,11 +6,14 @@ import itertools
 import math
 import multiprocessing
 import signal
+import time
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from pipeline.benchmark.apart import DiedError, run_apart
+from pipeline.benchmark.apart import DiedError, run_apart, run_side_by_side
 
 
 def test_it_gives_what_the_function_gives() -> None:
@@ -40,3 +43,23 @@ def test_no_process_is_left_when_nobody_wants_the_rest() -> None:
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert multiprocessing.active_children() == []
+
+
+def test_processes_work_side_by_side(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in "ab"]
+    assert run_side_by_side(meet, [(files[0], files[1]), (files[1], files[0])], 60) == [["met"], ["met"]]
+
+
+def test_when_one_of_several_fails_none_is_left(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        run_side_by_side(meet, [("/nowhere/a", ""), (str(tmp_path / "b"), "/nowhere/a")], 60)
+    assert multiprocessing.active_children() == []
+
+
+def meet(files: tuple[str, str]) -> Iterator[str]:
+    """Wait for the file of the other process, however long it takes, after writing one's own."""
+    own, other = map(Path, files)
+    own.touch()
+    while not other.exists():
+        time.sleep(0.05)
+    yield "met"
