@@ -2,6 +2,7 @@
 
     python benchmarks/launch.py driver              # planning, identities, MLflow and the table for 200 runs: <= 60 s
     python benchmarks/launch.py overhead            # start-up and end of a run under Ray: <= 8 CPU-seconds
+    python benchmarks/launch.py steps               # all but the workers while they train: <= 1 % of them
     python benchmarks/launch.py utilisation runs    # of the cores, over the runs of a store: >= 90 %; logging: <= 1 %
 
 The data of the digits profile must be prepared (`dvc repro plan` does it). Nothing of the project is changed.
@@ -41,6 +42,7 @@ from pipeline.training.records import (  # noqa: E402
     HISTORY,
     MASKS,
     METRICS,
+    PROGRESS,
     RESPONSES,
     TIMING,
     Evaluation,
@@ -56,6 +58,7 @@ SLOTS = 16
 FEW, MANY = 2, 6  # runs of two launches, whose difference is the cost of a run
 EXPERIMENT = "attention56"
 SAMPLE_SECONDS = 0.1
+WORKER = "RayTrainWorker"  # in the titles of the processes that train
 PAUSE_SECONDS = 60.0  # without any run: between two launches
 
 
@@ -178,6 +181,46 @@ def measure_overhead() -> None:
     report("start-up and end of a run", (found[MANY] - found[FEW]) / (MANY - FEW) - bare, "CPU-s", "8 CPU-s")
 
 
+# what goes on beside the steps
+
+
+def measure_steps() -> None:
+    """CPU time of all processes but the workers, over that of the workers, while as many runs train as there are cores.
+
+    A step itself is the same code under Ray Train and in-process, on the same threads.
+    """
+    cores = len(os.sched_getaffinity(0))
+    lasting = ["protocol.iterations=200", f"seeds=[{','.join(map(str, range(cores)))}]"]
+    with project(lasting) as root, tempfile.TemporaryFile() as log:
+        command = [sys.executable, "-m", "pipeline", "launch", "--only", EXPERIMENT]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with psutil.Popen(command, cwd=root, env=environment, stdout=log, stderr=log) as process:
+            samples = list(_samples(process, root / "runs", cores))
+        if process.returncode or len(samples) < 2:
+            log.seek(0)
+            raise SystemExit(log.read().decode())
+    used = {key: end - samples[0].get(key, 0.0) for key, end in samples[-1].items()}
+    workers = sum(seconds for (name, _), seconds in used.items() if WORKER in name)
+    report(f"CPU time of {cores} workers while they train", workers, "CPU-s")
+    report("all other processes meanwhile", 100 * (sum(used.values()) - workers) / workers, "% of that", "1 %")
+
+
+def _samples(process: psutil.Popen, store: Path, runs: int) -> Iterator[dict[tuple[str, int], float]]:
+    """CPU-seconds of each process, by its title, from when all runs train until one of them has ended."""
+    while process.poll() is None:
+        training = len(list(store.glob(f"*/{PROGRESS}"))) == runs
+        found = {}
+        for one in [process, *process.children(recursive=True)]:
+            try:
+                times = one.cpu_times()
+                found[" ".join(one.cmdline()), one.pid] = times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        if training:
+            yield found
+        time.sleep(10 * SAMPLE_SECONDS)
+
+
 # utilisation of the cores
 
 
@@ -242,7 +285,7 @@ def _measure_logging(seconds: float) -> None:
 def main() -> None:
     """Measure one of them, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("driver", "overhead", "utilisation"))
+    parser.add_argument("what", choices=("driver", "overhead", "steps", "utilisation"))
     parser.add_argument("store", nargs="?", type=Path, default=Path("runs"), help="for utilisation")
     options = parser.parse_args()
     import torch
@@ -253,7 +296,7 @@ def main() -> None:
     if options.what == "utilisation":
         measure_utilisation(options.store)
     else:
-        {"driver": measure_driver, "overhead": measure_overhead}[options.what]()
+        {"driver": measure_driver, "overhead": measure_overhead, "steps": measure_steps}[options.what]()
 
 
 if __name__ == "__main__":

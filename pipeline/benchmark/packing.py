@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from pipeline import huge_pages
 from pipeline.benchmark.apart import run_side_by_side
 from pipeline.benchmark.hardware import available_cores
@@ -90,8 +92,6 @@ def blocks_per_second(marks: Sequence[Sequence[float]]) -> float:
     Raises:
         UserError: if there is no such time.
     """
-    import numpy as np
-
     start, end = max(run[0] for run in marks), min(run[-1] for run in marks)
     if end <= start:
         raise UserError(f"--blocks {len(marks[0]) + 1}: the runs did not train at the same time; more are needed")
