@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,12 +156,19 @@ def copy_at_once(copy: Callable[[str, Advance], None], names: Iterable[str], adv
             raise _StoppedError
         advance(amount)
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy") as pool:
-        tasks = [pool.submit(copy, name, advance_or_stop) for name in names]
+    def copy_or_stop(name: str) -> None:
+        advance_or_stop(0)
         try:
-            for task in as_completed(tasks):
-                task.result()
+            copy(name, advance_or_stop)
         except BaseException:
             stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy") as pool:
+        tasks = [pool.submit(copy_or_stop, name) for name in names]
+        try:
+            for task in as_completed(tasks):
+                with suppress(_StoppedError):  # what has stopped it is raised by another one
+                    task.result()
+        finally:
+            stopped.set()
