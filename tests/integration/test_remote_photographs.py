@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 
@@ -44,16 +43,16 @@ def test_nodes_that_do_not_see_the_packed_folder_bring_it_or_are_named(
         pipeline(clone, "fetch", MINI)
         clone.run(sys.executable, "-m", "pipeline", "prepare", MINI, RAY_ADDRESS="")
         pipeline(clone, "plan")
-        pipeline(clone, "launch")
+        pipeline(clone, "train", "attention56")
         (run,) = (clone.root / "runs").glob("attention56-s0-*")
         straight = run.rename(clone.root / "straight")
-        prepared = clone.root / "data" / "prepared" / MINI
-        away = clone.root / "away"
 
-        shutil.copytree(prepared, away)
-        shutil.rmtree(prepared)
-        refused = clone.run(sys.executable, "-m", "pipeline", "launch", check=False)
-        assert refused.returncode == 2 and "data.remote" in refused.stderr.splitlines()[-1]
+        prepared = clone.root / "data" / "prepared" / MINI
+        away = prepared.rename(clone.root / "away")  # a launch looks at it for the plan, a run of a plan does not
+        refused = clone.run(sys.executable, "-m", "pipeline", "train", "attention56", check=False)
+        (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+        assert refused.returncode == 2
+        assert line.startswith(f"error: {prepared}: missing on ") and "data.remote" in line
         assert not run.exists(), "something has started"
 
         away.rename(prepared)
@@ -61,9 +60,11 @@ def test_nodes_that_do_not_see_the_packed_folder_bring_it_or_are_named(
         told = clone.run(sys.executable, "-m", "pipeline", "prepare", MINI, RAY_ADDRESS="").stdout
         assert "files sent" in told
         pipeline(clone, "plan")
-        shutil.rmtree(prepared)
-        assert "brought there from" in pipeline(clone, "launch").stderr
+        prepared.rename(away)
+        assert "brought there from" in pipeline(clone, "train", "attention56").stderr
         for name in COMPARED:
             assert (run / name).read_bytes() == (straight / name).read_bytes(), name
         (copy,) = (clone.root / "cache").glob(f"{MINI}-*")
-        assert (copy / "manifest.json").is_file()
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+            path.name: path.read_bytes() for path in away.iterdir()
+        }
