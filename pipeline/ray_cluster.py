@@ -7,13 +7,14 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import huge_pages
+from pipeline.data.node_cache import CACHE, holds
 from pipeline.driver import Resources
 from pipeline.errors import UserError, one_line
 from pipeline.files import write_atomic
@@ -76,7 +77,8 @@ def connected(root: Path) -> Iterator[None]:
         os.environ.setdefault(name, value)
     import ray
 
-    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}
+    passed_on = [*ENVIRONMENT, *({CACHE} & os.environ.keys())]
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in passed_on}}
     if address:
         _check_answers(address)
         runtime_env["working_dir"] = str(root)
@@ -251,14 +253,29 @@ def blind_to(place: Path | ObjectStore) -> list[str]:
 
 def blind_nodes(place: Path | ObjectStore, name: str) -> list[str]:
     """The addresses of the nodes of the cluster that do not see a file, or a folder, of that name in a place."""
+    return _denied(_alive(), _sees, place, name)
+
+
+def nodes_without(folder: Path, checksum: str, each: Share) -> list[str]:
+    """The addresses of the nodes that can hold a worker, but have no data of that checksum in a folder.
+
+    A machine that is alone is not asked: what it lacks, a run says.
+    """
+    nodes = _alive()
+    if len(nodes) == 1:
+        return []
+    return _denied([node for node in nodes if _holds(node["Resources"], each)], holds, folder, checksum)
+
+
+def _denied(nodes: Sequence[Mapping[str, Any]], question: Callable[..., bool], *arguments: Any) -> list[str]:
+    """The addresses of the nodes that answer a question with no."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = _alive()
-    look = ray.remote(num_cpus=0)(_sees)
+    ask = ray.remote(num_cpus=0)(question)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    sights = ray.get([look.options(scheduling_strategy=node).remote(place, name) for node in there])
-    return [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
+    answers = ray.get([ask.options(scheduling_strategy=node).remote(*arguments) for node in there])
+    return [node["NodeManagerAddress"] for node, yes in zip(nodes, answers, strict=True) if not yes]
 
 
 def _sees(store: Path | ObjectStore, name: str) -> bool:
