@@ -59,8 +59,9 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         ray_cluster.quiet()
         each = ray_cluster.share(driver.resources)
         ray_cluster.check_shared(driver.store, driver.mirror.store.url if driver.mirror else None)
-        for note in check_data(driver, specs, each):
-            board.note(note)
+        for lacking in check_data(driver, specs, each):
+            board.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, brought from {lacking.remote.url}")
+            ray_cluster.bring(lacking.nodes, lacking.folder, lacking.remote)
         slots = ray_cluster.parallel(driver.resources, each)
         on = each.describe(driver.resources.workers)
         board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")
@@ -80,12 +81,17 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
     return summary
 
 
-def check_data(driver: Driver, specs: Sequence[RunSpec], each: Share) -> list[str]:
-    """Refuse data of the runs that a node lacks; needs a session.
+@dataclass(frozen=True)
+class Lacking:
+    """Prepared data that nodes lack, and what they can be brought from."""
 
-    Returns:
-        a note for each data set that nodes bring from `data.remote`.
-    """
+    folder: Path
+    nodes: Sequence[str]
+    remote: RemoteFolder
+
+
+def check_data(driver: Driver, specs: Sequence[RunSpec], each: Share) -> list[Lacking]:
+    """What nodes lack of the data of the runs and `data.remote` has; what it has not is refused. Needs a session."""
     from pipeline import ray_cluster
 
     wanted: dict[tuple[Path, str], RemoteFolder | None] = {}
@@ -95,19 +101,19 @@ def check_data(driver: Driver, specs: Sequence[RunSpec], each: Share) -> list[st
         wanted[execution.prepared, data.checksum] = remote
         if execution.noisy is not None and data.noise_checksum is not None:
             wanted[execution.noisy, data.noise_checksum] = None
-    notes = []
+    found = []
     for (folder, checksum), remote in wanted.items():
-        lacking = ", ".join(ray_cluster.nodes_without(folder, checksum, each))
-        if lacking and remote is None:
+        nodes = ray_cluster.nodes_without(folder, checksum, each)
+        if nodes and remote is None:
             raise UserError(
-                f"{folder}: missing on {lacking}, or other data there; with several nodes the data must be there on"
-                " each: in a shared folder, as a copy, or for photographs by way of `data.remote`, the URL of an object"
-                " store from where a node brings them"
+                f"{folder}: missing on {', '.join(nodes)}, or other data there; with several nodes the data must be"
+                " there on each: in a shared folder, as a copy, or for photographs by way of `data.remote`, the URL of"
+                " an object store from where a node brings them"
             )
-        if lacking and remote is not None:
+        if nodes and remote is not None:
             remote.check()
-            notes.append(f"{folder}: missing on {lacking}, brought there from {remote.url}")
-    return notes
+            found.append(Lacking(folder, nodes, remote))
+    return found
 
 
 def run_all(

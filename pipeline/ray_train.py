@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 STOP_SECONDS = 0.2  # between two looks for a request to stop
-WAITING_SECONDS = 1800  # that a worker waits for another one
-BRINGING_SECONDS = 6 * 3600  # that it waits for one whose node may have to bring the photographs of `data.remote` first
 STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
 
 
@@ -155,10 +153,7 @@ def train_under_ray(
         scaling_config=ScalingConfig(
             num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
         ),
-        torch_config=TorchConfig(
-            backend="nccl" if each.gpus >= 1 else "gloo",
-            timeout_s=BRINGING_SECONDS if execution.remote else WAITING_SECONDS,
-        ),
+        torch_config=TorchConfig(backend="nccl" if each.gpus >= 1 else "gloo"),
         run_config=RunConfig(
             name=spec.folder_name,
             storage_path=str(storage),

@@ -20,7 +20,7 @@ from typing import TypeVar
 from pipeline.data.array_folder import MANIFEST, read_manifest
 from pipeline.data.remote import Advance, RemoteFolder, copy_at_once
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError, one_line
+from pipeline.errors import UserError
 from pipeline.files import sha256_file, write_json
 
 CACHE = "RESIDUAL_ATTENTION_CACHE"
@@ -40,9 +40,13 @@ def cache_folder() -> Path:
 
 
 def holds(folder: Path, checksum: str) -> bool:
-    """Whether a folder of data is there whose manifest has that checksum."""
+    """Whether a folder of data is there whose manifest has that checksum, and whose files have the sizes told there."""
     try:
-        return bool(read_manifest(folder).get("checksum") == checksum)
+        manifest = read_manifest(folder)
+        sizes: dict[str, int] = manifest.get("sizes", {})
+        return manifest.get("checksum") == checksum and all(
+            (folder / name).stat().st_size == size for name, size in sizes.items()
+        )
     except (UserError, OSError):
         return False
 
@@ -58,18 +62,16 @@ def photographs_here(prepared: Path, dataset: str, checksum: str, url: str | Non
         url: `data.remote`; None: nothing is brought.
 
     Raises:
-        UserError: if what lies behind the URL is missing or damaged, does not answer, or finds no room here.
+        UserError: if what lies behind the URL is missing or damaged, or finds no room here.
+        OSError: if it does not answer for a while, or the copy cannot be written.
     """
     if url is None or holds(prepared, checksum):
         return prepared
     remote = RemoteFolder(url, dataset, checksum)
     copy = cache_folder() / remote.name
-    try:
-        with _locked(copy):
-            if not _intact(copy, checksum):
-                _bring(remote, copy)
-    except OSError as error:
-        raise remote.problem(f"{dataset} could not be brought to {copy} ({one_line(error)})") from None
+    with _locked(copy):
+        if not _intact(copy, checksum):
+            _bring(remote, copy)
     return copy
 
 

@@ -321,7 +321,7 @@ def test_a_store_that_is_away_for_a_while_is_asked_again(
     assert content(bring(prepared, url)) == content(prepared)
     shutil.rmtree(cache)
     away[0] = 1000
-    with pytest.raises(UserError, match=r"data\.remote = 's3:.*imagenet could not be brought to .*no route to host"):
+    with pytest.raises(OSError, match="no route to host"):  # which Ray tries again: it is no mistake of the user's
         bring(prepared, url)
 
 

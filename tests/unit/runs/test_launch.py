@@ -15,11 +15,12 @@ from rich.console import Console
 
 from pipeline import ray_cluster, runs
 from pipeline.data.array_folder import checksum_of
+from pipeline.data.remote import RemoteFolder
 from pipeline.display import Board
 from pipeline.driver import Driver
 from pipeline.errors import UserError
 from pipeline.files import write_json
-from pipeline.launch import Summary, check_data, pending, run_all
+from pipeline.launch import Lacking, Summary, check_data, pending, run_all
 from pipeline.ray_cluster import Share
 from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import DETERMINISTIC, Provenance
@@ -173,7 +174,8 @@ def test_data_that_a_node_lacks_are_no_obstacle_where_a_remote_has_them(
     specs = [replace(s, data=replace(DATA, checksum=checksum_of(files))) for s in SPECS]
     manifest = {"checksum": checksum_of(files), "files": files, "sizes": {"train-00000.bin": 1}}
     write_json(tmp_path / "datasets" / f"digits-{checksum_of(files)[:12]}" / "manifest.json", manifest)
-    assert check_data(driver, specs, Share(1, 0.0)) == [f"{blind}: missing on 10.0.0.2, brought there from {url}"]
+    remote = RemoteFolder(url, "digits", checksum_of(files))
+    assert check_data(driver, specs, Share(1, 0.0)) == [Lacking(Path(blind), ["10.0.0.2"], remote)]
 
 
 def test_no_more_runs_go_at_once_than_there_are_slots(driver: Driver) -> None:
