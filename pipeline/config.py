@@ -44,10 +44,11 @@ class Label(Settings):
 
 
 class Data(Settings):
-    """The data set, where it comes from, and its label-noise levels in percent."""
+    """The data set, where it comes from, where it is kept for other nodes, and its label-noise levels in percent."""
 
     name: str
     source: Annotated[str, Field(min_length=1)]
+    remote: str | None = None
     noise_levels: tuple[Annotated[int, Field(ge=1, le=99)], ...]
 
     @field_validator("name")
@@ -56,6 +57,15 @@ class Data(Settings):
         from pipeline.data import DATASETS
 
         return _one_of(name, DATASETS)
+
+    @field_validator("remote")
+    @classmethod
+    def _opens(cls, remote: str | None) -> str | None:
+        from pipeline.data.remote import check_url
+
+        if remote is not None:
+            check_url(remote)
+        return remote
 
 
 class NetworkOptions(Settings):
@@ -232,6 +242,8 @@ class Config(Settings):
             if self.data.noise_levels:
                 raise ValueError(f"data.noise_levels = {list(self.data.noise_levels)}: must be [] for {dataset}")
             return
+        if self.data.remote is not None:
+            raise ValueError(f"data.remote = {self.data.remote!r}: must be null, {dataset} has no photographs")
         if self.crops is not None:
             raise ValueError(f"crops: are for photographs, which {dataset} has none of")
         for name, experiment in self.experiments.items():

@@ -136,6 +136,7 @@ class Driver:
             command=self.origin.command,
             system_metrics=self.plan["execution"]["tracking"]["system_metrics"],
             store=self.mirror.store.url if self.mirror else None,
+            remote=self.plan["execution"].get("remote"),  # a plan from before there were remotes has none
         )
 
     def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:

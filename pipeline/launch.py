@@ -7,8 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import runs
+from pipeline.data.remote import RemoteFolder
 from pipeline.display import Board
 from pipeline.driver import Driver
 from pipeline.errors import UserError, one_line
@@ -18,6 +20,9 @@ from pipeline.plan import planned_spec
 from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import LOG
 from pipeline.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    from pipeline.ray_cluster import Share
 
 REFRESH_SECONDS = 1.0
 AHEAD = 2  # runs that are started before there is room for them: they are ready, and Ray lets them begin, when there is
@@ -54,6 +59,9 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         ray_cluster.quiet()
         each = ray_cluster.share(driver.resources)
         ray_cluster.check_shared(driver.store, driver.mirror.store.url if driver.mirror else None)
+        for lacking in check_data(driver, specs, each):
+            board.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, brought from {lacking.remote.url}")
+            ray_cluster.bring(lacking.nodes, lacking.folder, lacking.remote)
         slots = ray_cluster.parallel(driver.resources, each)
         on = each.describe(driver.resources.workers)
         board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")
@@ -71,6 +79,41 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         if summary.finished and driver.uri is not None:
             log_models(driver, driver.uri)
     return summary
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Prepared data that nodes lack, and what they can be brought from."""
+
+    folder: Path
+    nodes: Sequence[str]
+    remote: RemoteFolder
+
+
+def check_data(driver: Driver, specs: Sequence[RunSpec], each: Share) -> list[Lacking]:
+    """What nodes lack of the data of the runs and `data.remote` has; what it has not is refused. Needs a session."""
+    from pipeline import ray_cluster
+
+    wanted: dict[tuple[Path, str], RemoteFolder | None] = {}
+    for spec in specs:
+        execution, data = driver.execution(spec), spec.data
+        remote = RemoteFolder(execution.remote, data.dataset, data.checksum) if execution.remote else None
+        wanted[execution.prepared, data.checksum] = remote
+        if execution.noisy is not None and data.noise_checksum is not None:
+            wanted[execution.noisy, data.noise_checksum] = None
+    found = []
+    for (folder, checksum), remote in wanted.items():
+        nodes = ray_cluster.nodes_without(folder, checksum, each)
+        if nodes and remote is None:
+            raise UserError(
+                f"{folder}: missing on {', '.join(nodes)}, or other data there; with several nodes the data must be"
+                " there on each: in a shared folder, as a copy, or for photographs by way of `data.remote`, the URL of"
+                " an object store from where a node brings them"
+            )
+        if nodes and remote is not None:
+            remote.check()
+            found.append(Lacking(folder, nodes, remote))
+    return found
 
 
 def run_all(

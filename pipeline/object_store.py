@@ -1,4 +1,4 @@
-"""A run store behind a URL, such as ``s3://bucket/runs``: copying the files of runs to and from it.
+"""A store behind a URL, such as ``s3://bucket/runs``: copying the files of runs, or large ones, to and from it.
 
 An object appears whole or not at all, but a folder of objects does not. What makes one whole is therefore copied last,
 in both directions: ``state.json`` of a checkpoint, ``metrics.json`` of a finished run.
@@ -7,7 +7,7 @@ in both directions: ``state.json`` of a checkpoint, ``metrics.json`` of a finish
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.training.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 
 LAST = (STATE, METRICS)
 WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
+CHUNK = 16 * 2**20  # bytes of a large file that are in memory at once
 
 Stamp = tuple[int, int]  # size of a file in bytes, and when it was changed
 Seen = dict[str, Stamp]  # files of a run by name, as both sides had them when they were last copied
@@ -31,7 +32,7 @@ def is_url(store: str) -> bool:
 
 
 @functools.cache
-def _open(url: str) -> tuple[Any, str]:
+def _open(url: str, setting: str = "store") -> tuple[Any, str]:
     """File system and path of a URL: by pyarrow, or for what that does not know, by fsspec."""
     from pyarrow import fs
 
@@ -43,24 +44,30 @@ def _open(url: str) -> tuple[Any, str]:
 
             handler, path = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise UserError(f"store = {url!r}: {one_line(error)}") from None
+            raise UserError(f"{setting} = {url!r}: {one_line(error)}") from None
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
     except OSError as error:
-        raise UserError(f"store = {url!r}: {one_line(error)}") from None
+        raise UserError(f"{setting} = {url!r}: {one_line(error)}") from None
     return filesystem, path.rstrip("/")
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """The runs below a URL. Where the store does not answer, every method raises OSError."""
+    """What lies below a URL. Where the store does not answer, every method raises OSError.
+
+    Attributes:
+        url: as the user has written it.
+        setting: its key, for messages.
+    """
 
     url: str
+    setting: str = "store"
 
     def files(self, folder: str = "") -> Seen:
         """All files below a folder of the store, by their path within it."""
         from pyarrow import fs
 
-        filesystem, base = _open(self.url)
+        filesystem, base = self._opened()
         top = f"{base}/{folder}".rstrip("/")
         found = filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
         return {
@@ -76,32 +83,58 @@ class ObjectStore:
 
     def exists(self, path: str) -> bool:
         """Whether there is a file."""
-        filesystem, base = _open(self.url)
+        filesystem, base = self._opened()
         return bool(filesystem.get_file_info(f"{base}/{path}").is_file)
 
     def read(self, path: str) -> bytes:
         """Content of a file."""
-        filesystem, base = _open(self.url)
+        filesystem, base = self._opened()
         with filesystem.open_input_stream(f"{base}/{path}") as stream:
             return bytes(stream.read())
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file; it appears whole or not at all where the store promises that, as object stores do."""
-        filesystem, base = _open(self.url)
+        with self._output(path) as stream:
+            stream.write(content)
+
+    def send(self, source: Path, path: str, advance: Callable[[int], None]) -> None:
+        """Copy a local file of any size; `advance` is told of the bytes, chunk by chunk."""
+        try:
+            with source.open("rb") as file, self._output(path) as stream:
+                while chunk := file.read(CHUNK):
+                    stream.write(chunk)
+                    stream.flush()  # writing goes on in the background: without a wait all of it were soon in memory
+                    advance(len(chunk))
+        except BaseException:
+            with suppress(OSError):
+                self.delete(path)  # to close a stream is to make an object of what was written so far
+            raise
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """Content of a file of any size, part by part."""
+        filesystem, base = self._opened()
+        with filesystem.open_input_stream(f"{base}/{path}") as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+
+    def _opened(self) -> tuple[Any, str]:
+        return _open(self.url, self.setting)
+
+    def _output(self, path: str) -> Any:
+        filesystem, base = self._opened()
         if filesystem.type_name not in WITHOUT_FOLDERS:
             filesystem.create_dir(f"{base}/{path}".rpartition("/")[0], recursive=True)
-        with filesystem.open_output_stream(f"{base}/{path}") as stream:
-            stream.write(content)
+        return filesystem.open_output_stream(f"{base}/{path}")
 
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
-        filesystem, base = _open(self.url)
+        filesystem, base = self._opened()
         with suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{path}")
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and what is in it, if it is there: pyarrow keeps empty ones by an object of their own."""
-        filesystem, base = _open(self.url)
+        filesystem, base = self._opened()
         with suppress(FileNotFoundError):
             filesystem.delete_dir(f"{base}/{path}")
 

@@ -96,7 +96,8 @@ def build_plan(config: Config, data: Path) -> dict[str, Any]:
 
 def execution(config: Config) -> dict[str, Any]:
     """How the runs of a profile are executed."""
-    return config.model_dump(include={"store", "resources", "checkpoints", "tracking"})
+    settings = config.model_dump(include={"store", "resources", "checkpoints", "tracking"})
+    return {**settings, "remote": config.data.remote}
 
 
 def _cost(spec: core.RunSpec) -> dict[str, int]:

@@ -7,13 +7,15 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import huge_pages
+from pipeline.data.node_cache import CACHE, holds, photographs_here
+from pipeline.data.remote import RemoteFolder
 from pipeline.driver import Resources
 from pipeline.errors import UserError, one_line
 from pipeline.files import write_atomic
@@ -76,7 +78,8 @@ def connected(root: Path) -> Iterator[None]:
         os.environ.setdefault(name, value)
     import ray
 
-    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}
+    passed_on = [*ENVIRONMENT, *({CACHE} & os.environ.keys())]
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in passed_on}}
     if address:
         _check_answers(address)
         runtime_env["working_dir"] = str(root)
@@ -242,7 +245,7 @@ def blind_to(place: Path | ObjectStore) -> list[str]:
         try:
             place.write(name, question.encode())
         except OSError as error:
-            raise UserError(f"store = {place.url!r}: cannot be written ({one_line(error)})") from None
+            raise UserError(f"{place.setting} = {place.url!r}: cannot be written ({one_line(error)})") from None
     try:
         return blind_nodes(place, name)
     finally:
@@ -251,14 +254,53 @@ def blind_to(place: Path | ObjectStore) -> list[str]:
 
 def blind_nodes(place: Path | ObjectStore, name: str) -> list[str]:
     """The addresses of the nodes of the cluster that do not see a file, or a folder, of that name in a place."""
+    return _denied(_alive(), _sees, place, name)
+
+
+def nodes_without(folder: Path, checksum: str, each: Share) -> list[str]:
+    """The addresses of the nodes that can hold a worker, but have no data of that checksum in a folder.
+
+    A machine that is alone is not asked: what it lacks, a run says.
+    """
+    nodes = _alive()
+    if len(nodes) == 1:
+        return []
+    return _denied([node for node in nodes if _holds(node["Resources"], each)], holds, folder, checksum)
+
+
+def bring(nodes: Sequence[str], folder: Path, remote: RemoteFolder) -> None:
+    """Have the nodes of these addresses bring the photographs that they lack in a folder, all at the same time.
+
+    Raises:
+        UserError: if one of them cannot.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    chosen = [node for node in _alive() if node["NodeManagerAddress"] in nodes]
+    try:
+        ray.get(_ask(chosen, photographs_here, folder, remote.dataset, remote.checksum, remote.url))
+    except RayError as error:
+        cause = getattr(error, "cause", error)  # what a task raised, or why it was lost
+        raise cause if isinstance(cause, UserError) else remote.problem(one_line(cause)) from None
+
+
+def _denied(nodes: Sequence[Mapping[str, Any]], question: Callable[..., bool], *arguments: Any) -> list[str]:
+    """The addresses of the nodes that answer a question with no."""
+    import ray
+
+    answers = ray.get(_ask(nodes, question, *arguments))
+    return [node["NodeManagerAddress"] for node, yes in zip(nodes, answers, strict=True) if not yes]
+
+
+def _ask(nodes: Sequence[Mapping[str, Any]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Ray's references of what a function returns on each of these nodes."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = _alive()
-    look = ray.remote(num_cpus=0)(_sees)
+    task = ray.remote(num_cpus=0)(function)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    sights = ray.get([look.options(scheduling_strategy=node).remote(place, name) for node in there])
-    return [node["NodeManagerAddress"] for node, seen in zip(nodes, sights, strict=True) if not seen]
+    return [task.options(scheduling_strategy=node).remote(*arguments) for node in there]
 
 
 def _sees(store: Path | ObjectStore, name: str) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
@@ -53,12 +53,25 @@ def run_side_by_side(
 
     The same as `run_apart` otherwise. When one of them fails, the others are killed.
     """
-    started = [_start(function, argument, seconds, environment) for argument in arguments]
+    started: list[_Apart[Result]] = []
+    found: list[list[Result]] = [[] for _ in arguments]
     try:
-        return [list(apart.items()) for apart in started]
+        for argument in arguments:
+            started.append(_start(function, argument, seconds, environment))
+        going = [(apart.receiver, apart.items(), kept) for apart, kept in zip(started, found, strict=True)]
+        while going:
+            ready = wait([receiver for receiver, _, _ in going], started[0].left)
+            for one in list(going):
+                receiver, items, kept = one
+                if receiver in ready or not ready:  # the time is over: it says so itself
+                    try:
+                        kept.append(next(items))
+                    except StopIteration:
+                        going.remove(one)
     finally:
         for apart in started:
             apart.end()
+    return found
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,15 @@ class _Apart(Generic[Result]):
     seconds: float
     deadline: float
 
+    @property
+    def left(self) -> float:
+        """Seconds until it is given up."""
+        return max(0.0, self.deadline - time.monotonic())
+
     def items(self) -> Iterator[Result]:
         """The items, until the process has ended."""
         try:
-            while (left := self.deadline - time.monotonic()) > 0 and self.receiver.poll(left):
+            while (left := self.left) > 0 and self.receiver.poll(left):
                 kind, value = self.receiver.recv()
                 if kind == "end":
                     return

@@ -187,11 +187,13 @@ def _timed(batches: Iterator[tuple[Tensor, Tensor]], job: Job) -> list[float]:
     return seconds
 
 
-LOADERS: Final[dict[str, Callable[[Job], Iterator[list[float]]]]] = {
-    "ImageFolder + DataLoader + PIL": usual,
-    "ours": ours,
-    "Ray Data + PIL": ray_data,
+LOADERS: Final[dict[str, tuple[Callable[[Job], Iterator[list[float]]], dict[str, str]]]] = {
+    "ImageFolder + DataLoader + PIL": (usual, {}),
+    "ours": (ours, huge_pages.ENVIRONMENT),  # as a run of ours has them
+    "ours, without huge pages": (ours, {}),
+    "Ray Data + PIL": (ray_data, {}),
 }
+"""The loaders, the usual one first, and the environment of their processes."""
 
 
 def benchmark_loading(job: Job, seconds: float, report: Callable[[Rate], None]) -> list[Rate]:
@@ -204,8 +206,7 @@ def benchmark_loading(job: Job, seconds: float, report: Callable[[Rate], None]) 
     check_blocks(job.blocks)
     write_photographs(job.folder, 4 * BATCH)
     rates: list[Rate] = []
-    for name, loader in LOADERS.items():
-        environment = huge_pages.ENVIRONMENT if loader is ours else None  # as a run of ours has it
+    for name, (loader, environment) in LOADERS.items():
         (found,) = run_apart(loader, job, seconds, environment)
         median, spread = median_and_spread(job.batches * BATCH, found)
         base = rates[0].images_per_second if rates else None

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.options import DATA, Commands, add_command
+
+if TYPE_CHECKING:
+    from pipeline import config
 
 
 def _compose(commands: Commands) -> None:
@@ -53,12 +57,18 @@ def _run_fetch(options: argparse.Namespace) -> None:
 
 
 def _configured_source(dataset: str) -> str:
+    found = _configured(dataset)
+    return found.source if found else "official"
+
+
+def _configured(dataset: str) -> config.Data | None:
+    """What params.yaml says about a data set, if it is for this one."""
     from pipeline import config
 
     if not Path(config.PARAMS).exists():
-        return "official"
-    settings = config.load()
-    return settings.data.source if settings.data.name == dataset else "official"
+        return None
+    found = config.load().data
+    return found if found.name == dataset else None
 
 
 def _prepare(commands: Commands) -> None:
@@ -66,7 +76,8 @@ def _prepare(commands: Commands) -> None:
         commands,
         "prepare",
         _run_prepare,
-        "decode a data set once into arrays, or check and pack photographs (on the Ray cluster of RAY_ADDRESS, if set)",
+        "decode a data set once into arrays, or check and pack photographs (on the Ray cluster of RAY_ADDRESS, if set)"
+        " and copy them to data.remote (if params.yaml names one)",
     )
     command.add_argument("dataset")
 
@@ -76,6 +87,7 @@ def _run_prepare(options: argparse.Namespace) -> None:
     from pipeline.data.packing import pack_here
     from pipeline.data.shards import UNUSUAL
 
+    configured = _configured(options.dataset)  # first: a mistake in the settings shall not show after hours of packing
     pack_shards = ray_pack.pack_over_cluster if os.environ.get("RAY_ADDRESS") else pack_here
     manifest = data.prepare(options.dataset, DATA, pack_shards)
     print(
@@ -87,6 +99,15 @@ def _run_prepare(options: argparse.Namespace) -> None:
         print(f"{manifest['excluded']} validation images are excluded")
     for kind, count in manifest.get("unusual", {}).items():
         print(f"{count} images are {kind}; they are named in {UNUSUAL} there and read as RGB")
+    if configured and configured.remote:
+        _upload(data.prepared_folder(DATA, options.dataset), configured.remote)
+
+
+def _upload(prepared: Path, url: str) -> None:
+    from pipeline.data.remote import upload
+
+    sent = upload(prepared, url)
+    print(f"{url}: {len(sent)} files sent" if sent else f"{url}: all of it is there already, nothing is sent")
 
 
 def _numbers(values: list[float]) -> str:

@@ -63,10 +63,12 @@ def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:
 def _moments(timed: Sequence[Timing], segments: Sequence[Segment]) -> dict[int, int]:
     """When each evaluation was made, by iteration; the same while the run goes on and afterwards."""
     moments = {}
-    for row in timed:
-        segment = next((s for s in reversed(segments) if s.from_iteration < row.iteration), None)
-        if segment is not None:
-            moments[row.iteration] = milliseconds_of(segment.started) + int(1000 * (row.seconds - segment.from_seconds))
+    before = 0.0  # seconds that the run had taken when a segment began
+    for segment in segments:
+        for row in timed:
+            if row.iteration > segment.from_iteration:
+                moments[row.iteration] = milliseconds_of(segment.started) + int(1000 * (row.seconds - before))
+        before += segment.seconds
     return moments
 
 

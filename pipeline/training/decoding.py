@@ -1,21 +1,24 @@
 """Decoding of photographs: a box of each, resized to a square and perhaps mirrored.
 
-Threads of the processor decode with libjpeg-turbo, by torchvision. A large photograph is decoded at a half, a quarter
-or an eighth of its size where its box is shrunk by at least that much: by Pillow, which has libjpeg-turbo do it within
-the inverse cosine transform. A GPU decodes whole batches with nvJPEG, by torchvision, too. What is neither RGB nor
-greyscale, or no JPEG, goes through Pillow in any case. The result depends on photograph, box and decoder alone.
+Threads of the processor decode with libjpeg-turbo, by simplejpeg. A large photograph is decoded at a half, a quarter or
+an eighth of its size where its box is shrunk by at least that much: by Pillow, which has libjpeg-turbo do it within the
+inverse cosine transform. A GPU decodes whole batches with nvJPEG, by torchvision. What is neither RGB nor greyscale, or
+no JPEG, goes through Pillow in any case. The result depends on photograph, box and decoder alone.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +30,7 @@ from pipeline.training.crops import Box
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-PLAIN = ("RGB", "L")  # Pillow's modes of the JPEG files that torchvision decodes, on a GPU as well
+PLAIN = ("RGB", "L")  # Pillow's modes of the JPEG files that simplejpeg and nvJPEG decode
 
 Squares = Callable[[], Tensor]
 """Waits for photographs that are being decoded: uint8 [B, S, S, 3], on the device."""
@@ -59,7 +62,7 @@ class ThreadDecoder:
         squares = torch.empty(len(boxes), self.size, self.size, 3, dtype=torch.uint8, pin_memory=pinned)
         tasks = [
             self.pool.submit(self._decode_into, square, number, box, mirror)
-            for square, number, box, mirror in zip(squares, which, boxes, mirrored, strict=True)
+            for square, number, box, mirror in zip(squares.numpy(), which, boxes, mirrored, strict=True)
         ]
 
         def wait() -> Tensor:
@@ -69,12 +72,15 @@ class ThreadDecoder:
 
         return wait
 
-    def _decode_into(self, square: Tensor, number: int, box: Box, mirror: bool) -> None:
-        square.copy_(_decode_numbered(self.shards, number, box, self.size, mirror))
+    def _decode_into(self, square: NDArray[np.uint8], number: int, box: Box, mirror: bool) -> None:
+        square[:] = _decode_numbered(self.shards, number, box, self.size, mirror)
 
 
 class DeviceDecoder:
-    """Decodes whole batches on the device: nvJPEG on a GPU (on the processor libjpeg-turbo, in one thread).
+    """Decodes whole batches on a GPU with nvJPEG. (On the processor, for tests, with libjpeg-turbo.)
+
+    One batch at a time, in a stream of its own that is idle before and after: torchvision lets nvJPEG write into memory
+    without waiting for what else its stream has to do with it.
 
     Args:
         shards: the photographs.
@@ -85,34 +91,67 @@ class DeviceDecoder:
 
     def __init__(self, shards: Shards, size: int, pool: ThreadPoolExecutor, device: torch.device) -> None:
         self.shards, self.size, self.pool, self.device = shards, size, pool, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._one_at_a_time = threading.Lock()
 
     def begin(self, which: Sequence[int], boxes: Sequence[Box], mirrored: Sequence[bool]) -> Squares:
         """See `Decoder`."""
-        return self.pool.submit(self._decode, which, boxes, mirrored).result
+        task = self.pool.submit(self._decode, which, boxes, mirrored)
+
+        def wait() -> Tensor:
+            squares = task.result()
+            if self._stream is not None:
+                squares.record_stream(torch.cuda.current_stream(self.device))
+            return squares
+
+        return wait
 
     def _decode(self, which: Sequence[int], boxes: Sequence[Box], mirrored: Sequence[bool]) -> Tensor:
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        squares = torch.empty(len(boxes), self.size, self.size, 3, dtype=torch.uint8, device=self.device)
         encoded = [self.shards.encoded(number) for number in which]
-        plain = []
-        for k, (number, content) in enumerate(zip(which, encoded, strict=True)):
-            if _is_plain(content):
-                plain.append(k)
-            else:
-                squares[k] = _decode_numbered(self.shards, number, boxes[k], self.size, mirrored[k]).to(self.device)
-        if plain:
-            try:
-                whole = decode_jpeg([_tensor(encoded[k]) for k in plain], ImageReadMode.RGB, device=self.device)
-            except RuntimeError as error:
-                place = self.shards.place(which[plain[0]])
-                raise UserError(
-                    f"{place}: this photograph, or one of the {len(plain)} of its batch, cannot be decoded on"
-                    f" {self.device} ({one_line(error)}); crops.decoder = 'libjpeg-turbo' decodes on the processor"
-                ) from None
+        plain = [k for k, content in enumerate(encoded) if _is_plain(content)]
+        with self._one_at_a_time, self._in_stream():
+            squares = torch.empty(len(boxes), self.size, self.size, 3, dtype=torch.uint8, device=self.device)
+            whole = self._decode_whole([encoded[k] for k in plain], self.shards.place(which[0]))
             for k, photograph in zip(plain, whole, strict=True):
-                squares[k] = _cut(photograph, boxes[k], self.size, mirrored[k])
+                squares[k] = self._cut(photograph, boxes[k], mirrored[k])
+            for k in set(range(len(which))) - set(plain):
+                square = _decode_numbered(self.shards, which[k], boxes[k], self.size, mirrored[k])
+                squares[k] = torch.from_numpy(np.ascontiguousarray(square)).to(self.device)
+            if self._stream is not None:
+                self._stream.synchronize()
         return squares
+
+    def _in_stream(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def _decode_whole(self, encoded: list[bytes], place: str) -> list[Tensor]:
+        """Whole photographs, uint8 [3, H, W]."""
+        if not encoded:
+            return []
+        try:
+            from torchvision.io import ImageReadMode, decode_jpeg
+        except ImportError as error:
+            raise UserError(f"crops.decoder = 'nvjpeg': torchvision decodes no more ({one_line(error)})") from None
+        try:
+            files = [torch.frombuffer(bytearray(content), dtype=torch.uint8) for content in encoded]
+            whole: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device=self.device)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise UserError(
+                f"{place}: this photograph, or one of the {len(encoded)} of its batch, cannot be decoded on"
+                f" {self.device} ({one_line(error)}); crops.decoder = 'libjpeg-turbo' decodes on the processor"
+            ) from None
+        return whole
+
+    def _cut(self, photograph: Tensor, box: Box, mirror: bool) -> Tensor:
+        part = photograph[None, :, box.top : box.top + box.height, box.left : box.left + box.width]
+        if part.is_cuda:  # where PyTorch interpolates floating-point numbers only
+            resized = _resize(part.float(), self.size).round_().clamp_(0, 255).to(torch.uint8)
+        else:
+            resized = _resize(part, self.size)
+        square = resized[0].permute(1, 2, 0)
+        return square.flip(1) if mirror else square
 
 
 def _is_plain(encoded: bytes) -> bool:
@@ -126,51 +165,48 @@ def _is_plain(encoded: bytes) -> bool:
         return False
 
 
-def _decode_numbered(shards: Shards, number: int, box: Box, size: int, mirror: bool) -> Tensor:
+def _decode_numbered(shards: Shards, number: int, box: Box, size: int, mirror: bool) -> NDArray[np.uint8]:
     """See `decode`; UserError if the shard has been damaged."""
     try:
         return decode(shards.encoded(number), box, size, mirror)
+    except ImportError:
+        raise
     except Exception as error:  # damaged bytes: the decoders raise whatever they stumble over
         raise UserError(f"{shards.place(number)}: cannot be decoded ({one_line(error)}); run prepare again") from None
 
 
-def decode(encoded: bytes, box: Box, size: int, mirror: bool = False) -> Tensor:
+def decode(encoded: bytes, box: Box, size: int, mirror: bool = False) -> NDArray[np.uint8]:
     """A box of a photograph, resized to a square by bilinear interpolation with antialiasing: uint8 [size, size, 3]."""
     from PIL import Image
-    from torchvision.io import ImageReadMode, decode_jpeg
 
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         if image.format == "JPEG" and image.mode in PLAIN and min(box.width, box.height) < 2 * size:
-            return _cut(decode_jpeg(_tensor(encoded), ImageReadMode.RGB), box, size, mirror)
-        return _cut_by_pillow(image, box, size, mirror)
+            square = _cut_by_libjpeg_turbo(encoded, box, size)
+        else:
+            square = _cut_by_pillow(image, box, size)
+    return square[:, ::-1] if mirror else square
 
 
-def _cut_by_pillow(image: Picture, box: Box, size: int, mirror: bool) -> Tensor:
+def _cut_by_libjpeg_turbo(encoded: bytes, box: Box, size: int) -> NDArray[np.uint8]:
+    import simplejpeg
+
+    pixels = simplejpeg.decode_jpeg(encoded)
+    part = np.ascontiguousarray(pixels[box.top : box.top + box.height, box.left : box.left + box.width])
+    square: NDArray[np.uint8] = _resize(torch.from_numpy(part).permute(2, 0, 1)[None], size)[0].permute(1, 2, 0).numpy()
+    return square
+
+
+def _cut_by_pillow(image: Picture, box: Box, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     width, height = image.size
     # Of the whole photograph, at least so many pixels are needed for the box to have `size` in each direction.
     image.draft(None, (math.ceil(width * size / box.width), math.ceil(height * size / box.height)))
     x, y = image.width / width, image.height / height
-    inside = (box.left * x, box.top * y, (box.left + box.width) * x, (box.top + box.height) * y)
+    edges = (box.left * x, box.top * y, (box.left + box.width) * x, (box.top + box.height) * y)
+    inside = (edges[0], edges[1], min(edges[2], image.width), min(edges[3], image.height))  # whatever rounding does
     pixels = image if image.mode == "RGB" else image.convert("RGB")
-    square = torch.from_numpy(np.array(pixels.resize((size, size), Image.Resampling.BILINEAR, box=inside)))
-    return square.flip(1) if mirror else square
-
-
-def _tensor(encoded: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-
-
-def _cut(photograph: Tensor, box: Box, size: int, mirror: bool) -> Tensor:
-    """A box of uint8 [3, H, W], resized, perhaps mirrored: uint8 [size, size, 3]."""
-    part = photograph[None, :, box.top : box.top + box.height, box.left : box.left + box.width]
-    if part.is_cuda:  # where PyTorch interpolates floating-point numbers only
-        resized = _resize(part.float(), size).round_().clamp_(0, 255).to(torch.uint8)
-    else:
-        resized = _resize(part, size)
-    square = resized[0].permute(1, 2, 0)
-    return square.flip(1) if mirror else square
+    return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR, box=inside))
 
 
 def _resize(part: Tensor, size: int) -> Tensor:

@@ -26,6 +26,7 @@ class Execution:
         mlflow_run_id: the run's entry in the tracker, for the record.
         system_metrics: whether every machine is sampled meanwhile; see `pipeline.workplace`.
         store: URL of the store, if it is behind one; each worker then has a folder of its own.
+        remote: URL from below which a node that lacks the prepared photographs brings them (None: from nowhere).
     """
 
     folder: Path
@@ -44,3 +45,4 @@ class Execution:
     mlflow_run_id: str | None = None
     system_metrics: bool = False
     store: str | None = None
+    remote: str | None = None

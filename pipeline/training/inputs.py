@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.data.arrays import load
+from pipeline.data.node_cache import photographs_here
 from pipeline.data.shards import open_photographs
 from pipeline.errors import UserError
 from pipeline.training.batches import Stream, TestImages, TrainingStream
@@ -41,7 +42,8 @@ def _arrays(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stre
 
 
 def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
-    photographs, protocol = open_photographs(execution.prepared), spec.protocol
+    found = photographs_here(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
+    photographs, protocol = open_photographs(found), spec.protocol
     _check(spec, execution, photographs.checksum, None)
     assert spec.crops is not None
     pool = ThreadPoolExecutor(execution.threads, thread_name_prefix="decode")

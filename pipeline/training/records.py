@@ -71,7 +71,6 @@ class Segment:
     dirty: bool
     command: str
     gpus: float = 0.0  # share of a GPU that each worker had
-    from_seconds: float = 0.0  # what the run had taken before
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,6 @@ class Reporter:
             dirty=execution.dirty,
             command=execution.command,
             gpus=execution.gpus,
-            from_seconds=round(self._earlier, 3),
         )
         self._earlier_segments = segments
         self._write_provenance("running")

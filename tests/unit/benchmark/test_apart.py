@@ -50,9 +50,10 @@ def test_processes_work_side_by_side(tmp_path: Path) -> None:
     assert run_side_by_side(meet, [(files[0], files[1]), (files[1], files[0])], 60) == [["met"], ["met"]]
 
 
-def test_when_one_of_several_fails_none_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_when_one_of_several_fails_none_is_left(tmp_path: Path, order: int) -> None:
     with pytest.raises(FileNotFoundError):
-        run_side_by_side(meet, [("/nowhere/a", ""), (str(tmp_path / "b"), "/nowhere/a")], 60)
+        run_side_by_side(meet, [("/nowhere/a", ""), (str(tmp_path / "b"), "/nowhere/a")][::order], 60)
     assert multiprocessing.active_children() == []
 
 

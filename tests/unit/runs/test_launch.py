@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline import runs
+from pipeline import ray_cluster, runs
+from pipeline.data.array_folder import checksum_of
+from pipeline.data.remote import RemoteFolder
 from pipeline.display import Board
 from pipeline.driver import Driver
 from pipeline.errors import UserError
 from pipeline.files import write_json
-from pipeline.launch import Summary, pending, run_all
+from pipeline.launch import Lacking, Summary, check_data, pending, run_all
+from pipeline.ray_cluster import Share
 from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import DETERMINISTIC, Provenance
 from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
@@ -139,6 +142,40 @@ def test_a_run_whose_folder_is_damaged_stops_no_other(
     assert complaint in summary.failed["a-s0"]
     assert "\n" not in summary.failed["a-s0"] and "a-s0 failed" in text
     assert not summary.paused
+
+
+@pytest.fixture
+def blind(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another node sees nothing of the data; where it is asked for, and the folder."""
+    folder = driver.data / "prepared" / "digits"
+    monkeypatch.setattr(
+        ray_cluster, "nodes_without", lambda place, checksum, each: ["10.0.0.2"] if place == folder.absolute() else []
+    )
+    return str(folder)
+
+
+def test_data_that_a_node_lacks_are_refused_before_anything_starts_and_the_way_out_is_named(
+    driver: Driver, blind: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        check_data(driver, SPECS, Share(1, 0.0))
+    assert str(refused.value).startswith(f"{blind}: missing on 10.0.0.2, or other data there; with several nodes ")
+    assert "`data.remote`" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_data_that_a_node_lacks_are_no_obstacle_where_a_remote_has_them(
+    driver: Driver, blind: str, tmp_path: Path
+) -> None:
+    url = f"file://{tmp_path}/datasets"
+    driver.plan["execution"]["remote"] = url
+    with pytest.raises(UserError, match=rf"data\.remote = '{url}': digits-{'c' * 12}/manifest\.json is missing"):
+        check_data(driver, SPECS, Share(1, 0.0))
+    files = {"train-00000.bin": "0" * 64}
+    specs = [replace(s, data=replace(DATA, checksum=checksum_of(files))) for s in SPECS]
+    manifest = {"checksum": checksum_of(files), "files": files, "sizes": {"train-00000.bin": 1}}
+    write_json(tmp_path / "datasets" / f"digits-{checksum_of(files)[:12]}" / "manifest.json", manifest)
+    remote = RemoteFolder(url, "digits", checksum_of(files))
+    assert check_data(driver, specs, Share(1, 0.0)) == [Lacking(Path(blind), ["10.0.0.2"], remote)]
 
 
 def test_no_more_runs_go_at_once_than_there_are_slots(driver: Driver) -> None:

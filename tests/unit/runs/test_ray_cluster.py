@@ -12,6 +12,7 @@ import pytest
 from pipeline import ray_cluster
 from pipeline.driver import Resources
 from pipeline.errors import UserError
+from pipeline.ray_cluster import Share
 
 ROOT = Path(__file__).parents[3]
 
@@ -105,6 +106,20 @@ def test_what_no_node_can_hold_is_refused_in_one_line(
     with pytest.raises(UserError, match=complaint) as refused:
         ray_cluster.share_of(nodes, Resources(**given))
     assert "\n" not in str(refused.value)
+
+
+def test_only_nodes_that_can_hold_a_worker_are_asked_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeManagerAddress": f"10.0.0.{k}", "Resources": has} for k, has in enumerate((HEAD, CORES, GPU, GPUS))]
+    monkeypatch.setattr(ray_cluster, "_denied", lambda asked, *_: [node["NodeManagerAddress"] for node in asked])
+
+    def without(each: Share) -> list[str]:
+        return ray_cluster.nodes_without(Path("/data/prepared/imagenet"), "c" * 64, each)
+
+    monkeypatch.setattr(ray_cluster, "_alive", lambda: nodes)
+    assert without(Share(1, 0.0)) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    assert without(Share(8, 1.0)) == ["10.0.0.3"]
+    monkeypatch.setattr(ray_cluster, "_alive", lambda: nodes[2:3])
+    assert without(Share(1, 0.0)) == []
 
 
 def test_a_search_that_another_node_does_not_see_is_told_where_its_folder_must_be(

@@ -52,7 +52,6 @@ def make_segment(start: int, end: int) -> Segment:
         commit="c0ffee",
         dirty=False,
         command="python -m pipeline launch",
-        from_seconds=start / 2,
     )
 
 

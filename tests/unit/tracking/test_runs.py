@@ -177,7 +177,7 @@ def test_a_point_has_the_time_of_its_evaluation_however_late_it_is_logged(
     write_run(tmp_path, make_spec())
     rows = [Timing(1, 20, 29.5, 43.4), Timing(2, 40, 30.25, 1706.7), Timing(3, 60, 32.0, 128.0)]
     write_rows(folder / TIMING, Timing, rows)
-    ended = (replace(segments[0], to_iteration=40, seconds=30.25), replace(segments[1], from_seconds=30.25))
+    ended = (replace(segments[0], to_iteration=40, seconds=30.25), segments[1])
     Provenance("finished", "digits", ended).write(folder)
     tracking.close_run(uri, run_id, folder, "FINISHED")
     start = 1772359200000

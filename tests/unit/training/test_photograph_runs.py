@@ -15,6 +15,8 @@ from models import create_model
 from models.staged import stages_of
 from pipeline import data
 from pipeline.data.array_folder import read_manifest
+from pipeline.data.node_cache import CACHE
+from pipeline.data.remote import upload
 from pipeline.errors import UserError
 from pipeline.training import loop
 from pipeline.training.execution import Execution
@@ -72,6 +74,21 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_bit_equal(
     assert statuses == ["paused"] * 5 + ["finished"]
     for name in (*DETERMINISTIC, WEIGHTS):
         assert (broken.folder / name).read_bytes() == (straight.folder / name).read_bytes(), name
+
+
+def test_a_run_on_a_node_without_the_photographs_brings_them_and_ends_bit_equal(
+    spec: RunSpec, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = f"file://{tmp_path}/datasets"
+    upload(prepared, remote)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    here = run_in(tmp_path / "here", prepared)
+    there = replace(run_in(tmp_path / "there", tmp_path / "not-here"), remote=remote)
+    for run in (here, there):
+        assert loop.train(spec, run, LocalSession()) == "finished"
+    for name in (*DETERMINISTIC, WEIGHTS):
+        assert (there.folder / name).read_bytes() == (here.folder / name).read_bytes(), name
+    assert (tmp_path / "cache" / f"imagenet-{spec.data.checksum[:12]}" / "train-00000.bin").is_file()
 
 
 def test_other_photographs_than_the_runs_are_refused(spec: RunSpec, prepared: Path, tmp_path: Path) -> None:
