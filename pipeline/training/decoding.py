@@ -116,7 +116,7 @@ class DeviceDecoder:
                 squares[k] = self._cut(photograph, boxes[k], mirrored[k])
             for k in set(range(len(which))) - set(plain):
                 square = _decode_numbered(self.shards, which[k], boxes[k], self.size, mirrored[k])
-                squares[k] = torch.from_numpy(np.ascontiguousarray(square)).to(self.device)
+                squares[k] = torch.from_numpy(square.copy()).to(self.device)
             if self._stream is not None:
                 self._stream.synchronize()
         return squares
