@@ -72,7 +72,8 @@ def _train_loop(job: dict[str, Any]) -> str:
     """What every worker executes; returns finished, paused, or failed and why.
 
     Ray would start a failed worker again. That helps against a lost machine, not against a mistake in the settings
-    or a loss that is no number: those end here.
+    or a loss that is no number: those end here. Several workers have the same loss, but a mistake, such as a damaged
+    file, may be seen by one alone while the others wait for it: that one raises, and `_control` tries no more.
     """
     from pipeline.training.loop import DivergedError, train
     from pipeline.workplace import workplace
@@ -87,6 +88,8 @@ def _train_loop(job: dict[str, Any]) -> str:
         try:
             return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
         except (UserError, DivergedError) as error:
+            if isinstance(error, UserError) and session.world_size > 1:
+                raise
             return f"failed: {error}"
 
 
@@ -116,10 +119,25 @@ class Controllers:
 def _control(settings: Mapping[str, Any]) -> Any:
     """Be the controller of one run until it ends, in a thread of an actor."""
     from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
+    policy = settings["failure_policy"]
+    usual = policy.make_decision
+
+    def make_decision(training_failed_error: BaseException) -> Any:
+        return FailureDecision.RAISE if _mistake(training_failed_error) else usual(training_failed_error)
+
+    policy.make_decision = make_decision
     controller = TrainController(**settings)
     asyncio.run(controller.run())
     return controller.get_result()
+
+
+def _mistake(error: BaseException) -> UserError | None:
+    """The mistake of the user's that a worker has failed of, if it is one."""
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures]  # Ray Train wraps what a worker raises
+    return next((cause for cause in causes if isinstance(cause, UserError)), None)
 
 
 def start_controllers(at_once: int) -> Any:
@@ -164,7 +182,7 @@ def train_under_ray(
     try:
         return str(trainer.fit().return_value)
     except TrainingFailedError as error:
-        return f"failed: {_root_cause(error)}"
+        return f"failed: {_mistake(error) or _root_cause(error)}"
     finally:
         shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
 

@@ -7,8 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline.training.batches import epoch_order
 from tests.integration.conftest import Clone
 
 SHORT = (
@@ -56,3 +58,26 @@ def test_two_workers_shared_the_photographs(clone: Clone, repro: list[str]) -> N
 def test_nothing_is_left_to_do(clone: Clone, repro: list[str]) -> None:
     assert clone.repro() == []
     assert Path(clone.root / "data/prepared/imagenet-mini/train-00000.bin").is_file()
+
+
+@pytest.mark.slow
+def test_a_photograph_that_one_of_two_workers_cannot_decode_ends_the_run_in_one_line(
+    clone: Clone, repro: list[str]
+) -> None:
+    """Ray's own way would be to let the other one wait for half an hour, and to try three times more."""
+    shard = clone.root / "data/prepared/imagenet-mini/train-00000.bin"
+    index = np.load(shard.with_name("train.npy"))
+    row = index[epoch_order(1, 0, len(index))[50]]  # in the second batch of 32, of which it is the second worker's
+    content = bytearray(shard.read_bytes())
+    content[row["offset"] : row["offset"] + row["length"]] = bytes(row["length"])
+    shard.chmod(0o644)
+    shard.write_bytes(content)
+    clone.run(sys.executable, "-m", "pipeline", "compose", "imagenet-mini", *SHORT, "seeds=[1]")
+    clone.run(sys.executable, "-m", "pipeline", "plan")
+    told = clone.run(sys.executable, "-m", "pipeline", "launch", check=False)
+    assert told.returncode != 0
+    (line,) = [line for line in told.stderr.splitlines() if "attention56-s1 failed" in line]
+    assert f"{shard}: {row['length']} bytes from {row['offset']}: cannot be decoded" in line
+    (folder,) = (clone.root / "runs").glob("attention56-s1-*")
+    log = (folder / "log.txt").read_text()
+    assert "Traceback" not in told.stderr, log
