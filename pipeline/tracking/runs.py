@@ -30,7 +30,7 @@ from pipeline.tracking.describe import (
 )
 from pipeline.tracking.masks import draw_masks
 from pipeline.tracking.points import add_points, contradicted, milliseconds_of, read_points
-from pipeline.tracking.store import artifact_root, survives
+from pipeline.tracking.store import artifact_root, exclusive, survives
 from pipeline.training.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
 
 if TYPE_CHECKING:
@@ -71,11 +71,8 @@ def find_run(client: MlflowClient, folder: Path) -> str | None:
 def ensure_run(client: MlflowClient, run: Described, profile: str) -> tuple[str, bool]:
     """The run of a run folder, set running, and whether it is new."""
     experiment = experiment_id(client, profile)
-    found = find(client, experiment, identity_tags(run))
-    if found is None:
-        run_id = create(client, experiment, run.name, identity_tags(run), _started(run))
-    else:
-        run_id = found.info.run_id
+    found, run_id = find_or_create(client, experiment, run.name, identity_tags(run), _started(run))
+    if found:
         client.update_run(run_id, status="RUNNING")
     if found is None or found.inputs is None or not found.inputs.dataset_inputs:
         _describe(client, run_id, experiment, run, profile)
@@ -219,8 +216,7 @@ def _group(client: MlflowClient, kind: Kind, name: str, profile: str, title: str
 def _parent(client: MlflowClient, kind: Kind, name: str, profile: str, title: str, note: str) -> str:
     experiment = experiment_id(client, profile)
     key = {KIND: kind, NAME: name}
-    found = find(client, experiment, key)
-    run_id = found.info.run_id if found else create(client, experiment, title, key)
+    found, run_id = find_or_create(client, experiment, title, key)
     if found is None or NOTE not in found.data.tags:
         set_tags(client, run_id, {"profile": profile, NOTE: note})
         if kind != "search":
@@ -269,14 +265,24 @@ def find(client: MlflowClient, experiment: str, key: Mapping[str, str]) -> Run |
     return found[0] if found else None
 
 
-def create(client: MlflowClient, experiment: str, name: str, key: Mapping[str, str], started: int | None = None) -> str:
-    """Create a run with the tags that it is found by; of two that processes make at once the older one stays."""
-    own: str = client.create_run(experiment, started or int(1000 * time.time()), dict(key), name).info.run_id
-    oldest = find(client, experiment, key)
-    if oldest is None or oldest.info.run_id == own:
-        return own
-    client.delete_run(own)
-    return str(oldest.info.run_id)
+def find_or_create(
+    client: MlflowClient, experiment: str, name: str, key: Mapping[str, str], started: int | None = None
+) -> tuple[Run | None, str]:
+    """The run with these tags if it was there, and its id; else None, and the id of a new one.
+
+    The threads of a process, and all processes that share an SQLite database, take turns. Of two runs that processes
+    of different machines make on a server at once, the older one stays.
+    """
+    with exclusive(client.tracking_uri):
+        found = find(client, experiment, key)
+        if found:
+            return found, found.info.run_id
+        own: str = client.create_run(experiment, started or int(1000 * time.time()), dict(key), name).info.run_id
+        oldest = find(client, experiment, key)
+        if oldest is None or oldest.info.run_id == own:
+            return None, own
+        client.delete_run(own)
+        return oldest, oldest.info.run_id
 
 
 def set_tags(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:

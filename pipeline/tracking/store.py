@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ class Store:
             if not self._healthy:
                 self._probe()
             if self._client is None:
-                with _exclusive(sqlite_path(self.uri)):
+                with exclusive(self.uri):
                     self._client = _open(self.uri)
             return self._client
 
@@ -188,14 +188,14 @@ def redacted(uri: str) -> str:
 
 
 @contextmanager
-def _exclusive(database: Path | None) -> Iterator[None]:
-    """Keep other processes from creating the tables of the same SQLite database at the same time."""
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def exclusive(uri: str) -> Iterator[None]:
+    """Keep out the other threads of this process and, of an SQLite database, all other processes."""
+    database = sqlite_path(uri)
+    with store(uri).lock, ExitStack() as stack:
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(database.with_name(f"{database.name}.lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

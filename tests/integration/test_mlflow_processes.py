@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 import traceback
 from pathlib import Path
 
@@ -56,3 +57,31 @@ def test_ten_processes_share_a_new_database(tmp_path: Path, monkeypatch: pytest.
         if run.data.tags["kind"] == "run":
             points = client.get_metric_history(run.info.run_id, "test_error")
             assert [point.step for point in points] == [20, 40, 60]
+
+
+def _slow_to_create(uri: str, pause: float) -> None:
+    create_run = MlflowClient.create_run
+
+    def create_late(*arguments: object, **options: object) -> object:
+        time.sleep(pause)  # the start of the run is already settled
+        return create_run(*arguments, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", create_late)
+        assert tracking.open_parent(uri, "table", "table1", "digits")
+
+
+def test_a_run_that_starts_first_and_is_written_last_does_not_stay_beside_another(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    context = multiprocessing.get_context("fork")
+    first, second = (context.Process(target=_slow_to_create, args=(uri, pause)) for pause in (3.0, 0.0))
+    first.start()
+    time.sleep(0.5)
+    second.start()
+    for child in (first, second):
+        child.join(120)
+    assert [first.exitcode, second.exitcode] == [0, 0]
+
+    client = MlflowClient(tracking_uri=uri)
+    [experiment] = [found for found in client.search_experiments() if found.name == "residual-attention/digits"]
+    assert [run.info.run_name for run in client.search_runs([experiment.experiment_id])] == ["Table 1"]
