@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline import runs
 from pipeline.data.layout import noisy_folder, prepared_folder
 from pipeline.files import write_json
-from pipeline.object_store import ObjectStore, is_result, is_small, is_url
+from pipeline.object_store import is_url
 from pipeline.origin import Origin, origin
+from pipeline.run_store import RunStore, is_result, is_small
 from pipeline.store_copies import Mirror
 from pipeline.training.execution import STOP, Execution
 from pipeline.training.records import CONFIG, PROVENANCE, Provenance
@@ -68,7 +69,7 @@ class Driver:
         self.data = self.root / "data"
         self.store = runs.store_folder(execution["store"], self.root)
         if is_url(execution["store"]):
-            self.mirror = Mirror(ObjectStore(execution["store"]), self.store)
+            self.mirror = Mirror(RunStore(execution["store"]), self.store)
         self.resources = Resources(**execution["resources"])
         self.origin = origin(self.root)
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after

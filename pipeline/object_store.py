@@ -1,8 +1,4 @@
-"""A store behind a URL, such as ``s3://bucket/runs``: copying the files of runs, or large ones, to and from it.
-
-An object appears whole or not at all, but a folder of objects does not. What makes one whole is therefore copied last,
-in both directions: ``state.json`` of a checkpoint, ``metrics.json`` of a finished run.
-"""
+"""What lies behind a URL, such as ``s3://bucket/runs``: its files are listed, read, written, copied and deleted."""
 
 from __future__ import annotations
 
@@ -14,16 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError, one_line
-from pipeline.files import write_atomic
-from pipeline.training.execution import STOP
-from pipeline.training.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 
-LAST = (STATE, METRICS)
 WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
 CHUNK = 16 * 2**20  # bytes of a large file that are in memory at once
 
 Stamp = tuple[int, int]  # size of a file in bytes, and when it was changed
-Seen = dict[str, Stamp]  # files of a run by name, as both sides had them when they were last copied
 
 
 def is_url(store: str) -> bool:
@@ -63,7 +54,7 @@ class ObjectStore:
     url: str
     setting: str = "store"
 
-    def files(self, folder: str = "") -> Seen:
+    def files(self, folder: str = "") -> dict[str, Stamp]:
         """All files below a folder of the store, by their path within it."""
         from pyarrow import fs
 
@@ -75,11 +66,6 @@ class ObjectStore:
             for info in found
             if info.type == fs.FileType.File
         }
-
-    def reached(self, run: str) -> int:
-        """Iteration of a run's newest checkpoint, of those that are whole; -1 without one."""
-        folders = (name.rpartition("/") for name in self.files(f"{run}/{CHECKPOINTS}"))
-        return max((int(folder) for folder, _, name in folders if name == STATE and folder.isdecimal()), default=-1)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file."""
@@ -137,62 +123,3 @@ class ObjectStore:
         filesystem, base = self._opened()
         with suppress(FileNotFoundError):
             filesystem.delete_dir(f"{base}/{path}")
-
-    def pull(self, run: str, folder: Path, seen: Seen, wanted: Callable[[str], bool]) -> None:
-        """Bring the wanted files of a run that are new or have changed since they were `seen`; delete what is gone."""
-        there = {name: stamp for name, stamp in self.files(run).items() if wanted(name)}
-        for name in sorted(there, key=_order):
-            if seen.get(name) != there[name]:
-                with suppress(FileNotFoundError):  # deleted since the list was made
-                    write_atomic(folder / name, self.read(f"{run}/{name}"))
-                    seen[name] = there[name]
-        for name in seen.keys() - there.keys():
-            (folder / name).unlink(missing_ok=True)
-            del seen[name]
-
-    def push(self, run: str, folder: Path, seen: Seen) -> None:
-        """Copy the files of a run that are new or have changed since they were `seen`; delete what is gone."""
-        here = local_files(folder)
-        for name in sorted(here, key=_order):
-            if seen.get(name) != here[name]:
-                with suppress(FileNotFoundError):  # deleted since the list was made
-                    self.write(f"{run}/{name}", (folder / name).read_bytes())
-                    seen[name] = here[name]
-        gone = sorted(seen.keys() - here.keys(), key=_order, reverse=True)
-        for name in gone:
-            self.delete(f"{run}/{name}")
-            del seen[name]
-        for empty in {_folder(name) for name in gone} - {_folder(name) for name in seen} - {""}:
-            self.delete_folder(f"{run}/{empty}")
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _order(name: str) -> tuple[bool, str]:
-    """Sorts what makes a folder whole behind all else."""
-    return name.rpartition("/")[2] in LAST, name
-
-
-def local_files(folder: Path) -> Seen:
-    """All files of a run's folder that belong into the store; none that are being written."""
-    found = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        if not any(part.startswith(".") for part in name.parts) and name.name != STOP:
-            with suppress(FileNotFoundError):
-                if path.is_file():
-                    stat = path.stat()
-                    found[name.as_posix()] = (stat.st_size, stat.st_mtime_ns)
-    return found
-
-
-def is_small(name: str) -> bool:
-    """Whether a file of a run is neither of a checkpoint nor its weights; the request to stop does not count."""
-    return is_result(name) and name != WEIGHTS
-
-
-def is_result(name: str) -> bool:
-    """Whether a file of a run is none of a checkpoint."""
-    return not name.startswith(f"{CHECKPOINTS}/") and name != STOP

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import plan as plans
 from pipeline.errors import UserError
-from pipeline.object_store import ObjectStore, is_url
+from pipeline.object_store import is_url
+from pipeline.run_store import RunStore
 from pipeline.runs import PUBLISHED, RESULTS, store_folder
 from pipeline.store_copies import Mirror
 from pipeline.training.numerics import NUMERICS
@@ -82,7 +83,7 @@ def _sources(plan: dict[str, Any], root: Path) -> list[Path]:
     copies = store_folder(store, root)
     if is_url(store):
         try:
-            Mirror(ObjectStore(store), copies).fetch()
+            Mirror(RunStore(store), copies).fetch()
         except UserError as error:  # the report works over whatever is here
             logger.warning("%s; going on with the runs that are here", error)
     return [copies, root / PUBLISHED, root / RESULTS]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.errors import UserError, one_line
 from pipeline.files import read_json, replace_folder
-from pipeline.object_store import ObjectStore, is_url
+from pipeline.object_store import is_url
+from pipeline.run_store import RunStore
 from pipeline.training.execution import STOP
 from pipeline.training.records import CHECKPOINTS, CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
 from pipeline.training.spec import RunSpec
@@ -91,7 +92,7 @@ def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHE
     return target
 
 
-def import_runs(folder: Path, store: Path, behind: ObjectStore | None = None) -> list[str]:
+def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> list[str]:
     """Bring runs made elsewhere, finished or paused, into the store; every identity is checked first.
 
     A run that is finished here, or has come further here, stays as it is.
@@ -135,7 +136,7 @@ def _reached(folder: Path) -> int:
     return max((int(name) for name in names if name.isdecimal()), default=-1)
 
 
-def _reached_here(store: Path, run: str, behind: ObjectStore | None) -> int:
+def _reached_here(store: Path, run: str, behind: RunStore | None) -> int:
     """The same of a run of the store."""
     if behind is None:
         return _reached(store / run)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UserError, one_line
-from pipeline.object_store import ObjectStore, Seen, Stamp, is_result, is_small, local_files
+from pipeline.object_store import Stamp
+from pipeline.run_store import RunStore, Seen, is_result, is_small, local_files
 from pipeline.training.execution import STOP
 from pipeline.training.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 
@@ -64,7 +65,7 @@ class _Background:
 class _WorkingCopy(_Background):
     """A run's folder on a machine that trains it."""
 
-    def __init__(self, store: ObjectStore, run: str, folder: Path) -> None:
+    def __init__(self, store: RunStore, run: str, folder: Path) -> None:
         super().__init__(f"push-{run}", PUSH_SECONDS)
         self._store, self._run, self._folder = store, run, folder
         self._seen: Seen = {}
@@ -111,7 +112,7 @@ def working_copy(url: str, run: str) -> Iterator[Path]:
         OSError: if the store does not answer at the start, or at the end.
     """
     with tempfile.TemporaryDirectory(prefix=f"{run}-") as folder:
-        copy = _WorkingCopy(ObjectStore(url), run, Path(folder))
+        copy = _WorkingCopy(RunStore(url), run, Path(folder))
         copy.bring()
         copy.start()
         try:
@@ -124,7 +125,7 @@ def working_copy(url: str, run: str) -> Iterator[Path]:
 class _Watch(_Background):
     """Brings the small files of one run while it goes on; a request to stop it goes the other way."""
 
-    def __init__(self, store: ObjectStore, run: str, folder: Path) -> None:
+    def __init__(self, store: RunStore, run: str, folder: Path) -> None:
         super().__init__(f"pull-{run}", PULL_SECONDS)
         self._store, self._run, self._folder = store, run, folder
         self._asked = False
@@ -142,7 +143,7 @@ class _Watch(_Background):
 class Mirror:
     """The driver's copies of the runs of a store, in a folder."""
 
-    store: ObjectStore
+    store: RunStore
     folder: Path
     _going: dict[str, _Watch] = field(default_factory=dict)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.object_store import ObjectStore
 from pipeline.reporting import find_plan, trace_number, write_report
+from pipeline.run_store import RunStore
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,7 +74,7 @@ def planned(world: Any, clone: Path, store: str) -> dict[str, Any]:
 def test_a_fresh_checkout_reports_and_traces_what_an_object_store_has(
     world: Any, clone: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    store = ObjectStore("memory://laboratory/finished")
+    store = RunStore("memory://laboratory/finished")
     run = planned(world, clone, store.url)
     elsewhere = world.stored(run).rename(tmp_path_factory.mktemp("elsewhere") / "run")
     store.push(f"attention92-nal-s0-{run['identity']}", elsewhere, {})

@@ -13,7 +13,7 @@ from pipeline import config, doctor, object_store, runs, store_copies
 from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.files import write_json
-from pipeline.object_store import ObjectStore
+from pipeline.run_store import RunStore
 from pipeline.store_copies import Mirror, working_copy
 from pipeline.training.execution import STOP
 from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
@@ -32,8 +32,8 @@ def server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def store(server: S3Server, tmp_path: Path) -> ObjectStore:
-    return ObjectStore(server.url(tmp_path.name))
+def store(server: S3Server, tmp_path: Path) -> RunStore:
+    return RunStore(server.url(tmp_path.name))
 
 
 @pytest.fixture(autouse=True)
@@ -63,14 +63,14 @@ def checkpoint(folder: Path, iteration: int) -> None:
         path.write_text(f"{iteration}")
 
 
-def folders_of(store: ObjectStore) -> set[str]:
+def folders_of(store: RunStore) -> set[str]:
     """Folders of the run, those included that hold nothing."""
     filesystem, base = object_store._open(store.url)
     found = filesystem.get_file_info(fs.FileSelector(f"{base}/{RUN}", recursive=True))
     return {info.path.removeprefix(f"{base}/{RUN}/") for info in found if info.type == fs.FileType.Directory}
 
 
-def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(store: ObjectStore) -> None:
+def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(store: RunStore) -> None:
     with working_copy(store.url, RUN) as folder:
         assert list(folder.iterdir()) == []
         write(folder, history_csv="one", progress_json="{}")
@@ -92,15 +92,15 @@ def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(stor
 
 
 def test_what_makes_a_folder_whole_is_copied_last_in_both_directions(
-    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
     checkpoint(here, 10)
     write(here, metrics_json="{}", provenance_json="{}", zeta_csv="")
     written, read = [], []
-    put, get = ObjectStore.write, ObjectStore.read
-    monkeypatch.setattr(ObjectStore, "write", lambda self, path, data: (written.append(path), put(self, path, data)))
-    monkeypatch.setattr(ObjectStore, "read", lambda self, path: (read.append(path), get(self, path))[1])
+    put, get = RunStore.write, RunStore.read
+    monkeypatch.setattr(RunStore, "write", lambda self, path, data: (written.append(path), put(self, path, data)))
+    monkeypatch.setattr(RunStore, "read", lambda self, path: (read.append(path), get(self, path))[1])
     store.push(RUN, here, {})
     store.pull(RUN, tmp_path / "there", {}, lambda name: True)
     assert written == read
@@ -108,7 +108,7 @@ def test_what_makes_a_folder_whole_is_copied_last_in_both_directions(
 
 
 def test_a_checkpoint_that_was_not_pushed_to_its_end_is_neither_brought_nor_kept(
-    store: ObjectStore, tmp_path: Path
+    store: RunStore, tmp_path: Path
 ) -> None:
     checkpoint(tmp_path / "here", 10)
     checkpoint(tmp_path / "here", 20)
@@ -119,7 +119,7 @@ def test_a_checkpoint_that_was_not_pushed_to_its_end_is_neither_brought_nor_kept
     assert {name.split("/")[1] for name in store.files(RUN)} == {"000000010"}
 
 
-def test_several_workers_of_a_run_push_only_what_is_their_own(store: ObjectStore, tmp_path: Path) -> None:
+def test_several_workers_of_a_run_push_only_what_is_their_own(store: RunStore, tmp_path: Path) -> None:
     checkpoint(tmp_path / "here", 10)
     store.push(RUN, tmp_path / "here", {})
     with working_copy(store.url, RUN) as first, working_copy(store.url, RUN) as second:
@@ -132,7 +132,7 @@ def test_several_workers_of_a_run_push_only_what_is_their_own(store: ObjectStore
     assert {name.split("/")[1] for name in store.files(RUN) if "/" in name} == {"000000020"}
 
 
-def test_the_driver_sees_a_run_grow_without_its_checkpoints_and_can_stop_it(store: ObjectStore, tmp_path: Path) -> None:
+def test_the_driver_sees_a_run_grow_without_its_checkpoints_and_can_stop_it(store: RunStore, tmp_path: Path) -> None:
     mirror = Mirror(store, tmp_path / "mirror")
     copy = mirror.folder / RUN
     copy.mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_the_driver_sees_a_run_grow_without_its_checkpoints_and_can_stop_it(stor
 
 
 def test_another_machine_finds_what_is_finished_without_its_weights_unless_it_wants_them(
-    store: ObjectStore, tmp_path: Path
+    store: RunStore, tmp_path: Path
 ) -> None:
     write(tmp_path / "here", metrics_json="{}", config_json="{}")
     (tmp_path / "here" / "weights.safetensors").write_text("many")
@@ -169,16 +169,16 @@ def test_another_machine_finds_what_is_finished_without_its_weights_unless_it_wa
 
 
 def test_a_store_that_is_away_for_a_while_loses_nothing(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put, away = ObjectStore.write, [True]
+    put, away = RunStore.write, [True]
 
-    def write_or_fail(self: ObjectStore, path: str, content: bytes) -> None:
+    def write_or_fail(self: RunStore, path: str, content: bytes) -> None:
         if away[0]:
             raise OSError("no route to host")
         put(self, path, content)
 
-    monkeypatch.setattr(ObjectStore, "write", write_or_fail)
+    monkeypatch.setattr(RunStore, "write", write_or_fail)
     with working_copy(store.url, RUN) as folder:
         write(folder, history_csv="one")
         until(lambda: len(caplog.records) == 1)
@@ -192,7 +192,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(
 
 def test_a_store_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"store = 'nosuch://bucket/runs': .*nosuch"):
-        Mirror(ObjectStore("nosuch://bucket/runs"), tmp_path).fetch()
+        Mirror(RunStore("nosuch://bucket/runs"), tmp_path).fetch()
 
 
 def test_the_doctor_sees_whether_a_store_can_be_used(server: S3Server, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_doctor_sees_whether_a_store_can_be_used(server: S3Server, tmp_path:
 
 
 def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
-    store = ObjectStore("memory://laboratory/runs")
+    store = RunStore("memory://laboratory/runs")
     write(tmp_path / "here", metrics_json="{}")
     store.push(RUN, tmp_path / "here", {})
     store.pull(RUN, tmp_path / "there", {}, lambda name: True)
@@ -227,7 +227,7 @@ def paused(folder: Path, iteration: int) -> RunSpec:
 
 
 def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
-    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
     project = tmp_path / "project"
