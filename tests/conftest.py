@@ -10,3 +10,5 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Ray's workers give way to everything else (15); beside other tests they would wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")

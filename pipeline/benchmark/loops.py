@@ -27,9 +27,10 @@ from models import create_model
 from pipeline.data.array_folder import write_arrays
 from pipeline.training.execution import Execution
 from pipeline.training.loop import Worker, train
-from pipeline.training.records import TIMING, Timing, read_rows
+from pipeline.training.records import TIMING, Position, Timing, read_rows
 from pipeline.training.session import LocalSession
 from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.training.state import Snapshot
 
 BATCH, SIZE, CLASSES = 64, 32, 10
 
@@ -216,6 +217,23 @@ def network_share(job: Job) -> Iterator[float]:
 
     for _ in range(job.blocks):
         yield seconds(network) / seconds(whole)
+
+
+def checkpoints(job: Job) -> Iterator[float]:
+    """Seconds of each of as many checkpoints as there are blocks.
+
+    Nothing else goes on meanwhile. In a run only the copy of the state holds the next step up; the rest, which a thread
+    does beside the steps, takes at most this much from them.
+    """
+    spec = run_spec(job, name="checkpoints")
+    execution = _execution(job, spec)
+    worker = Worker(spec, execution, LocalSession(job.device))
+    worker.restore()
+    worker.step(0)  # so that there is momentum
+    for iteration in range(1, job.blocks + 1):
+        begun = time.monotonic()
+        Snapshot.take(spec.identity, worker.bare, worker.optimiser, Position(iteration)).write(execution.folder)
+        yield time.monotonic() - begun
 
 
 def _forward_backward(model: nn.Module, x: Tensor, y: Tensor, autocast: Callable[[], Any]) -> None:

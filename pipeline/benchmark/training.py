@@ -15,7 +15,17 @@ from typing import Any, Final
 from pipeline import huge_pages
 from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.hardware import available_cores
-from pipeline.benchmark.loops import BATCH, Blocks, Job, network_share, ours, plain, random_images, under_ray
+from pipeline.benchmark.loops import (
+    BATCH,
+    Blocks,
+    Job,
+    checkpoints,
+    network_share,
+    ours,
+    plain,
+    random_images,
+    under_ray,
+)
 from pipeline.benchmark.rates import check_blocks, median_and_spread
 
 NETWORKS: Final = ("cifar_attention56", "cifar_attention92", "cifar_attention164", "cifar_preresnet164")
@@ -36,6 +46,7 @@ class Rate:
         start_up: seconds until the first step of the network was done, from a Python that has not imported torch yet.
         peak_mib: memory of the process that trains; on CUDA that of its tensors; None under Ray.
         not_network: share of a step, in percent, in which the network is not at work; None where not measured.
+        checkpoint: seconds that a checkpoint takes by itself; None where not measured.
     """
 
     network: str
@@ -49,6 +60,7 @@ class Rate:
     start_up: float
     peak_mib: float | None
     not_network: float | None
+    checkpoint: float | None
 
 
 def benchmark_training(
@@ -69,12 +81,14 @@ def benchmark_training(
             job = Job(network, device, STEPS[device], blocks, cores, 1, Path(scratch))
             random_images(job.folder / "prepared", job.steps * BATCH)
             shares = list(run_apart(network_share, job, seconds, huge_pages.ENVIRONMENT))
+            saved = list(run_apart(checkpoints, job, seconds, huge_pages.ENVIRONMENT))
             base: Rate | None = None
             for loop, function, environment, changes in _variants(device, cores):
                 (found,) = run_apart(function, replace(job, **changes), seconds, environment)
                 rate = _rate(network, loop, replace(job, **changes), found, base)
                 if loop == "ours, in-process":
-                    rate = replace(rate, not_network=100 * (1 - statistics.median(shares[1:])))
+                    other = 100 * (1 - statistics.median(shares[1:]))
+                    rate = replace(rate, not_network=other, checkpoint=statistics.median(saved[1:]))
                 base = base or rate
                 rates.append(rate)
                 report(rate)
@@ -113,6 +127,7 @@ def _rate(network: str, loop: str, job: Job, found: Blocks, plain: Rate | None) 
         start_up=found.start_up,
         peak_mib=found.peak_mib,
         not_network=None,
+        checkpoint=None,
     )
 
 
@@ -128,6 +143,7 @@ def as_markdown(rates: Iterable[Rate]) -> str:
         "start-up",
         "peak",
         "not network",
+        "checkpoint",
     )
     lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
     for rate in rates:
@@ -141,6 +157,7 @@ def as_markdown(rates: Iterable[Rate]) -> str:
             f"{rate.start_up:.1f} s",
             "" if rate.peak_mib is None else f"{rate.peak_mib:.0f} MiB",
             "" if rate.not_network is None else f"{rate.not_network:.1f} %",
+            "" if rate.checkpoint is None else f"{rate.checkpoint:.2f} s",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

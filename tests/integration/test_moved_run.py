@@ -38,6 +38,7 @@ def bare(machine: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_paused_run_is_finished_elsewhere_and_comes_back_as_if_it_had_never_moved(
     clone: Clone, tmp_path: Path
