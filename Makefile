@@ -44,7 +44,7 @@ test: $(READY) ## the quick tests (minutes)
 test-slow: $(READY) ## the slow tests: kills, searches, servers, browsers
 	@echo "== slow tests"
 	@python -m pytest -m slow tests/unit -n 2
-	@python -m pytest -m slow tests/golden tests/integration
+	@python -m pytest -m slow tests/golden tests/integration -n 2 --dist loadfile
 
 ui: $(READY) ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@python -m pipeline ui --port $(or $(PORT),5000)

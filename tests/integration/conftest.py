@@ -57,7 +57,7 @@ class Clone:
             env={**self.environment, **variables},
             text=True,
             capture_output=True,
-            timeout=500,
+            timeout=1200,
             check=False,
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"

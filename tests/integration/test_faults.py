@@ -17,7 +17,7 @@ import yaml
 
 from pipeline.training.records import CHECKPOINTS, LOG, Evaluation, Provenance, read_rows
 from tests.integration.conftest import Clone
-from tests.integration.killing import few_images, finished, pipeline, settings, started, wait_until
+from tests.integration.killing import PATIENCE, few_images, finished, pipeline, settings, started, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -141,7 +141,7 @@ def test_a_worker_that_dies_more_often_than_is_allowed_fails_its_run_and_the_sam
     with started(prepared, "train", "attention56") as driver:
         wait_until(prepared, driver, lambda: has_checkpoint(prepared))
         worker(driver).kill()
-        assert driver.wait(timeout=240) == 1
+        assert driver.wait(PATIENCE) == 1
     path.write_text(before)
     pipeline(prepared, "plan")
     provenance = Provenance.read(run(prepared))
@@ -178,7 +178,7 @@ def test_ctrl_c_takes_a_checkpoint_and_the_same_command_continues(prepared: Clon
     with started(prepared, "train", "attention56") as driver:
         wait_until(prepared, driver, lambda: any((prepared.root / "runs").glob("attention56-s0-*/progress.json")))
         os.killpg(driver.pid, signal.SIGINT)
-        assert driver.wait(timeout=240) == 130
+        assert driver.wait(PATIENCE) == 130
     assert has_checkpoint(prepared)
     provenance = Provenance.read(run(prepared))
     assert provenance is not None and provenance.status == "paused"

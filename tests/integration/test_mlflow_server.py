@@ -65,7 +65,7 @@ def test_a_server_killed_and_started_again_loses_nothing(
         assert [tracking.open_run(server.uri, other, profile="digits") for other in others] == [None] * 3
         write_run(tmp_path, make_spec(seed=1))
         assert tracking.close_run(server.uri, None, others[0], "FINISHED") is None
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 60  # minutes, where MLflow tried again and again
         assert len(warnings(caplog)) == 1
 
         server.start()

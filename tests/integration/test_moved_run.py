@@ -32,7 +32,7 @@ runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
 def bare(machine: Path, *arguments: str) -> str:
     """Run a command of the pipeline in a folder that has the code, the plan and the arrays, and nothing else."""
     done = subprocess.run(
-        [sys.executable, "-c", BARE, *arguments], cwd=machine, text=True, capture_output=True, check=False, timeout=500
+        [sys.executable, "-c", BARE, *arguments], cwd=machine, text=True, capture_output=True, check=False, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

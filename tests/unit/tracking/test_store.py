@@ -81,7 +81,7 @@ def test_an_unreachable_server_costs_seconds_and_one_warning(
         assert tracking.open_run(uri, folder, profile="digits") is None
         assert tracking.close_run(uri, None, folder, "FINISHED") is None
     assert tracking.sync(uri, [folder]).failed == (folder.name,)
-    assert time.monotonic() - begun < 2 * store.PROBE_SECONDS
+    assert time.monotonic() - begun < 10 * store.PROBE_SECONDS  # not one for each of the 41 calls
     [warning] = caplog.records
     assert warning.levelno == logging.WARNING
     assert "track --sync" in warning.getMessage()
