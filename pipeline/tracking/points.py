@@ -39,21 +39,18 @@ def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
     """All points that a run's files hold.
 
     History, timing and the numbers of the finished run by iteration, samples of its machines by their own number.
+    While the run goes on, one file may be ahead of another: what nobody knows the time of yet is left out.
     """
-    rows = read_rows(folder / HISTORY, Evaluation)
     timed = read_rows(folder / TIMING, Timing)
-    moments = _moments(timed, provenance.segments if provenance else ())
-    now = int(1000 * time.time())  # for what was written this moment: its time is not in the timing yet
-    history = [Point(row.iteration, _metrics(row, "iteration"), moments.get(row.iteration, now)) for row in rows]
-    timing = [
-        Point(row.iteration, _metrics(row, "iteration", "epoch"), moments.get(row.iteration, now)) for row in timed
-    ]
-    system = [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
-    points = [*history, *timing, *system]
+    rows = [(row.iteration, _metrics(row, "iteration")) for row in read_rows(folder / HISTORY, Evaluation)]
+    rows += [(row.iteration, _metrics(row, "iteration", "epoch")) for row in timed]
     if numbers := summary(folder):
-        last = int(numbers["iterations"])
-        points.append(Point(last, numbers, moments.get(last, now)))
-    return points
+        rows.append((int(numbers["iterations"]), numbers))
+    moments = _moments(timed, provenance.segments if provenance else ())
+    if provenance is None or provenance.status != "running":  # nobody will ever know
+        moments = dict.fromkeys((iteration for iteration, _ in rows), int(1000 * time.time())) | moments
+    points = [Point(iteration, values, moments[iteration]) for iteration, values in rows if iteration in moments]
+    return points + [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
 
 
 def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:

@@ -185,6 +185,24 @@ def test_a_point_has_the_time_of_its_evaluation_however_late_it_is_logged(
     assert [point.timestamp - start for point in points] == [29_500, 30_250, 3_601_750]
 
 
+def test_a_point_waits_for_its_time_while_the_run_goes_on(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_spec(), 2, "running")
+    write_rows(folder / TIMING, Timing, [Timing(1, 20, 10.0, 128.0)])  # history.csv is written first
+    run_id = tracking.open_run(uri, folder, profile="digits")
+    tracking.sync(uri, [folder])
+    assert [point.step for point in client.get_metric_history(run_id, "test_error")] == [20]
+    write_run(tmp_path, make_spec())
+    tracking.close_run(uri, run_id, folder, "FINISHED")
+    assert [point.step for point in client.get_metric_history(run_id, "test_error")] == [20, 40, 60]
+
+
+def test_the_points_of_an_ended_run_are_all_logged(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_spec())
+    (folder / TIMING).unlink()
+    run = finished(uri, client, folder)
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "test_error")] == [20, 40, 60]
+
+
 def test_artifacts_lie_beside_the_database(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     run = finished(uri, client, write_run(tmp_path / "runs", make_spec()))
     assert run.info.artifact_uri.startswith(str(tmp_path / "mlartifacts"))
