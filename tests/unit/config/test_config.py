@@ -80,9 +80,13 @@ def test_the_imagenet_profile_is_the_papers_recipe_with_every_network_and_test_s
     }
 
 
-def test_the_short_profile_drops_the_rate_at_the_papers_fractions(tmp_path: Path) -> None:
-    protocol = config.compose("cifar10-short", [], tmp_path / "params.yaml", ROOT).protocol
+@pytest.mark.parametrize(("profile", "fraction"), [("cifar10-short", 256), ("cifar10-64th", 64)])
+def test_a_short_profile_drops_the_rate_at_the_papers_fractions(profile: str, fraction: int, tmp_path: Path) -> None:
+    tree = config.compose(profile, [], tmp_path / "params.yaml", ROOT)
+    protocol = tree.protocol
+    assert protocol.iterations == 160_000 // fraction
     assert [m / protocol.iterations for m in protocol.milestones] == [0.4, 0.6]
+    assert f"1/{fraction} of the paper's schedule ({protocol.iterations:,} iterations" in tree.label.statement
 
 
 def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path: Path) -> None:
