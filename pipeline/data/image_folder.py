@@ -88,12 +88,19 @@ def read_excluded(path: Path, names: Sequence[str]) -> set[str]:
 
     Args:
         names: paths of all validation images.
+
+    Raises:
+        UserError: for a line that is no validation image, a file that is not in UTF-8, or when no image is left.
     """
     if not path.is_file():
         return set()
     known = {Path(name).stem: name for name in names}
     found = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not in UTF-8 ({error.reason} at byte {error.start})") from None
+    for line in lines:
         entry = line.partition("#")[0].strip()
         if not entry:
             continue
@@ -101,6 +108,8 @@ def read_excluded(path: Path, names: Sequence[str]) -> set[str]:
         if stem not in known:
             raise UserError(f"{path}: {entry!r} is no validation image")
         found.add(known[stem])
+    if found and len(found) == len(names):
+        raise UserError(f"{path}: names all {len(names)} validation images; at least one must be left to test on")
     return found
 
 

@@ -204,6 +204,8 @@ def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[
     def look(listed: Listed) -> tuple[bytes, Inspected | str]:
         try:
             encoded = (shard.tree / listed.name).read_bytes()
+            if len(encoded) != listed.size:
+                return b"", f"{len(encoded)} bytes, it had {listed.size} when it was fetched"
             return encoded, inspect(encoded, listed.name)
         except FileNotFoundError:
             return b"", "it has gone since it was fetched"

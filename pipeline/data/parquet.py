@@ -106,9 +106,15 @@ def _label_column(schema: Any, labels: Sequence[str], path: Path) -> str:
     label = next((name for name in labels if name in schema.names), None)
     if label is None or "img" not in schema.names:
         raise UserError(f"{path}: columns {columns}; needed are img and {' or '.join(labels)}")
+    for name in ("img", label):
+        if schema.names.count(name) > 1:
+            raise UserError(f"{path}: columns {columns}; {name} may be there once")
     image_type, label_type = schema.field("img").type, schema.field(label).type
     if not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
         raise UserError(f"{path}: column img is {image_type}, needed is a struct with bytes and path")
+    encoded = image_type.field("bytes").type
+    if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
+        raise UserError(f"{path}: column img.bytes is {encoded}, needed is binary")
     if not pa.types.is_integer(label_type):
         raise UserError(f"{path}: column {label} is {label_type}, needed are integers")
     return label

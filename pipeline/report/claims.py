@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.paper import Arm, Paper, PaperClaim
+from pipeline.report.paper import SCHEDULE, Arm, Paper, PaperClaim
 from pipeline.report.statistics import (
     EQUIVALENCE_MARGIN,
     MINIMUM_SEEDS,
@@ -28,6 +28,7 @@ UNDECIDED, NOT_RUN = "undecided", "not run"
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 HOLDS, HOLDS_NOT = "holds", "does not hold"
 AGREES, DIFFERS = "count agrees", "count differs"
+NO_SPREAD = "every seed gives the same, so their spread is not known"
 COUNT_TOLERANCE = 0.02
 """Relative difference up to which a ratio of counts agrees with the printed, rounded one."""
 
@@ -103,7 +104,7 @@ def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict
     outcome, reason = _decide(effect)
     if outcome is None and claim.kind == "lower" and claim.quantity.endswith("_error"):
         reason += _remarks(lower, higher, margin)
-    needed = None if effect.spread is None else seeds_needed(effect.value, effect.spread)
+    needed = None if effect.spread is None or _without_spread(effect) else seeds_needed(effect.value, effect.spread)
     return Verdict(claim, _wording(outcome, claim, evidence), outcome, reason, printed, effect, (lower, higher), needed)
 
 
@@ -134,9 +135,16 @@ def _decide(effect: Estimate) -> tuple[bool | None, str]:
     """The rule: at least three seeds, and an interval no wider than the effect."""
     if effect.n < MINIMUM_SEEDS:
         return None, f"fewer than {MINIMUM_SEEDS} seeds"
+    if _without_spread(effect):
+        return None, NO_SPREAD
     if effect.width > abs(effect.value):
         return None, "the interval is wider than the effect"
     return effect.value > 0, f"by {effect.method}{_p_value(effect.p)}"
+
+
+def _without_spread(effect: Estimate) -> bool:
+    """Whether all seeds agree but for rounding: on few test images a coincidence, and no measure of their spread."""
+    return effect.spread is not None and effect.spread < 1e-9
 
 
 def _p_value(p: float | None) -> str:
@@ -168,12 +176,14 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     reason = f"the interval reaches across the margin of {margin:g} points"
     if above.low is None or above.high is None or above.n < MINIMUM_SEEDS:
         reason = f"fewer than {MINIMUM_SEEDS} seeds"
+    elif _without_spread(above):
+        reason = NO_SPREAD
     elif above.high < 0:
         outcome, reason = True, f"at most {margin:g} points above the printed number"
     elif above.low > 0:
         outcome, reason = False, f"more than {margin:g} points above the printed number"
     # Half of the interval has to be no wider than the way to the margin.
-    needed = None if above.spread is None else seeds_needed(2 * above.value, above.spread)
+    needed = None if above.spread is None or _without_spread(above) else seeds_needed(2 * above.value, above.spread)
     text = _wording(outcome, claim, evidence)
     return Verdict(claim, text, outcome, reason, claim.printed, measured, (sample,), needed)
 
@@ -203,6 +213,8 @@ def _setting(evidence: Evidence) -> str:
     data = " and ".join(evidence.datasets)
     if labels["standin"]:
         return f"on stand-in data ({data})"
-    if not evidence.is_reproduction:
+    if labels["schedule"] != "full" or set(evidence.deviations) & set(SCHEDULE):
         return f"under another schedule than the paper's ({data})"
+    if evidence.deviations:
+        return f"with another {', '.join(evidence.deviations)} than the paper's ({data})"
     return f"on other data than the paper's ({data})"

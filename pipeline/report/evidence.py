@@ -68,18 +68,19 @@ class Evidence:
         return str(self.plan["profile"])
 
     @cached_property
-    def is_reproduction(self) -> bool:
-        """Whether the plan trains the paper's data by the paper's schedule; if not, nothing here reproduces it.
+    def deviations(self) -> tuple[str, ...]:
+        """Settings in which a planned or finished run differs from the paper's run of that name."""
+        configs = (*self.plan["runs"].values(), *(run.config for run in self.runs.values()))
+        return tuple(dict.fromkeys(key for config in configs for key in deviations(config, self.paper)))
 
-        What the profile says of itself is not enough: the protocol and size of data of every run are checked.
+    @cached_property
+    def is_reproduction(self) -> bool:
+        """Whether the plan trains the paper's networks on its data by its schedule; if not, nothing here reproduces it.
+
+        What the profile says of itself is not enough: the configuration of every run is checked.
         """
         labels = self.plan["labels"]
-        configs = (*self.plan["runs"].values(), *(run.config for run in self.runs.values()))
-        return (
-            not labels["standin"]
-            and labels["schedule"] == "full"
-            and not any(deviations(config, self.paper) for config in configs)
-        )
+        return not labels["standin"] and labels["schedule"] == "full" and not self.deviations
 
     @cached_property
     def has_cifar_networks(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from pipeline.report.paper import Printed
 from pipeline.report.statistics import Estimate
 
 _DECIMALS = {"test_error": 2, "top5_error": 2, "parameters": 2, "multiply_adds": 2, "depth": 0}
@@ -23,9 +24,11 @@ def number(value: float | None, quantity: str = "test_error", sign: bool = False
 
 
 def printed(value: float | None, quantity: str = "test_error") -> str:
-    """A printed number with the digits that the paper gives it."""
+    """A number of the paper with the digits that it has there; one computed from several as others are."""
     if value is None:
         return DASH
+    if isinstance(value, Printed):
+        return _minus(str(value))
     if quantity.endswith("_error") or quantity == "slope":
         return _minus(f"{value:.2f}")
     return f"{value:g}" if quantity in ("depth", "response") else f"{value:.1f}"

@@ -102,6 +102,8 @@ def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
         entry = entries.setdefault(repr(sorted(settings.items())), {"settings": settings, "experiments": []})
         if config["experiment"] not in entry["experiments"]:
             entry["experiments"].append(config["experiment"])
-        paper = config["data"]["dataset"] if config["data"]["dataset"] in evidence.paper.protocols else "cifar10"
-        entry["paper"] = {"dataset": paper, **evidence.paper.protocols[paper]}
+        paper = config["data"]["dataset"]
+        if paper not in evidence.paper.protocols:
+            paper = "cifar10" if evidence.has_cifar_networks else "imagenet"
+        entry["paper"] = {"dataset": paper, **evidence.paper.protocols[paper].settings}
     return list(entries.values())

@@ -17,7 +17,46 @@ ClaimKind = Literal["lower", "slope", "value", "ratio"]
 COUNTED = ("parameters", "multiply_adds", "depth")
 SIZES = ("image_size", "train_images", "test_images")
 """Keys of a protocol that are found in a run's data."""
+SCHEDULE = ("iterations", "milestones", "learning_rate", "gamma")
+"""Keys of a protocol that make up its schedule."""
 UNITS = {"parameters": 1e6, "multiply_adds": 1e9, "depth": 1.0}
+_PLAIN: Mapping[str, Any] = {
+    "learning": "arl", "activation": "mixed", "mask": "encoder_decoder", "p": 1, "t": 2, "r": 1,
+    "noise": 0, "train_crop": 224, "test_crop": 224, "colour": 0.1,
+}  # fmt: skip
+"""What an experiment of the paper is where nothing else is said of it."""
+
+
+class Printed(float):
+    """A number of the paper, with the digits that it is printed with: `str(Printed("3.90"))` is "3.90"."""
+
+    def __new__(cls, text: str | float) -> Printed:
+        """Read the number; ValueError when it is none."""
+        number = super().__new__(cls, text)
+        number._text = str(text)
+        return number
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the paper trains on a data set, and what each of its experiments is.
+
+    Attributes:
+        settings: of the optimisation and the data, by the names that a run's configuration has for them.
+        experiments: network, options, label noise and crops of each experiment that differ from the defaults.
+        least: smallest values of settings that the paper does not give exactly.
+        checksum: of the data's prepared arrays; None where it is not known.
+    """
+
+    settings: Mapping[str, Any]
+    experiments: Mapping[str, Mapping[str, Any]]
+    least: Mapping[str, int]
+    checksum: str | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +73,7 @@ class PaperColumn:
 class PaperCell:
     """A printed number (None where the paper prints a dash) and what measures or counts it here."""
 
-    printed: float | None
+    printed: Printed | None
     experiment: str | None = None
     network: str | None = None
     stage: int | None = None
@@ -89,7 +128,7 @@ class PaperClaim:
     table: str
     text: str
     quantity: str = "test_error"
-    printed: float | None = None
+    printed: Printed | None = None
     dataset: str | None = None
     stage: int | None = None
     lower: Arm = None
@@ -106,7 +145,7 @@ class Paper:
     title: str
     arxiv: str
     venue: str
-    protocols: Mapping[str, Mapping[str, Any]]
+    protocols: Mapping[str, Protocol]
     tables: tuple[PaperTable, ...]
     claims: tuple[PaperClaim, ...]
 
@@ -119,43 +158,70 @@ class Paper:
 def load_paper() -> Paper:
     """Read `paper.yaml`; a key that is not known there is a TypeError."""
     content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
-    protocols = {}
-    for protocol in content["protocols"]:
-        for dataset in protocol.pop("datasets"):
-            protocols[dataset] = protocol
+    protocols = {
+        dataset: Protocol(
+            entry["settings"], entry["experiments"], entry.get("least", {}), entry.get("checksums", {}).get(dataset)
+        )
+        for entry in content["protocols"]
+        for dataset in entry["datasets"]
+    }
     return Paper(
         **content["paper"],
         protocols=protocols,
         tables=tuple(_table(entry) for entry in content["tables"]),
-        claims=tuple(PaperClaim(**entry) for entry in content["claims"]),
+        claims=tuple(PaperClaim(**_with_printed(entry)) for entry in content["claims"]),
     )
 
 
 def _table(entry: dict[str, Any]) -> PaperTable:
     columns = tuple(PaperColumn(**column) for column in entry.pop("columns"))
     rows = tuple(
-        PaperRow(row["id"], row["label"], {key: PaperCell(**cell) for key, cell in row["cells"].items()})
+        PaperRow(row["id"], row["label"], {key: paper_cell(cell) for key, cell in row["cells"].items()})
         for row in entry.pop("rows")
     )
     return PaperTable(**entry, columns=columns, rows=rows)
 
 
-def deviations(config: Mapping[str, Any], paper: Paper) -> dict[str, tuple[Any, Any]]:
-    """Where a run's protocol or size of data differs from the paper's: key -> (the run's value, the paper's).
+def paper_cell(entry: dict[str, Any]) -> PaperCell:
+    """A cell as YAML has it."""
+    return PaperCell(**_with_printed(entry))
 
-    A data set that the paper does not use has no protocol there: the only entry is then `dataset`. The sizes are
-    those of the configuration; one that was made without the data does not know them.
+
+def _with_printed(entry: dict[str, Any]) -> dict[str, Any]:
+    return entry if entry.get("printed") is None else entry | {"printed": Printed(entry["printed"])}
+
+
+def deviations(config: Mapping[str, Any], paper: Paper) -> dict[str, tuple[Any, Any]]:
+    """Where a run differs from the paper's: key -> (the run's value, the paper's).
+
+    Compared are protocol, data (size and, where it is known, checksum), and what the experiment of that name is:
+    network, options, label noise, crops. A data set that the paper does not use has no protocol there: the only entry
+    is then `dataset`. A configuration that was made without the data does not know their size and checksum.
     """
-    dataset = config["data"]["dataset"]
-    if dataset not in paper.protocols:
-        return {"dataset": (dataset, " or ".join(sorted(paper.protocols)))}
-    sizes = {key: value for key, value in config["data"].items() if key in SIZES}
-    ours = {**config["protocol"], **sizes}
-    return {
-        key: (ours.get(key), value)
-        for key, value in paper.protocols[dataset].items()
-        if not _same(ours.get(key), value) and (key in ours or key not in SIZES)
-    }
+    data = config["data"]
+    if data["dataset"] not in paper.protocols:
+        return {"dataset": (data["dataset"], " or ".join(sorted(paper.protocols)))}
+    protocol = paper.protocols[data["dataset"]]
+    ours = {**config["protocol"], **{key: data[key] for key in SIZES if key in data}}
+    wanted = {key: value for key, value in protocol.settings.items() if key in ours or key not in SIZES}
+    if config["experiment"] in protocol.experiments:
+        ours |= _experiment(config)
+        wanted |= {**_PLAIN, **protocol.experiments[config["experiment"]]}
+    if protocol.checksum is not None and data.get("checksum"):
+        ours["checksum"] = data["checksum"]
+        wanted["checksum"] = protocol.checksum
+    found = {key: (ours.get(key), value) for key, value in wanted.items() if not _same(ours.get(key), value)}
+    short = {key: (ours[key], f"at least {n}") for key, n in protocol.least.items() if key in ours and ours[key] < n}
+    return found | short
+
+
+def _experiment(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an experiment is: network, options, label noise and crops."""
+    crops = config.get("crops") or {}
+    cut = {f"{key}_crop": crops[key] for key in ("train", "test") if key in crops}
+    coloured = {key: crops[key] for key in ("colour",) if key in crops}
+    network = {"network": config["network"]["name"], "noise": config["data"].get("noise") or 0}
+    return {**_PLAIN, **config["network"].get("options", {}), **network, **cut, **coloured}
 
 
 def _same(ours: Any, printed: Any) -> bool:

@@ -15,8 +15,8 @@ from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
-from pipeline.report.paper import COUNTED, UNITS, PaperCell
-from pipeline.report.speed import PAIR, Times, pair_times
+from pipeline.report.paper import COUNTED, UNITS, PaperCell, Printed, paper_cell
+from pipeline.report.speed import PAIR, Times, pair_times, times_csv
 from pipeline.report.training_cost import Cost, Recipe, costs_csv, training_costs
 
 ROWS = ("attention92", "preresnet200")
@@ -77,13 +77,33 @@ class Checked:
         return "as stated" if self.holds else f"gives {self.found}, not {self.stated}"
 
 
+Pair = tuple[float | None, float | None]
+
+
 @dataclass(frozen=True)
 class Size:
-    """One quantity of both networks as text: printed and here, and Attention-92's in percent of ResNet-200's."""
+    """One quantity of Attention-92 and of ResNet-200, in the paper's unit: printed and here; None for a hole."""
 
     label: str
-    printed: tuple[str, str, str]
-    here: tuple[str, str, str]
+    quantity: str
+    printed: Pair
+    here: Pair
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Printed and here, each with Attention-92's in percent of ResNet-200's."""
+        stated = (printed(self.printed[0], self.quantity), printed(self.printed[1], self.quantity))
+        here = (PENDING if value is None else number(value, self.quantity) for value in self.here)
+        return (*stated, self._percent_text(self.printed), *here, self._percent_text(self.here))
+
+    def percent(self, pair: Pair) -> float | None:
+        """The first in percent of the second; of errors, nobody asks for it."""
+        first, second = pair
+        return None if first is None or not second or self.quantity not in COUNTED else 100 * first / second
+
+    def _percent_text(self, pair: Pair) -> str:
+        percent = self.percent(pair)
+        return DASH if percent is None else f"{percent:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -104,9 +124,11 @@ def load_section() -> Mapping[str, Any]:
     content = yaml.safe_load((Path(__file__).parent / "resnet200.yaml").read_text(encoding="utf-8"))
     for key in ("statements", "others"):
         content[key] = [
-            Statement(**{**entry, "first": PaperCell(**entry["first"]), "second": PaperCell(**entry["second"])})
+            Statement(**{**entry, "first": paper_cell(entry["first"]), "second": paper_cell(entry["second"])})
             for entry in content[key]
         ]
+    for entry in content["sizes"]:
+        entry["printed"] = tuple(map(Printed, entry["printed"])) if "printed" in entry else (None, None)
     content["recipe"] = Recipe(**content["recipe"])
     return dict(content)
 
@@ -130,26 +152,11 @@ def against_resnet200(evidence: Evidence, counts: Counts, speeds: Sequence[Speed
 
 def _size(entry: Mapping[str, Any], evidence: Evidence, counts: Counts) -> Size:
     quantity, size = entry["quantity"], entry.get("image_size")
-    stated: Sequence[float | None] = entry.get("printed", (None, None))
-    here = [
+    first, second = (
         _here(PaperCell(None, network=network, experiment=experiment), quantity, "imagenet", evidence, counts, size)
         for network, experiment in zip(PAIR, ROWS, strict=True)
-    ]
-    return Size(
-        entry["label"],
-        (printed(stated[0], quantity), printed(stated[1], quantity), _ratio(stated, quantity)),
-        (_text(here[0], quantity), _text(here[1], quantity), _ratio(here, quantity)),
     )
-
-
-def _text(value: float | None, quantity: str) -> str:
-    return PENDING if value is None else number(value, quantity)
-
-
-def _ratio(pair: Sequence[float | None], quantity: str) -> str:
-    """The first in percent of the second; of errors, nobody asks for it."""
-    first, second = pair
-    return DASH if first is None or not second or quantity not in COUNTED else f"{100 * first / second:.1f} %"
+    return Size(entry["label"], quantity, entry["printed"], (first, second))
 
 
 def _here(
@@ -169,7 +176,7 @@ def _here(
 def _check(statement: Statement, evidence: Evidence, counts: Counts) -> Checked:
     quantity = statement.quantity
     pair = (statement.first, statement.second)
-    paper = [cell.printed or 0.0 for cell in pair]
+    paper = [cell.printed or Printed(0) for cell in pair]
     value = statement.compute(*paper)
     decimals = len(f"{statement.stated:g}".partition(".")[2])
     here = [_here(cell, quantity, statement.dataset, evidence, counts) for cell in pair]
@@ -198,11 +205,9 @@ def _training_times(times: Sequence[Times]) -> str:
 
 def section_files(section: Section) -> dict[str, str]:
     """The section's tables as CSV, by path in the report's folder."""
-    times = [
-        (row.hardware, row.setting, row.mode, row.image_size, row.batch, *row.texts, row.percent)
-        for row in section.times
+    sizes = [
+        (row.label, *row.printed, row.percent(row.printed), *row.here, row.percent(row.here)) for row in section.sizes
     ]
-    sizes = [(row.label, *row.printed, *row.here) for row in section.sizes]
     claims = [
         (row.text, row.stated, row.arithmetic, row.verdict, row.here) for row in (*section.checked, *section.others)
     ]
@@ -211,10 +216,7 @@ def section_files(section: Section) -> dict[str, str]:
         "tables/resnet200-sizes.csv": csv_text(
             ("quantity", *(f"printed_{name}" for name in names), *(f"here_{name}" for name in names)), sizes
         ),
-        "tables/resnet200-times.csv": csv_text(
-            ("hardware", "setting", "mode", "image_size", "batch_size", "attention92_ms", "resnet200_ms", "percent"),
-            times,
-        ),
+        "tables/resnet200-times.csv": times_csv(section.times),
         "tables/resnet200-cost.csv": costs_csv(section.costs),
         "tables/resnet200-claims.csv": csv_text(("claim", "stated", "arithmetic", "verdict", "here"), claims),
     }

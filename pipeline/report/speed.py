@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.benchmark.table import Speed, read_table
 from pipeline.errors import UserError
+from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH
 from pipeline.report.records import Problem
 
@@ -54,8 +55,27 @@ def _text(speed: Speed | None) -> str:
         return NOT_MEASURED
     if speed.ms_per_image is None:
         return speed.status
-    spread = (speed.iqr_ms or 0.0) / speed.batch_size
-    return f"{speed.ms_per_image:.4g} (IQR {spread:.3g})"
+    return f"{speed.ms_per_image:.4g} (IQR {_spread(speed):.3g})"
+
+
+def _spread(speed: Speed) -> float:
+    """Interquartile range in milliseconds an image."""
+    return (speed.iqr_ms or 0.0) / speed.batch_size
+
+
+def times_csv(times: Sequence[Times]) -> str:
+    """One line for each hardware, setting, mode and image size: milliseconds an image, or only a `status`."""
+    header = ["hardware", "setting", "mode", "image_size", "batch_size"]
+    header += [f"{name}_{key}" for name in ("attention92", "resnet200") for key in ("status", "ms", "iqr_ms")]
+    rows = []
+    for row in times:
+        cells: list[object] = [row.hardware, row.setting, row.mode, row.image_size, row.batch.replace(DASH, "")]
+        for speed in row.pair:
+            cells.append(NOT_MEASURED if speed is None else speed.status)
+            done = speed is not None and speed.ms_per_image is not None
+            cells += [speed.ms_per_image, _spread(speed)] if speed is not None and done else [None, None]
+        rows.append([*cells, row.percent])
+    return csv_text([*header, "percent"], rows)
 
 
 def read_speeds(folder: Path | None) -> tuple[list[Speed], list[Problem]]:

@@ -117,8 +117,13 @@ def equivalent(
     return -margin < effect.low and effect.high < margin
 
 
-def binomial_error(error: float, images: int) -> float:
-    """Standard error, in points, of one test error in percent that was measured on `images` images."""
+def binomial_error(error: float, images: int) -> float | None:
+    """Standard error, in points, of one test error in percent that was measured on `images` images.
+
+    None where none or all of the images are wrong: that says too little of how often they would be.
+    """
+    if error <= 0 or error >= 100:
+        return None
     return 100 * float(stats.binom.std(images, error / 100)) / images
 
 

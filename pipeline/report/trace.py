@@ -84,7 +84,7 @@ def trace_claim(verdict: Verdict, evidence: Evidence, machine: bool) -> list[Gro
     effect, quantity = verdict.effect, verdict.quantity
     head: Group = [
         ("claim", verdict.claim.text),
-        ("printed", number(verdict.printed, quantity)),
+        ("printed", printed(verdict.printed, quantity)),
         ("measured", "pending" if effect is None else _measured(effect, quantity)),
         ("verdict", f"{verdict.text}: {verdict.reason}"),
     ]

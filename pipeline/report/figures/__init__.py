@@ -33,7 +33,7 @@ def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapp
     cifar = evidence.has_cifar_networks
     with drawing():
         pictures = [
-            depth(evidence) if cifar else None,
+            depth(evidence) if cifar and evidence.datasets != ["cifar100"] else None,
             noise(evidence) if cifar else None,
             attention(masks),
             response(evidence) if cifar else None,

@@ -34,9 +34,12 @@ def _printed(evidence: Evidence, table: str, column: str) -> dict[str, float]:
     return {row.id: float(row.cells[column].printed or 0) for row in evidence.paper.table(table).rows}
 
 
-def _points(axis: Axes, evidence: Evidence, places: Sequence[tuple[float, str]], colour: str, marker: str) -> None:
-    """Measured means with their spread at (x, experiment); places without runs stay empty.
+def _points(
+    axis: Axes, evidence: Evidence, places: Sequence[tuple[float, str]], colour: str, marker: str, single: bool
+) -> None:
+    """Measured means at (x, experiment); places without runs stay empty.
 
+    Bars are standard deviations over seeds, or where every point has but one seed (`single`) binomial errors.
     Squares are moved a little to the right, so that two series' bars do not hide each other.
     """
     x, means, bars = [], [], []
@@ -45,7 +48,7 @@ def _points(axis: Axes, evidence: Evidence, places: Sequence[tuple[float, str]],
         if sample.estimate is not None:
             x.append(place + (0.8 if marker == "s" else 0))
             means.append(sample.estimate.value)
-            bars.append(sample.estimate.spread or sample.binomial_error or 0.0)
+            bars.append((sample.binomial_error if single else sample.estimate.spread) or 0.0)
     axis.errorbar(x, means, bars, color=colour, marker=marker, capsize=3, linewidth=1.8, elinewidth=1.2)
 
 
@@ -73,52 +76,54 @@ def noise(evidence: Evidence) -> Picture | None:
     """Test error against label noise for both networks of Table 5, with slopes."""
     experiments = {key: [key, *(f"{key}-noise{level}" for level in _LEVELS)] for key in _NETWORKS}
     names = [name for group in experiments.values() for name in group]
-    if not any(evidence.sample(name, "test_error").values for name in names):
+    noisy = [name for group in experiments.values() for name in group[1:]]
+    if not any(evidence.sample(name, "test_error").values for name in noisy):
         return None
+    single = _single(evidence, names)
     figure, (axis,) = panels(1, 1, 5.6, 3.8)
     handles: list[Any] = []
     for key, (label, colour, marker) in _NETWORKS.items():
         places = list(zip((0, *_LEVELS), experiments[key], strict=True))
-        _points(axis, evidence, places, colour, marker)
+        _points(axis, evidence, places, colour, marker, single)
         printed = list(_printed(evidence, "table5", key).values())
         _paper_line(axis, _LEVELS, printed, colour, marker)
-        values = [evidence.sample(name, "test_error").estimate for _, name in places[1:]]
-        ours = slope(_LEVELS, [v.value for v in values if v]) if all(values) else None
-        text = f"{label}, slope " + ("pending" if ours is None else f"{ours:.2f}")
+        ours = evidence.slopes(dict(zip(_LEVELS, experiments[key][1:], strict=True))).estimate
+        text = f"{label}, slope " + ("pending" if ours is None else f"{ours.value:.2f}")
         text += f" ({slope(_LEVELS, printed):.2f})"
         handles.append(Line2D([], [], color=colour, marker=marker, label=text))
     axis.set_xlabel("labels redrawn at random, %")
     axis.set_ylabel("test error %")
     axis.set_xticks((0, *_LEVELS))
     axis.set_ylim(bottom=0)
-    legend_below(figure, [*handles, *_kinds(_single(evidence, names))], 2)
+    legend_below(figure, [*handles, *_kinds(single)], 2)
     return Picture(
         "error-by-noise",
         "Error against label noise",
-        "Slopes are least squares over the four noise levels, in points of error for 10 points of noise; the paper's "
-        "in brackets.",
+        "Slopes are least squares over the four noise levels, seed by seed, in points of error for 10 points of noise; "
+        "the paper's in brackets.",
         "svg",
         svg(figure, "error-by-noise"),
     )
 
 
 def depth(evidence: Evidence) -> Picture | None:
-    """ARL against NAL over the depth of the network (Table 3)."""
+    """ARL against NAL over the depth of the network (Table 3, which the paper has for CIFAR-10 only)."""
     arms = {"arl": ("residual (ARL)", "", BLUE, "o"), "nal": ("naive (NAL)", "-nal", RUST, "s")}
     names = [name + suffix for name in _DEPTHS for _, suffix, _, _ in arms.values()]
     if not any(evidence.sample(name, "test_error").values for name in names):
         return None
+    single = _single(evidence, names)
     figure, (axis,) = panels(1, 1, 5.6, 3.8)
     handles: list[Any] = []
     for column, (label, suffix, colour, marker) in arms.items():
-        _points(axis, evidence, [(d, name + suffix) for name, d in _DEPTHS.items()], colour, marker)
+        _points(axis, evidence, [(d, name + suffix) for name, d in _DEPTHS.items()], colour, marker, single)
         _paper_line(axis, list(_DEPTHS.values()), list(_printed(evidence, "table3", column).values()), colour, marker)
         handles.append(Line2D([], [], color=colour, marker=marker, label=label))
     axis.set_xticks(list(_DEPTHS.values()))
     axis.set_xlabel("depth of the trunk (weighted layers)")
     axis.set_ylabel("test error %")
     axis.set_ylim(bottom=0)
-    legend_below(figure, [*handles, *_kinds(_single(evidence, names))], 2)
+    legend_below(figure, [*handles, *_kinds(single)], 2)
     return Picture(
         "arl-nal-by-depth",
         "Residual against naive attention learning, by depth",
@@ -135,6 +140,8 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
     measured = {name: sample for name, sample in measured.items() if sample.values}
     if not measured:
         return None
+    printed = "cifar100" if evidence.datasets == ["cifar100"] else "cifar10"
+    stated = printed.upper().replace("CIFAR", "CIFAR-")
     figure, axes = panels(1, 2, 9.2, 3.9, sharey=True)
     for axis, key in zip(axes, ("parameters", "multiply_adds"), strict=True):
         for name, sample in measured.items():
@@ -144,7 +151,7 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
         for name, row in networks.items():
             count = counts.get(str(row.cells["parameters"].network))
             if count is not None:
-                _dot(axis, count.of(key) / 1e6, float(row.cells["cifar10"].printed or 0), name, hollow=True)
+                _dot(axis, count.of(key) / 1e6, float(row.cells[printed].printed or 0), name, hollow=True)
         axis.set_xscale("log")
         axis.set_xlabel(f"{key.replace('_', '-')}, millions")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -154,14 +161,16 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
         Line2D([], [], color=BLUE, marker="o", linestyle="", label="attention networks"),
         Line2D([], [], color=RUST, marker="s", linestyle="", label="ResNets"),
         Line2D([], [], color=GREEN, marker="^", linestyle="", label="wide ResNets"),
-        Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label="hollow: the paper, CIFAR-10"),
+        Line2D(
+            [], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label=f"hollow: the paper, {stated}"
+        ),
     ]
     legend_below(figure, handles, 4)
     return Picture(
         "error-by-cost",
         "Error against parameters and multiply-adds",
         "Filled points were measured here, on this profile's data and image size; hollow ones are the paper's on "
-        "CIFAR-10, at the counts of this project's networks for 32x32 images.",
+        f"{stated}, at the counts of this project's networks for 32x32 images.",
         "svg",
         svg(figure, "error-by-cost"),
         wide=True,

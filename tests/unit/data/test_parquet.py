@@ -116,6 +116,10 @@ def test_a_wrong_number_of_rows_is_refused(shards: Path) -> None:
         (rename("img", "image"), "columns label, image; needed are img and label"),
         (rename("label", "fine_label"), "columns img, fine_label; needed are img and label"),
         (lambda columns: columns.update(img=["x"] * len(columns["img"])), "column img is string, needed is a struct"),
+        (
+            lambda columns: columns.update(img=[{"bytes": "iVBOR", "path": "a.png"}] * len(columns["img"])),
+            "column img.bytes is string, needed is binary",
+        ),
         (lambda columns: columns.update(label=["cat"] * len(columns["img"])), "column label is string, needed are int"),
     ],
 )
@@ -124,6 +128,13 @@ def test_other_columns_than_those_needed_are_refused_at_once(
 ) -> None:
     rewrite(shards / FIRST, change)
     with pytest.raises(UserError, match=problem):
+        fetch(shards)
+
+
+def test_a_column_that_is_there_twice_is_refused(shards: Path) -> None:
+    table = pq.read_table(shards / FIRST)
+    pq.write_table(table.append_column("label", table["label"]), shards / FIRST)
+    with pytest.raises(UserError, match="columns img, label, label; label may be there once"):
         fetch(shards)
 
 

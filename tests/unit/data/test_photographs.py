@@ -228,6 +228,35 @@ def test_an_excluded_image_that_is_none_is_refused(tree: Path, tmp_path: Path) -
         data.fetch("imagenet", str(tree), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff\xfe3\x00", "not in UTF-8"),
+        (b"\n".join(b"%d" % number for number in range(1, 7)), "names all 6 validation images; at least one must"),
+    ],
+)
+def test_a_list_of_excluded_images_that_cannot_be_meant_is_refused(
+    tree: Path, tmp_path: Path, content: bytes, problem: str
+) -> None:
+    (tree / "excluded.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"excluded\.txt: {problem}"):
+        data.fetch("imagenet", str(tree), tmp_path)
+
+
+def test_a_byte_order_mark_before_the_excluded_images_is_no_part_of_a_name(tree: Path, tmp_path: Path) -> None:
+    (tree / "excluded.txt").write_text("3\n", encoding="utf-8-sig")
+    data.fetch("imagenet", str(tree), tmp_path)
+    assert data.prepare("imagenet", tmp_path)["excluded"] == 1
+
+
+def test_a_photograph_that_changed_since_it_was_fetched_is_named(tree: Path, tmp_path: Path) -> None:
+    data.fetch("imagenet", str(tree), tmp_path)
+    photograph = next((tree / "val" / CLASSES[1]).iterdir())
+    photograph.write_bytes(photograph.read_bytes() + b"more")
+    with pytest.raises(UserError, match=rf"{photograph.name} \(\d+ bytes, it had \d+ when it was fetched"):
+        data.prepare("imagenet", tmp_path)
+
+
 def test_label_noise_on_photographs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="label noise is for data sets of arrays"):
         data.corrupt("imagenet", 10, tmp_path)

@@ -27,6 +27,9 @@ FULL = {
 }  # fmt: skip
 CIFAR_SIZES = {"image_size": 32, "train_images": 50000, "test_images": 10000}
 SIZES = {"cifar10": CIFAR_SIZES, "cifar100": CIFAR_SIZES}
+CHECKSUMS = {"cifar10": "7539a57b0032eef22293fd3771d3c27aecd7a5bdd7365913ed957b6a8c21d4b0"}
+ABLATIONS = {"nal": {"learning": "nal"}, "channel": {"activation": "channel"}, "spatial": {"activation": "spatial"},
+             "local": {"mask": "local"}}  # fmt: skip
 STAND_IN_SIZES = {"image_size": 16, "train_images": 1437, "test_images": 360}
 SHORT = FULL | {"iterations": 180, "milestones": [90, 135], "padding": 2, "flip": False}
 
@@ -99,16 +102,18 @@ class World:
 
 def config(experiment: str, seed: int, dataset: str, protocol: dict[str, Any]) -> dict[str, Any]:
     """A config.json with an identity made up from the name."""
-    base = experiment.split("-", maxsplit=1)[0]
+    base, _, ablation = experiment.partition("-")
+    options = ABLATIONS.get(ablation, {})
     key = f"{experiment}-{seed}-{dataset}-{protocol['iterations']}"
     noise = int(experiment.split("noise")[1]) if "noise" in experiment else 0
     return {
         "identity": hashlib.sha256(key.encode()).hexdigest()[:12],
         "experiment": experiment,
         "seed": seed,
-        "network": {"name": f"cifar_{base.replace('resnet', 'preresnet')}", "num_classes": 10, "options": {}},
+        "network": {"name": f"cifar_{base.replace('resnet', 'preresnet')}", "num_classes": 10, "options": options},
         "data": {
-            "dataset": dataset, "noise": noise, "checksum": "c" * 64, "noise_checksum": "d" * 64 if noise else None,
+            "dataset": dataset, "noise": noise, "checksum": CHECKSUMS.get(dataset, "c" * 64),
+            "noise_checksum": "d" * 64 if noise else None,
             **SIZES.get(dataset, STAND_IN_SIZES), "classes": [str(i) for i in range(10)],
         },
         "protocol": protocol,

@@ -84,6 +84,14 @@ def test_equal_errors_are_undecided_but_called_equal(world: Any) -> None:
     assert "equal within 0.25 points" in result.reason
 
 
+@pytest.mark.parametrize("apart", [0.0, 0.4])
+def test_seeds_that_all_say_the_same_decide_nothing(world: Any, apart: float) -> None:
+    errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.5 + apart, 5.6 + apart, 5.4 + apart]}
+    result = verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56")
+    assert (result.text, result.outcome, result.seeds_needed) == ("undecided", None, None)
+    assert "every seed gives the same" in result.reason
+
+
 def test_a_missing_arm_is_not_run_and_named(world: Any) -> None:
     result = verdict(evidence_of(full_plan(world), {"attention56": [5.5, 5.6, 5.4]}), "arl-beats-nal-56")
     assert result.text == "not run"
@@ -94,10 +102,10 @@ def test_slopes_are_compared_over_seeds_that_have_all_levels(world: Any) -> None
     errors = {}
     for level, error in ((10, 5.0), (30, 6.0), (50, 7.0), (70, 8.0)):
         errors[f"attention92-noise{level}"] = [error, error + 0.01, error]
-        errors[f"resnet164-noise{level}"] = [error * 2, error * 2 + 0.01, error * 2]
+        errors[f"resnet164-noise{level}"] = [error * 2, error * 2 + 0.001 * level, error * 2]
     result = verdict(evidence_of(full_plan(world), errors), "noise-slope")
     assert result.text == "reproduced"
-    assert result.effect is not None and result.effect.value == pytest.approx(0.5)
+    assert result.effect is not None and result.effect.value == pytest.approx(0.5 + 0.01 / 3)
     assert result.printed == pytest.approx(0.115)
     assert result.quantity == "slope" and "paired t" in result.reason
 
@@ -167,6 +175,29 @@ def test_a_part_of_the_papers_data_reproduces_nothing(world: Any, size: str) -> 
         run["data"][size] //= 10
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     assert "reproduced" not in verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
+
+
+@pytest.mark.parametrize(
+    ("experiment", "section", "key", "value", "said"),
+    [
+        ("attention56", "network", "options", {"activation": "channel"}, "activation"),
+        ("attention56-nal", "network", "options", {}, "learning"),
+        ("attention92-noise70", "data", "noise", 10, "noise"),
+        ("attention56", "network", "name", "cifar_attention92", "network"),
+        ("attention56", "data", "checksum", "c" * 64, "checksum"),
+        ("attention56", "protocol", "nesterov", False, "nesterov"),
+    ],
+)
+def test_another_experiment_under_the_papers_name_reproduces_nothing(
+    world: Any, experiment: str, section: str, key: str, value: Any, said: str
+) -> None:
+    plan = full_plan(world, seeds=3)
+    for seed in range(3):
+        run = plan["runs"][f"{experiment}-s{seed}"]
+        run[section] = run[section] | {key: value}
+    errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
+    text = verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
+    assert text == f"holds with another {said} than the paper's (cifar10)"
 
 
 def test_a_short_schedule_says_so_in_every_verdict(world: Any) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import config
+from pipeline.report.numbers import printed as printed_text
 from pipeline.report.paper import COUNTED, PaperClaim, deviations, load_paper
+from pipeline.reporting import plan_without_data
 
 PAPER = load_paper()
+ROOT = Path(__file__).parents[3]
 
 
 def printed(experiment: str, quantity: str, table: str, dataset: str | None, stage: int | None) -> float:
@@ -59,3 +64,38 @@ def test_only_the_papers_own_schedule_is_no_deviation(world: Any) -> None:
     assert deviations(shorter, PAPER) == {"iterations": (16000, 160000)}
     digits = next(iter(world.plan()["runs"].values()))
     assert set(deviations(digits, PAPER)) == {"dataset"}
+
+
+@pytest.mark.parametrize("profile", ["cifar10", "cifar10-large", "cifar100", "cifar100-large", "imagenet"])
+def test_the_full_profiles_are_the_papers_experiments(profile: str, tmp_path: Path) -> None:
+    tree = config.compose(profile, [], tmp_path / "params.yaml", ROOT)
+    for run in plan_without_data(tree)["runs"].values():
+        assert run["experiment"] in PAPER.protocols[tree.data.name].experiments
+        assert deviations(run, PAPER) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        (["experiments.attention92.test_crop=64"], {"test_crop": (64, 320)}),
+        (["crops.train=64"], {"train_crop": (64, 224)}),
+        (["crops.colour=0"], {"colour": (0, 0.1)}),
+    ],
+)
+def test_other_crops_are_not_the_papers(changes: list[str], found: dict[str, Any], tmp_path: Path) -> None:
+    tree = config.compose("imagenet", changes, tmp_path / "params.yaml", ROOT)
+    run = plan_without_data(tree)["runs"]["attention92-s0"]
+    assert deviations(run, PAPER) == found
+
+
+@pytest.mark.parametrize(("images", "found"), [(50_000, set()), (48_238, set()), (100, {"test_images"})])
+def test_imagenets_blacklist_may_be_left_out_and_nothing_more(images: int, found: set[str], tmp_path: Path) -> None:
+    run = plan_without_data(config.compose("imagenet", [], tmp_path / "params.yaml", ROOT))["runs"]["attention92-s0"]
+    run["data"] |= {"test_images": images, "train_images": 1_281_167}
+    assert set(deviations(run, PAPER)) == found
+
+
+def test_numbers_keep_the_digits_that_they_are_printed_with() -> None:
+    cells = {row.id: row.cells for row in PAPER.table("table6").rows}
+    assert str(cells["attention452"]["cifar10"].printed) == "3.90" and cells["attention452"]["cifar10"].printed == 3.9
+    assert printed_text(PAPER.table("table7").rows[1].cells["top5"].printed, "top5_error") == "5.9"
