@@ -156,7 +156,7 @@ class Resources(Settings):
 class Checkpoints(Settings):
     """How often a run is saved, and how many checkpoints stay."""
 
-    seconds: Annotated[float, Field(gt=0)]
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     keep: Positive
 
 
@@ -171,7 +171,7 @@ class Tracking(Settings):
 class Report(Settings):
     """Settings of the report."""
 
-    equivalence_margin: Annotated[float, Field(gt=0)]
+    equivalence_margin: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Config(Settings):

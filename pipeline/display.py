@@ -49,14 +49,16 @@ class Line:
         """Read the run's own word on how far it is."""
         try:
             content = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
+            step, steps, epoch = int(content["iteration"]), int(content["iterations"]), float(content["epoch"])
+            loss, error = (_number(content[key]) for key in ("train_loss", "test_error"))
+            speed, left = float(content["images_per_second"]), _number(content["seconds_left"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # there is none yet, or it is of no use: the board is no reason to stop
         if self.state == "queued":
             self.state, self.begun = "training", time.monotonic()
-        self.step, self.steps, self.epoch = content["iteration"], content["iterations"], content["epoch"]
+        self.step, self.steps, self.epoch = step, steps, epoch
         self.first = self.step if self.first is None else self.first
-        self.loss, self.error = content["train_loss"], content["test_error"]
-        self.speed, self.left = content["images_per_second"], content["seconds_left"]
+        self.loss, self.error, self.speed, self.left = loss, error, speed, left
 
     def describe(self, measure: str) -> str:
         """For a log: step, epoch, loss, error, images a second and time left."""
@@ -163,6 +165,10 @@ class Board:
         pace = (done - before) / everything
         left = f", {_duration(elapsed * (1 - done / everything) / pace)} left" if pace > LEAST_PACE else ""
         return f"; {100 * done / everything:.0f} % of the work done{left}"
+
+
+def _number(value: float | str | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _percent(value: float | None) -> str:

@@ -8,17 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pipeline import runs
 from pipeline.data.layout import noisy_folder, prepared_folder
+from pipeline.errors import UserError, one_line
 from pipeline.files import write_json
 from pipeline.object_store import is_url
 from pipeline.origin import Origin, origin
+from pipeline.run_lock import hold
 from pipeline.run_store import RunStore, is_result, is_small
 from pipeline.store_copies import Mirror
 from pipeline.training.execution import STOP, Execution
-from pipeline.training.records import CONFIG, PROVENANCE, Provenance
+from pipeline.training.records import CONFIG, PROGRESS, PROVENANCE, Provenance
 from pipeline.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Driver:
             self.mirror = Mirror(RunStore(execution["store"]), self.store)
         self.resources = Resources(**execution["resources"])
         self.origin = origin(self.root)
+        self._held: dict[Path, IO[str]] = {}
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
 
     @property
@@ -101,11 +104,22 @@ class Driver:
         """Make the run's folder and its entry in MLflow.
 
         Raises:
-            UserError: if its provenance is damaged; OSError, if its folder cannot be written.
+            UserError: if its provenance is damaged, or another process trains it; OSError, if its folder cannot be
+                written.
         """
         folder = self.store / spec.folder_name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / STOP).unlink(missing_ok=True)
+        if folder not in self._held:
+            self._held[folder] = hold(folder)
+        try:
+            return self._begin(spec, folder)
+        except BaseException:
+            self._held.pop(folder).close()
+            raise
+
+    def _begin(self, spec: RunSpec, folder: Path) -> Execution:
+        for left in (STOP, PROGRESS):  # by an earlier process
+            (folder / left).unlink(missing_ok=True)
         write_json(folder / CONFIG, spec.to_json())
         profile = self.plan["profile"]
         before = Provenance.read(folder) or Provenance("running", profile)
@@ -114,10 +128,11 @@ class Driver:
         if self.uri is not None and self.follower is not None:
             from pipeline import tracking
 
-            run_id = tracking.open_run(self.uri, folder, profile=profile, parent=self.parent)
-            before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
-            if run_id:
-                self.follower.add(run_id, folder)
+            with _as_a_view(spec.name):
+                run_id = tracking.open_run(self.uri, folder, profile=profile, parent=self.parent)
+                before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
+                if run_id:
+                    self.follower.add(run_id, folder)
         return replace(self.execution(spec), mlflow_run_id=before.mlflow_run_id)
 
     def execution(self, spec: RunSpec) -> Execution:
@@ -141,24 +156,37 @@ class Driver:
         )
 
     def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:
-        """Record how a run ended, in MLflow with `tags`; returns its status."""
-        self._settle(execution)
-        found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
-        provenance = found.ended("failed", error) if error else found
-        if provenance.status == "running":  # the worker is gone without a word
-            provenance = provenance.ended("failed", "its worker died")
-        self._close(execution, provenance, tags)
+        """Record how a run ended, in MLflow with `tags`; returns its status.
+
+        Raises:
+            UserError: if its provenance is damaged, or a store behind a URL does not say how it ended: then nothing
+                is recorded, and the next command finds what the worker has written there.
+        """
+        with self._held.pop(execution.folder, nullcontext()):
+            self._settle(execution)
+            found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
+            provenance = found.ended("failed", error) if error else found
+            if provenance.status == "running":  # the worker is gone without a word
+                provenance = provenance.ended("failed", "its worker died")
+            self._close(execution, provenance, tags)
         return provenance.status
 
     def interrupt(self, execution: Execution) -> None:
         """Record that a run was stopped before its end; it continues from its last checkpoint."""
-        self._settle(execution)
-        found = Provenance.read(execution.folder) or Provenance("paused", execution.profile)
-        self._close(execution, found if found.status == "finished" else found.ended("paused"))
+        with self._held.pop(execution.folder, nullcontext()):
+            try:
+                self._settle(execution)
+            except UserError as error:
+                logger.warning("%s: %s", execution.folder.name, error)
+                return
+            found = Provenance.read(execution.folder) or Provenance("paused", execution.profile)
+            self._close(execution, found if found.status == "finished" else found.ended("paused"))
 
     def _settle(self, execution: Execution) -> None:
-        if self.mirror is not None:
-            self.mirror.settle(execution.folder.name)
+        if self.mirror is not None and not self.mirror.settle(execution.folder.name):
+            raise UserError(
+                f"store = {self.mirror.store.url!r}: does not say how the run ended; the same command looks again"
+            )
 
     def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
         provenance.write(execution.folder)
@@ -171,4 +199,16 @@ class Driver:
                 self.follower.remove(provenance.mlflow_run_id)
             states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
-            tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
+            with _as_a_view(execution.folder.name):
+                tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
+
+
+@contextmanager
+def _as_a_view(run: str) -> Iterator[None]:
+    """MLflow is a view of the files: whatever goes wrong with it is told, and stops no run."""
+    try:
+        yield
+    except UserError:  # a damaged file of the run
+        raise
+    except Exception as error:
+        logger.warning("%s: MLflow has not all of it (%s); `track --sync` completes it", run, one_line(error))

@@ -59,7 +59,7 @@ def _measurements(folder: Path, planned: Mapping[str, Any]) -> Iterator[tuple[st
         config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
         known = planned.get(f"{config['experiment']}-s{config['seed']}", {}).get("cost")
         multiply_adds = (known or read_json(folder / METRICS))["multiply_adds"]
-    except (UserError, KeyError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:

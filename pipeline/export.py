@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models import find_network
+from pipeline.driver import Driver
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.plan import PLAN, planned_spec, read_plan
@@ -56,7 +57,9 @@ def find_weights(trained: str, root: Path) -> Path:
     if plan is None or trained not in plan["runs"]:
         runs = f" nor one of the runs {', '.join(plan['runs'])}" if plan else f", and there is no {PLAN} to name a run"
         raise UserError(f"{trained!r}: neither a file of weights nor a run's folder{runs}")
-    return _weights_in(root / plan["execution"]["store"] / planned_spec(plan, trained).folder_name)
+    driver = Driver(plan, root)
+    driver.fetch(weights=True)
+    return _weights_in(driver.store / planned_spec(plan, trained).folder_name)
 
 
 def _weights_in(folder: Path) -> Path:

@@ -113,14 +113,17 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: str | Path) -> Any:
-    """Content of a JSON file; a missing or malformed one raises UserError."""
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds; a missing or malformed file, or one that holds no object, raises UserError."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a JSON {type(content).__name__}, needed is an object")
+    return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -56,7 +56,10 @@ def _sync_models(driver: Driver, uri: str) -> int:
     """Log the models of every profile that has finished runs in the store, as its own settings say."""
     finished: dict[str, list[Path]] = defaultdict(list)
     for folder in runs.folders(driver.store):
-        provenance = Provenance.read(folder)
+        try:
+            provenance = Provenance.read(folder)
+        except UserError:
+            continue  # `sync` has named it
         if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
             finished[provenance.profile].append(folder)
     wanted = {profile: _models(_plan_of(driver, profile)) for profile in finished}

@@ -127,7 +127,8 @@ def read_plan(path: Path = Path(PLAN)) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: no such file; run `python -m pipeline plan` (or `dvc repro plan`) first")
     plan = read_json(path)
-    if not isinstance(plan, dict) or not {"profile", "report", "execution", "identity", "runs"} <= plan.keys():
+    parts = [plan.get(key) for key in ("report", "execution", "identity", "runs")]
+    if "profile" not in plan or not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{path}: not a plan; run `python -m pipeline plan` again")
     return plan
 

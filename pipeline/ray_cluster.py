@@ -89,6 +89,8 @@ def connected(root: Path) -> Iterator[None]:
         runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join(filter(None, search))
     try:
         _start(address, runtime_env)
+    except ValueError as error:
+        raise UserError(f"RAY_ADDRESS = {address!r}: {one_line(error)}") from None
     except ConnectionError as error:
         raise UserError(
             f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the same"

@@ -17,7 +17,16 @@ from pipeline.files import read_json, replace_folder
 from pipeline.object_store import is_url
 from pipeline.run_store import RunStore
 from pipeline.training.execution import STOP
-from pipeline.training.records import CHECKPOINTS, CONFIG, DETERMINISTIC, MACHINE, METRICS, WEIGHTS, Provenance
+from pipeline.training.records import (
+    CHECKPOINTS,
+    CONFIG,
+    DETERMINISTIC,
+    MACHINE,
+    METRICS,
+    PROVENANCE,
+    WEIGHTS,
+    Provenance,
+)
 from pipeline.training.spec import RunSpec
 
 PUBLISHED = Path("published")
@@ -38,10 +47,9 @@ def finished(folder: Path, identity: str) -> bool:
 
 def _identity(folder: Path) -> str | None:
     try:
-        content = read_json(folder / CONFIG)
+        return read_json(folder / CONFIG).get("identity")
     except UserError:
         return None
-    return content.get("identity") if isinstance(content, dict) else None
 
 
 def locate(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> Path | None:
@@ -95,7 +103,8 @@ def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHE
 def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> list[str]:
     """Bring runs made elsewhere, finished or paused, into the store; every identity is checked first.
 
-    A run that is finished here, or has come further here, stays as it is.
+    A run that is finished here, or has come further here, stays as it is. Of several copies of a run that with weights
+    and provenance counts.
 
     Args:
         folder: a run's folder, or one that contains such folders. Trials of searches are passed over.
@@ -108,19 +117,16 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
         UserError: if there is no run, an identity is not that of its configuration, weights are not those of the
             metrics, or a store behind a URL does not answer. Nothing is imported then.
     """
-    from pipeline.tuning.trials import TRIAL
-
-    found = sorted({path.parent for path in folder.rglob(CONFIG) if not (path.parent / TRIAL).exists()})
+    found = _complete_copies(folder)
     if not found:
         raise UserError(f"{folder}: holds no run (no {CONFIG} at any depth)")
-    specs = {path: RunSpec.from_json(read_json(path / CONFIG), path / CONFIG) for path in found}
     for path in found:
         _check_whole(path)
-    here = {path: _reached_here(store, spec.folder_name, behind) for path, spec in specs.items()}
+    here = {path: _reached_here(store, spec.folder_name, behind) for path, spec in found.items()}
     new = []
-    for path, spec in specs.items():
+    for path, spec in found.items():
         target = store / spec.folder_name
-        if target.resolve() == path.resolve() or finished(target, spec.identity):
+        if target.resolve() == path.resolve() or (finished(target, spec.identity) and _is_behind(spec, behind)):
             continue
         if not finished(path, spec.identity) and here[path] > _reached(path):
             continue
@@ -128,6 +134,33 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
             shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP))
         new.append(spec.folder_name)
     return new
+
+
+def _complete_copies(folder: Path) -> dict[Path, RunSpec]:
+    """The runs below a folder; of several copies of one, that with most of it. What is being written is passed over."""
+    from pipeline.tuning.trials import TRIAL
+
+    best: dict[str, tuple[tuple[bool, bool, int], Path, RunSpec]] = {}
+    for config in sorted(folder.rglob(CONFIG)):
+        path = config.parent
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or (path / TRIAL).exists():
+            continue
+        spec = RunSpec.from_json(read_json(config), config)
+        worth = (path / WEIGHTS).exists(), (path / PROVENANCE).exists(), _reached(path)
+        if spec.folder_name not in best or worth > best[spec.folder_name][0]:
+            best[spec.folder_name] = worth, path, spec
+    return {path: spec for _, path, spec in best.values()}
+
+
+def _is_behind(spec: RunSpec, behind: RunStore | None) -> bool:
+    """Whether a store behind a URL has the end of a run, too; what was copied there in part is copied again."""
+    if behind is None:
+        return True
+    try:
+        return behind.exists(f"{spec.folder_name}/{METRICS}")
+    except OSError as error:
+        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
 
 
 def _reached(folder: Path) -> int:

@@ -169,13 +169,17 @@ class Mirror:
         self._going[run] = _Watch(self.store, run, self.folder / run)
         self._going[run].start()
 
-    def settle(self, run: str) -> None:
-        """The run goes no longer: bring all of it but checkpoints."""
+    def settle(self, run: str) -> bool:
+        """The run goes no longer: bring all of it but checkpoints. False where the store does not answer."""
         watch = self._going.pop(run)
         watch.stop()
         seen = dict.fromkeys(watch.seen, UNLIKE)  # all of it again: some stores tell times to the second only
-        with _told(self.store.url):
+        try:
             _patiently(lambda: self.store.pull(run, self.folder / run, seen, is_result))
+        except OSError as error:
+            _tell(self.store.url, error)
+            return False
+        return True
 
     def push(self, run: str, name: str) -> None:
         """Copy a file of a run that the driver has written to the store."""
@@ -200,4 +204,8 @@ def _told(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logger.warning("store = %r does not answer: %s", url, one_line(error))
+        _tell(url, error)
+
+
+def _tell(url: str, error: OSError) -> None:
+    logger.warning("store = %r does not answer: %s", url, one_line(error))

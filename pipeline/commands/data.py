@@ -27,10 +27,10 @@ def _run_compose(options: argparse.Namespace) -> None:
         from pipeline.tuning.override import read_arguments
 
         options.overrides = [*read_arguments(options.override), *options.overrides]
-    before = Path(config.PARAMS).read_text(encoding="utf-8") if Path(config.PARAMS).exists() else None
-    config.compose(options.profile, options.overrides, Path(config.PARAMS))
-    same = Path(config.PARAMS).read_text(encoding="utf-8") == before
-    print(f"{config.PARAMS}: {'is' if same else 'now holds'} profile {options.profile}")
+    params = Path(config.PARAMS)
+    before = params.read_bytes() if params.exists() else None
+    tree = config.compose(options.profile, options.overrides, params)
+    print(f"{params}: {'is' if params.read_bytes() == before else 'now holds'} profile {tree.profile}")
 
 
 def _fetch(commands: Commands) -> None:

@@ -163,12 +163,15 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     from shutil import rmtree
 
     from pipeline import plan
+    from pipeline.data.arrays import read_manifest
     from pipeline.driver import Driver
     from pipeline.verify_resume import COMPARED, ResumeError, shortened, verify
 
     driver = Driver(plan.read_plan(), Path.cwd())
     spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
     execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
+    for folder in filter(None, (execution.prepared, execution.noisy)):
+        read_manifest(folder)  # before processes are begun that need it
     try:
         lives = verify(spec, execution, options.kills, options.kill_seed)
     except ResumeError as error:
@@ -201,7 +204,11 @@ def _run_list(options: argparse.Namespace) -> None:
     width = max(map(len, driver.plan["runs"]))
     for name in driver.plan["runs"]:
         spec = plan.planned_spec(driver.plan, name)
-        print(f"{name:{width}}  {spec.identity}  {runs.status(spec, driver.store)}")
+        try:
+            status = runs.status(spec, driver.store)
+        except UserError as error:
+            status = f"damaged: {error}"
+        print(f"{name:{width}}  {spec.identity}  {status}")
 
 
 def _run_publish(options: argparse.Namespace) -> None:

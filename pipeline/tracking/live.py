@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.tracking.points import add_points, read_points
 from pipeline.tracking.store import survives
 from pipeline.tracking.system import PATTERN
@@ -16,6 +17,8 @@ from pipeline.training.records import HISTORY, TIMING, Provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+logger = logging.getLogger("pipeline.tracking")
 
 POLL_SECONDS = 2.0
 SYSTEM_SECONDS = 30.0  # samples of the machines come every few seconds: they wait for an epoch, or for so long
@@ -82,7 +85,15 @@ class Follower:
             for followed in runs:
                 with followed.lock:
                     if followed.wanted and not self._stop.is_set():
-                        self._look(followed)
+                        self._try_to_look(followed)
+
+    def _try_to_look(self, followed: _Followed) -> None:
+        """Look at a run; one whose files make no sense is left to `close_run`, the others are followed on."""
+        try:
+            self._look(followed)
+        except Exception as error:
+            followed.wanted = False
+            logger.warning("%s: not followed in MLflow any more: %s", followed.folder.name, one_line(error))
 
     def _look(self, followed: _Followed) -> None:
         changes = followed.changes()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import http.client
 import logging
 import os
 import random
 import socket
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -153,8 +155,18 @@ def survives(
 
 
 def _of_mlflow(error: Exception) -> bool:
-    """Whether an error is one of MLflow, its database, its drivers or the network, told without importing MLflow."""
-    return isinstance(error, OSError | ImportError) or type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
+    """Whether an error is one of MLflow, its database, its drivers or the network, told without importing MLflow.
+
+    Whatever comes out of its code is, such as what the client of an artifact store raises.
+    """
+    if isinstance(error, OSError | ImportError) or _package(type(error).__module__) in ("mlflow", "sqlalchemy"):
+        return True
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(_package(frame.f_globals.get("__name__", "")) == "mlflow" for frame in frames)
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def probe(uri: str) -> None:
@@ -162,7 +174,11 @@ def probe(uri: str) -> None:
 
     MLflow's own attempts take minutes: ten of them for a database, and a timeout of 120 s for a server.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        raise ConnectionError(f"not a URI ({error})") from None
     kind = parts.scheme.split("+")[0]
     if kind in ("http", "https"):
         try:
@@ -171,10 +187,10 @@ def probe(uri: str) -> None:
             return  # whoever refuses is there
         except urllib.error.URLError as error:
             raise ConnectionError(f"no answer ({error.reason})") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ConnectionError(f"no answer ({error})") from None
     elif parts.hostname and kind in PORTS:
-        address = (parts.hostname, parts.port or PORTS[kind])
+        address = (parts.hostname, port or PORTS[kind])
         try:
             socket.create_connection(address, timeout=PROBE_SECONDS).close()
         except OSError as error:
@@ -183,7 +199,10 @@ def probe(uri: str) -> None:
 
 def redacted(uri: str) -> str:
     """A URI without the user and password that it may hold."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri.rpartition("@")[2]
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else uri
 
 

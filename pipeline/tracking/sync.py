@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import UserError
 from pipeline.tracking.describe import Described
 from pipeline.tracking.runs import ensure_run, finish_run
 from pipeline.tracking.store import initialise, survives
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+logger = logging.getLogger("pipeline.tracking")
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "paused": "KILLED", "running": "RUNNING"}
 
@@ -39,10 +43,14 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
     runs = created = points = 0
     failed = []
     for folder in folders:
-        run = Described.read(folder, parent)
-        if run.provenance is None:
-            continue
-        done = _sync_run(uri, run)
+        try:
+            run = Described.read(folder, parent)
+            if run.provenance is None:
+                continue
+            done = _sync_run(uri, run)
+        except UserError as error:
+            logger.warning("%s", error)
+            done = None
         if done is None:
             failed.append(folder.name)
         else:

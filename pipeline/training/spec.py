@@ -144,7 +144,7 @@ class RunSpec:
                     ),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{source}: not the configuration of a run ({error})") from None
         if content.get("identity") != spec.identity:
             raise UserError(

@@ -105,6 +105,8 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
         ("protocol.batch_size", "64", "protocol.batch_size = '64': Input should be a valid integer"),
         ("protocol.learning_rate", -0.1, "protocol.learning_rate = -0.1"),
         ("protocol.learning_rate", float("nan"), "protocol.learning_rate = nan"),
+        ("checkpoints.seconds", float("inf"), "checkpoints.seconds = inf"),
+        ("report.equivalence_margin", float("inf"), "report.equivalence_margin = inf"),
         ("protocol.momentun", 0.9, "protocol.momentun: unknown key, did you mean 'momentum'?"),
         ("protocol.milestones", [90, 30], r"milestones = [90, 30]: must rise and lie below iterations"),
         ("protocol.batch_norm_group", 48, "batch_norm_group = 48: must divide batch_size = 64"),

@@ -107,6 +107,13 @@ def test_malformed_json_is_refused_in_one_line(tmp_path: Path, content: bytes) -
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("content", "kind"), [("[]", "list"), ("null", "NoneType"), ("3", "int")])
+def test_json_that_is_no_object_is_refused(tmp_path: Path, content: str, kind: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=rf"a\.json: holds a JSON {kind}, needed is an object"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.json: no such file"):
         read_json(tmp_path / "a.json")

@@ -65,6 +65,18 @@ def test_the_table_has_a_row_for_every_run_that_goes_and_a_line_for_the_whole(
     assert whole in " ".join(lines[3:])
 
 
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"iteration": null}', '{"images_per_second": null}'])
+def test_a_run_that_says_nothing_of_use_stays_as_it_was(content: str, tmp_path: Path) -> None:
+    spec = make_spec()
+    with Board(1, Console(file=io.StringIO(), width=140)) as board:
+        board.begun(spec, tmp_path)
+        progress(tmp_path, 30, 12.5)
+        board.refresh()
+        (tmp_path / "progress.json").write_text(content)
+        board.refresh()
+        assert "30/60" in shown(board)
+
+
 def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
     out = io.StringIO()
     spec = make_spec()

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline import ray_cluster, runs
+from pipeline import ray_cluster, runs, tracking
 from pipeline.data.array_folder import checksum_of
 from pipeline.data.remote import RemoteFolder
 from pipeline.display import Board
 from pipeline.driver import Driver
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.files import sha256_file, write_json
 from pipeline.launch import Lacking, Summary, check_data, pending, run_all
 from pipeline.ray_cluster import Share
 from pipeline.training.execution import STOP, Execution
@@ -241,6 +241,30 @@ def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Drive
     assert not (driver.store / SPECS[0].folder_name / STOP).exists()
 
 
+def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None:
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    summary, _ = go(driver, lambda run, execution: finish(execution.folder, run) or "finished")
+    assert sorted(summary.finished) == [s.name for s in SPECS[1:]]
+    assert f"is being trained by process {os.getpid()} on" in summary.failed[SPECS[0].name]
+    other.interrupt(execution)
+    summary, _ = go(driver, lambda run, execution: finish(execution.folder, run) or "finished")
+    assert SPECS[0].name in summary.finished
+
+
+def test_a_mistake_in_mlflow_stops_no_run(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_off(*arguments: object, **options: object) -> None:
+        raise LookupError("no credentials")
+
+    monkeypatch.setattr(tracking, "close_run", break_off)
+    driver.uri = "sqlite:///nowhere.db"
+    summary, _ = go(driver, lambda run, execution: finish(execution.folder, run) or "finished")
+    assert sorted(summary.finished) == [s.name for s in SPECS]
+    assert "MLflow has not all of it (no credentials); `track --sync` completes it" in caplog.text
+
+
 def test_publishing_leaves_weights_and_host_names_behind(driver: Driver, tmp_path: Path) -> None:
     folder = driver.store / SPECS[0].folder_name
     folder.mkdir(parents=True)
@@ -262,6 +286,19 @@ def test_importing_refuses_a_run_whose_identity_does_not_fit(driver: Driver, tmp
     assert runs.import_runs(tmp_path / "elsewhere", driver.store) == [SPECS[0].folder_name]  # still unfinished
     with pytest.raises(UserError, match="holds no run"):
         runs.import_runs(tmp_path / "nothing", driver.store)
+
+
+def test_of_several_copies_of_a_run_that_with_most_of_it_is_imported(driver: Driver, tmp_path: Path) -> None:
+    checkout, name = tmp_path / "checkout", SPECS[0].folder_name
+    for place in (f"runs/.{name}.host-99-abcd.tmp", "results/digits/a/seed0", f"runs/{name}"):
+        (checkout / place).mkdir(parents=True)
+        finish(checkout / place, SPECS[0])
+    (checkout / "results/digits/a/seed0/provenance.json").unlink()
+    weights = checkout / "runs" / name / "weights.safetensors"
+    weights.write_text("many")
+    write_json(weights.with_name("metrics.json"), {"weights_sha256": sha256_file(weights)})
+    assert runs.import_runs(checkout, driver.store) == [name]
+    assert {"weights.safetensors", "provenance.json"} <= {path.name for path in (driver.store / name).iterdir()}
 
 
 def test_importing_brings_all_or_nothing_and_never_sets_a_run_back(driver: Driver, tmp_path: Path) -> None:

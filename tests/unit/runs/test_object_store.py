@@ -11,11 +11,13 @@ from pyarrow import fs
 
 from pipeline import config, doctor, object_store, runs, store_copies
 from pipeline.__main__ import main
+from pipeline.driver import Driver
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.run_store import RunStore
 from pipeline.store_copies import Mirror, working_copy
 from pipeline.training.execution import STOP
+from pipeline.training.records import DETERMINISTIC, Provenance
 from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 
@@ -255,6 +257,57 @@ def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
     assert main(["runs", "import", str(elsewhere)]) == 0
     assert store.reached(spec.folder_name) == 50
     assert store.read(f"{spec.folder_name}/history.csv") == b"up to 50"
+
+
+def test_an_import_that_broke_off_is_completed_by_the_next(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
+    write_json(
+        tmp_path / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
+    )
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    spec = paused(elsewhere / "run", 20)
+    for name in DETERMINISTIC:
+        if name != "config.json":
+            write_json(elsewhere / "run" / name, {})
+    put = RunStore.write
+
+    def write_or_fail(self: RunStore, path: str, content: bytes) -> None:
+        if path.endswith("metrics.json"):
+            raise OSError("no route to host")
+        put(self, path, content)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunStore, "write", write_or_fail)
+        assert main(["runs", "import", str(elsewhere)]) == 2
+    assert not store.exists(f"{spec.folder_name}/metrics.json")
+    assert main(["runs", "import", str(elsewhere)]) == 0
+    assert store.exists(f"{spec.folder_name}/metrics.json")
+    assert runs.import_runs(elsewhere, tmp_path / "copies", store) == [spec.folder_name]
+
+
+def test_a_store_that_does_not_say_how_a_run_ended_is_not_told_that_it_failed(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked = {"enabled": False, "models": "none", "system_metrics": False}
+    checkpoints = {"seconds": 60.0, "keep": 2}
+    execution = {"store": store.url, "resources": {}, "checkpoints": checkpoints, "tracking": tracked}
+    driver = Driver({"profile": "digits", "execution": execution, "runs": {}}, tmp_path)
+    run = driver.begin(paused(tmp_path / "worker", 20))
+    Provenance("running", "digits").write(run.folder)
+    Provenance("finished", "digits").write(tmp_path / "worker")
+    store.push(run.folder.name, tmp_path / "worker", {})
+
+    def away(*arguments: object) -> None:
+        raise OSError("no route to host")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunStore, "pull", away)
+        with pytest.raises(UserError, match="does not say how the run ended; the same command looks again"):
+            driver.end(run)
+    assert b'"finished"' in store.read(f"{run.folder.name}/provenance.json")
 
 
 def test_copies_of_a_store_have_a_folder_of_their_own(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def test_a_session_of_this_machine_listens_on_loopback_alone_and_asks_for_a_toke
     assert done.stdout.splitlines()[1] == "True"
 
 
+def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "foo")
+    with pytest.raises(UserError, match="RAY_ADDRESS = 'foo': "), ray_cluster.connected(ROOT):
+        pass
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "[::1]:1"])
 def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)

@@ -62,6 +62,18 @@ def test_a_file_that_cannot_be_read_yet_is_read_later(uri: str, client: MlflowCl
         until(lambda: steps(client, run_id) == [20])
 
 
+def test_a_run_whose_files_make_no_sense_keeps_no_other_from_being_followed(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    folders = [write_run(tmp_path, make_spec(seed=seed), 1, "running") for seed in range(2)]
+    (folders[0] / "history.csv").unlink()
+    (folders[0] / "history.csv").mkdir()
+    with tracking.Follower(uri, POLL) as follower:
+        for folder in folders:
+            follower.add(tracking.open_run(uri, folder, profile="digits"), folder)
+        until(lambda: steps(client, tracking.find_run(uri, folders[1])) == [20])
+
+
 def test_what_an_unreachable_store_misses_is_logged_when_it_is_back(
     uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

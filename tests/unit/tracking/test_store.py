@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,34 @@ def test_a_driver_that_is_not_installed_stops_nothing(
         assert not tracking.initialise(uri)
     [warning] = caplog.records
     assert "psycopg" in warning.getMessage()
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://localhost:abc", "http://[bad", "postgresql://user:secret@localhost:abc/db", "babbler"]
+)
+def test_an_address_that_leads_nowhere_stops_nothing(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if uri == "babbler":
+            uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+            threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), daemon=True).start()
+        assert not tracking.initialise(uri)
+    [warning] = caplog.records
+    assert "secret" not in warning.getMessage()
+
+
+def test_what_comes_out_of_mlflow_is_its_own(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCredentialsError(Exception):
+        """As the client of an object store raises it, deep in a call of MLflow."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise NoCredentialsError
+
+    @store.survives
+    def logged(client: MlflowClient) -> None:
+        client.get_run("0" * 32)
+
+    monkeypatch.setattr("mlflow.tracking._tracking_service.client.TrackingServiceClient.get_run", fail)
+    assert logged(uri) is None
 
 
 def test_a_mistake_of_ours_is_not_taken_for_one_of_the_server(uri: str) -> None:

@@ -93,6 +93,13 @@ def test_a_published_copy_of_a_run_in_the_store_adds_nothing(uri: str, client: M
     assert "timing.csv" in everything(client)["attention56-s0"][-1]
 
 
+def test_a_damaged_folder_is_named_and_keeps_no_other_out(uri: str, tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, make_spec(seed=seed)) for seed in range(3)]
+    (folders[1] / "provenance.json").write_text("{}")
+    done = tracking.sync(uri, folders)
+    assert (done.runs, done.failed) == (2, (folders[1].name,))
+
+
 def test_a_folder_that_never_started_is_passed_over(uri: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_spec(), 0, "running")
     (folder / "provenance.json").unlink()

@@ -64,6 +64,7 @@ def test_a_killed_search_continues_what_had_begun_and_repeats_nothing(root: Path
     end(made, done, 50.0, 40.0, outcome="finished")
     end(made, stopped, 80.0, outcome="paused", iteration=20)
     end(made, failed, outcome="failed: the loss is not finite")
+    del made, jobs  # as a killed process, it lets go of its runs
     made = search(root)
     again = list(made.jobs())
     assert [job.number for job in again] == [2, 3, 4, 5]
