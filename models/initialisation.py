@@ -14,9 +14,9 @@ def allocate(model: nn.Module) -> None:
     """
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")))
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu"))
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -25,7 +25,7 @@ def initialise(model: nn.Module, seed: int) -> None:
     Convolutions and the classifier: normal with variance 2 / fan-in; biases zero; batch norm: scale 1, shift 0, running
     mean 0 and variance 1. The paper names He initialisation; fan-in, and the classifier drawn alike, are our reading.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)

@@ -36,7 +36,8 @@ def _resize(images: Tensor, dim: int, matrix: Tensor) -> Tensor:
 
 
 def _matrix_for(images: Tensor, inputs: int, outputs: int) -> Tensor:
-    if torch.compiler.is_compiling():  # a tensor made while tracing must not outlive the trace
+    # A tensor made while tracing, with or without a subclass of Tensor to trace by, must not outlive the trace.
+    if torch.compiler.is_compiling() or type(images) is not Tensor:
         return interpolation_matrix(inputs, outputs, images.dtype, images.device)
     return _cached_matrix(inputs, outputs, images.dtype, images.device)
 

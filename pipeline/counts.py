@@ -56,7 +56,7 @@ def count_model(model: nn.Module, image_size: int) -> Counts:
     """The counts of a network, wherever it is; the network is left as it is."""
     device, training = next(model.parameters()).device, model.training
     model.eval()  # batch norm in training would count batches and, over several workers, wait for them
-    with metering(model) as meter:
+    with torch.enable_grad(), metering(model) as meter:  # what a gradient needs is counted, too
         scores = model(torch.empty(1, 3, image_size, image_size, device=device))
     model.train(training)
     return Counts(

@@ -52,7 +52,10 @@ def describe(name: str, num_classes: int | None = None, image_size: int | None =
     Raises ValueError for an unknown network, wrong options, or images too small for it.
     """
     network = find_network(name)
-    classes, size = num_classes or network.num_classes, image_size or network.image_size
+    classes = network.num_classes if num_classes is None else num_classes
+    size = network.image_size if image_size is None else image_size
+    if size < 1:
+        raise ValueError(f"image_size = {size}: must be at least 1")
     lines = _measure(create_model(name, classes, device="meta", **options), size)
     table = Table(
         "layer", "kind", title=f"{name}, {classes} classes, {size}x{size} pixels", box=None, title_justify="left"

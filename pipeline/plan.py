@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import resolve_options
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.training import spec as core
@@ -43,9 +44,7 @@ def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data
     return core.RunSpec(
         experiment=name,
         seed=seed,
-        network=core.NetworkSpec(
-            experiment.network, len(dataset.classes), experiment.options.model_dump(exclude_none=True)
-        ),
+        network=core.NetworkSpec(experiment.network, len(dataset.classes), own_options(experiment)),
         data=dataset,
         protocol=core.Protocol(**protocol),
         precision=config.precision,
@@ -53,6 +52,13 @@ def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data
         compile=config.compile,
         crops=crops,
     )
+
+
+def own_options(experiment: Experiment) -> dict[str, Any]:
+    """Options of an experiment that are not the network's own: one that is said to be so makes no other run."""
+    defaults = resolve_options(experiment.network, {})
+    given = experiment.options.model_dump(exclude_none=True)
+    return {name: value for name, value in given.items() if value != getattr(defaults, name)}
 
 
 def crops_of(config: Config, experiment: Experiment) -> core.Crops | None:

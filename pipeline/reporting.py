@@ -55,7 +55,7 @@ def plan_without_data(config: Config) -> dict[str, Any]:
         f"{name}-s{seed}": {
             "experiment": name,
             "seed": seed,
-            "network": {"name": experiment.network, "options": experiment.options.model_dump(exclude_none=True)},
+            "network": {"name": experiment.network, "options": plans.own_options(experiment)},
             "data": {"dataset": config.data.name, "noise": experiment.noise},
             "protocol": config.protocol.model_dump(),
             "precision": config.precision,

@@ -68,7 +68,9 @@ def status(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> str:
     provenance = Provenance.read(folder)
     if provenance is None:
         return "pending"
-    return {"running": "begun"}.get(provenance.status, provenance.status)
+    return {"running": "begun", "finished": "begun"}.get(
+        provenance.status, provenance.status
+    )  # its metrics are not there
 
 
 def result_folder(spec: RunSpec, profile: str, results: Path = RESULTS) -> Path:

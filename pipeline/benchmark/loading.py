@@ -28,7 +28,7 @@ from pipeline.data.packing import prepare_photographs
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, open_photographs
 from pipeline.data.source import save_source
 from pipeline.training.crops import AREA, ASPECT
-from pipeline.training.photographs import COMPONENTS, DEVIATIONS, PhotographStream
+from pipeline.training.photographs import COMPONENTS, EIGENVALUES, PhotographStream
 
 FOLDER: Final = Path("benchmarks") / "loading"
 CROP, BATCH, COLOUR, CLASSES = 224, 64, 0.1, 4
@@ -111,7 +111,7 @@ class Colour:
     """AlexNet's colour augmentation of one image, float32 [3, H, W], as a transform."""
 
     def __call__(self, image: Tensor) -> Tensor:
-        strengths = torch.randn(3) * COLOUR * DEVIATIONS.float()
+        strengths = torch.randn(3) * COLOUR * EIGENVALUES.float()
         return image + (COMPONENTS.float() * strengths).sum(1)[:, None, None]
 
 

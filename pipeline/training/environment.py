@@ -9,12 +9,15 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from pipeline.training.spec import RunSpec
+
+DECODERS = ("pillow", "simplejpeg", "torchvision")
 
 
 def make_deterministic(threads: int) -> None:
@@ -60,11 +63,14 @@ def device_name(device: torch.device) -> str:
     return f"cpu: {model}{' (AMX)' if amx else ''}"
 
 
-def versions() -> dict[str, str]:
-    """Versions that a run's numbers may depend on."""
+def versions(spec: RunSpec) -> dict[str, str]:
+    """Versions that a run's numbers may depend on; of what decodes photographs, too, where it has those."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
+    for package in DECODERS if spec.crops else ():
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found
 
 

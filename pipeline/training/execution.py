@@ -1,4 +1,4 @@
-"""How and where a run is executed: nothing here changes its numbers."""
+"""How and where a run is executed: nothing here changes its numbers, but that threads may change their last digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end: weights, responses, pictures and, last, its metrics."""
+"""What a run leaves behind at its end: weights, responses, pictures, and its metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from models.weights import save_weights
 from pipeline.counts import count_model
-from pipeline.files import sha256_file, write_json
+from pipeline.files import sha256_file
 from pipeline.training.batches import TestImages
 from pipeline.training.evaluation import (
     attention_pictures,
@@ -18,7 +18,7 @@ from pipeline.training.evaluation import (
     write_pictures,
     write_responses,
 )
-from pipeline.training.records import METRICS, WEIGHTS, Position
+from pipeline.training.records import WEIGHTS, Position
 from pipeline.training.spec import RunSpec
 
 
@@ -29,8 +29,8 @@ def finish(
     test: TestImages,
     position: Position,
     autocast: Callable[[], Any],
-) -> None:
-    """Write a finished run's files. ``metrics.json`` comes last: a run that has it is finished."""
+) -> dict[str, Any]:
+    """Write a trained run's files, all but ``metrics.json``, whose content is returned."""
     network = spec.network
     save_weights(
         model,
@@ -43,21 +43,18 @@ def finish(
     write_pictures(folder, attention_pictures(model, test, autocast))
     counts = count_model(model, spec.data.image_size)  # not of a copy on the meta device: that imports the compiler
     last, best = position.history[-1], min(position.history, key=lambda row: (row.test_error, row.iteration))
-    write_json(
-        folder / METRICS,
-        {
-            "test_error": last.test_error,
-            "test_loss": last.test_loss,
-            **({} if last.top5_error is None else {"top5_error": last.top5_error}),
-            "train_error": last.train_error,
-            "train_loss": last.train_loss,
-            "best_test_error": best.test_error,
-            "best_epoch": best.epoch,
-            "iterations": last.iteration,
-            "epochs": last.epoch,
-            "parameters": counts.parameters,
-            "multiply_adds": counts.multiply_adds,
-            "test_images": len(test),
-            "weights_sha256": sha256_file(folder / WEIGHTS),
-        },
-    )
+    return {
+        "test_error": last.test_error,
+        "test_loss": last.test_loss,
+        **({} if last.top5_error is None else {"top5_error": last.top5_error}),
+        "train_error": last.train_error,
+        "train_loss": last.train_loss,
+        "best_test_error": best.test_error,
+        "best_epoch": best.epoch,
+        "iterations": last.iteration,
+        "epochs": last.epoch,
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "test_images": len(test),
+        "weights_sha256": sha256_file(folder / WEIGHTS),
+    }

@@ -52,7 +52,7 @@ def train(
 
     Args:
         on_evaluation: called on the first worker after every evaluation.
-        should_stop: asked on the first worker; true pauses the run, with a checkpoint.
+        should_stop: asked on every worker; one that says true pauses the run, with a checkpoint.
 
     Returns:
         "finished" or "paused".
@@ -112,11 +112,10 @@ def _train(
         position.sums = worker.tally.read(session)
         reporter.save(worker.bare, worker.optimiser)
         if decision == STOP:
-            reporter.ended("paused")
+            reporter.paused()
             return "paused"
     if session.rank == 0:
-        finish(spec, execution.folder, worker.bare, worker.test, position, worker.autocast)
-    reporter.ended("finished")
+        reporter.finished(finish(spec, execution.folder, worker.bare, worker.test, position, worker.autocast))
     return "finished"
 
 
@@ -126,7 +125,10 @@ class Worker:
     def __init__(self, spec: RunSpec, execution: Execution, session: Session) -> None:
         self.spec, self.execution, self.session = spec, execution, session
         protocol, device = spec.protocol, session.device
-        groups = plan_groups(protocol.batch_size, protocol.batch_norm_group, session.world_size)
+        try:
+            groups = plan_groups(protocol.batch_size, protocol.batch_norm_group, session.world_size)
+        except ValueError as error:
+            raise UserError(f"{spec.name}: {error}") from None
         self.micro_batch = groups.micro_batch
         self.stream, self.test = open_inputs(spec, execution, session)
         self.bare = make_network(spec).to(device)

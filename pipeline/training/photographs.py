@@ -24,9 +24,9 @@ from pipeline.training.randomness import generator
 
 AHEAD = 2  # batches that are decoded while one is trained on
 
-# Principal components of the RGB values of ImageNet's training pixels, and their standard deviations, on the scale
-# [0, 1]: the usual figures for the colour augmentation of AlexNet (Krizhevsky et al., NIPS 2012, section 4.1).
-DEVIATIONS = torch.tensor([0.2175, 0.0188, 0.0045], dtype=torch.float64)
+# Principal components of the RGB values of ImageNet's training pixels, and their eigenvalues, on the scale [0, 1]: the
+# usual figures for the colour augmentation of AlexNet (Krizhevsky et al., NIPS 2012, section 4.1).
+EIGENVALUES = torch.tensor([0.2175, 0.0188, 0.0045], dtype=torch.float64)
 COMPONENTS = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], dtype=torch.float64
 )
@@ -56,7 +56,7 @@ class Draw:
         crops = torch.rand(batch_size, ATTEMPTS, NUMBERS, dtype=torch.float64, generator=numbers("crop"))
         mirrored = torch.randint(2, (batch_size,), generator=numbers("flip")).bool()
         strengths = torch.randn(batch_size, 3, dtype=torch.float64, generator=numbers("colour")) * colour
-        colours = (COMPONENTS * (strengths * DEVIATIONS)[:, None, :]).sum(2)
+        colours = (COMPONENTS * (strengths * EIGENVALUES)[:, None, :]).sum(2)
         return cls(crops, mirrored if flip else torch.zeros_like(mirrored), colours.float())
 
 

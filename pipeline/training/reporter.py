@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,8 +18,10 @@ from pipeline.training import environment, state
 from pipeline.training.execution import Execution
 from pipeline.training.optimiser import SGD
 from pipeline.training.records import (
+    CHECKPOINTS,
     CONFIG,
     HISTORY,
+    METRICS,
     PROGRESS,
     TIMING,
     Evaluation,
@@ -30,6 +35,8 @@ from pipeline.training.session import Session
 from pipeline.training.spec import RunSpec
 
 PROGRESS_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -59,6 +66,7 @@ class Reporter:
         """Bring the files to the position that training continues from."""
         folder, execution = self.execution.folder, self.execution
         state.remove_unfinished(folder)
+        state.set_aside(folder, self._first)
         write_json(folder / CONFIG, self.spec.to_json())
         self._write_rows()
         earlier = Provenance.read(folder)
@@ -73,7 +81,7 @@ class Reporter:
             device=environment.device_name(self.session.device),
             threads=execution.threads,
             workers=self.session.world_size,
-            versions=environment.versions(),
+            versions=environment.versions(self.spec),
             commit=execution.commit,
             dirty=execution.dirty,
             command=execution.command,
@@ -140,14 +148,24 @@ class Reporter:
             self._write_provenance("running")
         self._saved = (time.monotonic(), self.position.iteration)
 
-    def ended(self, status: str) -> None:
-        """The last word of this segment."""
+    def paused(self) -> None:
+        """The last word of this segment, once its checkpoint is written."""
         if self.active:
             self._saver.wait()
-            self._write_provenance(status)
+            self._write_provenance("paused")
             (self.execution.folder / PROGRESS).unlink(missing_ok=True)
-            if status == "finished":
-                state.keep_newest(self.execution.folder, 0)
+
+    def finished(self, metrics: Mapping[str, Any]) -> None:
+        """The last word of the run, given its metrics: a folder that has them is that of a finished run."""
+        folder = self.execution.folder
+        try:
+            self._saver.wait()
+        except OSError as error:  # nobody needs that checkpoint any more
+            logger.warning("%s: its last checkpoint was not written: %s", self.spec.name, error)
+        self._write_provenance("finished")
+        write_json(folder / METRICS, dict(metrics))
+        (folder / PROGRESS).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
     def _speed(self, now: float) -> float:
         """Training images a second since the last evaluation."""

@@ -14,7 +14,7 @@ from pipeline.training.numerics import NUMERICS
 
 # Left out of the identity, by name: they label a run and change none of its numbers. (The data are identified by
 # their checksums.)
-NOT_IN_IDENTITY = frozenset({"identity", "experiment"})
+NOT_IN_IDENTITY = frozenset({"experiment"})
 NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
 IDENTITY_DIGITS = 12
 

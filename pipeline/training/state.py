@@ -170,6 +170,18 @@ def keep_newest(run: Path, count: int) -> None:
         shutil.rmtree(folder)
 
 
+def set_aside(run: Path, iteration: int) -> None:
+    """Rename the checkpoints beyond the iteration that a run goes on from, none of which could be used.
+
+    Left where they are they would count as its newest, and every new one would be deleted as too old.
+    """
+    for folder in checkpoints(run):
+        if int(folder.name) > iteration:
+            target = folder.with_name(f"unusable-{folder.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            logger.warning("checkpoint set aside: %s", folder.rename(target))
+
+
 def remove_unfinished(run: Path) -> None:
     """Delete what a killed process has left of checkpoints that it was writing."""
     for leftover in (run / CHECKPOINTS).glob(".*.tmp"):

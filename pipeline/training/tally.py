@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from pipeline.training.records import UNITS, Sums
 from pipeline.training.session import Session, total
 
+LARGEST = 2.0**20
+"""A loss from here on counts as not finite: eight million below it fit into a sum of 64 bits."""
+
 
 class Tally:
     """Sums of one worker, on its device; `top5` counts the top-5 error, too."""
@@ -28,7 +31,7 @@ class Tally:
         logits = logits.detach()
         if losses is None:
             losses = F.cross_entropy(logits, labels, reduction="none")
-        finite = losses.isfinite()
+        finite = losses < LARGEST  # false for NaN, too
         loss = torch.where(finite, losses.detach().double() * UNITS, 0).round().long().sum()
         wrong = (logits.argmax(1) != labels).sum()
         wrong_top5 = _beaten_by_five(logits, labels) if self._top5 else torch.zeros_like(wrong)

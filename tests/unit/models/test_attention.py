@@ -246,6 +246,13 @@ def test_channel_attention_has_unit_norm_over_the_channels() -> None:
     torch.testing.assert_close(mask, x / x.norm(dim=1, keepdim=True))
 
 
+def test_the_epsilons_are_those_that_are_stated() -> None:
+    """Where norm or variance is as small as they are, their size is half of the result."""
+    x = torch.tensor([1e-3, -1e-3], dtype=torch.float64).reshape(1, 1, 1, 2).expand(1, 4, 1, 2)
+    torch.testing.assert_close(ChannelAttention()(x), x / (4e-6 + 1e-6) ** 0.5)
+    torch.testing.assert_close(SpatialAttention()(x), torch.sigmoid(x / (1e-6 + 1e-5) ** 0.5))
+
+
 def test_channel_attention_of_zeros_is_zero_with_a_finite_gradient() -> None:
     x = torch.zeros(1, 4, 2, 2, requires_grad=True)
     mask = ChannelAttention()(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from models.interpolation import Interpolate
@@ -85,3 +86,9 @@ def test_a_first_use_in_inference_mode_does_not_spoil_training() -> None:
 
 def test_it_works_on_the_meta_device() -> None:
     assert Interpolate()(images((4, 4)).to("meta"), (8, 8)).shape == (2, 6, 8, 8)
+
+
+def test_a_use_while_tracing_does_not_spoil_later_ones() -> None:
+    with FakeTensorMode():
+        Interpolate()(torch.empty(1, 1, 3, 3), (7, 5))
+    assert Interpolate()(torch.ones(1, 1, 3, 3), (7, 5)).eq(1).all()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,13 @@ def test_every_epoch_of_the_stream_holds_each_image_once_across_the_borders_of_b
     epochs = labels[: 23 * N].reshape(23, N)
     assert (epochs.sort(1).values == torch.arange(N)).all()
     assert len({tuple(epoch.tolist()) for epoch in epochs}) == 23, "two epochs have the same order"
+
+
+def test_order_crops_and_mirrors_are_drawn_as_they_always_were() -> None:
+    """They change a run's numbers: whoever draws otherwise raises NUMERICS and writes the new checksum here."""
+    epoch = Epoch.draw(0, 3, 1000, 4, True)
+    content = b"".join(part.numpy().tobytes() for part in (epoch.order, epoch.top, epoch.left, epoch.mirrored))
+    assert hashlib.sha256(content).hexdigest()[:16] == "d5cdc756d20a48e4"
 
 
 def test_another_seed_gives_other_batches(images: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import subprocess
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import data
+from pipeline import data, runs
 from pipeline.errors import UserError
-from pipeline.training import loop
+from pipeline.files import write_json
+from pipeline.training import loop, reporter, state
 from pipeline.training.execution import Execution
 from pipeline.training.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
 from pipeline.training.session import LocalSession
@@ -95,6 +97,55 @@ def test_a_run_whose_time_is_up_pauses_with_a_checkpoint(spec: RunSpec, executio
     assert provenance is not None
     assert provenance.status == "paused"
     assert (run.folder / "checkpoints" / "000000001" / "state.json").exists()
+
+
+def test_a_run_that_begins_again_before_a_damaged_checkpoint_goes_on_from_its_new_ones(
+    spec: RunSpec, execution: Make
+) -> None:
+    run = execution(keep_checkpoints=1)
+    asked = iter([False, False, False, True, True, False, False, False, False, False])
+    assert loop.train(spec, run, LocalSession(), should_stop=lambda: next(asked)) == "paused"
+    next(run.folder.glob("checkpoints/000000004/model.safetensors")).write_bytes(b"cut")
+    assert loop.train(spec, run, LocalSession(), should_stop=lambda: next(asked)) == "paused"
+    assert [path.name for path in run.folder.glob("checkpoints/0*")] == ["000000001"]
+    assert loop.train(spec, run, LocalSession(), should_stop=lambda: next(asked)) == "finished"
+
+
+def test_a_last_checkpoint_that_cannot_be_written_keeps_no_run_from_its_end(
+    spec: RunSpec, execution: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: state.Snapshot, run: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state.Snapshot, "write", full)
+    run = execution(checkpoint_iterations=spec.protocol.iterations - 1)
+    assert loop.train(spec, run, LocalSession()) == "finished"
+    provenance = Provenance.read(run.folder)
+    assert provenance is not None and provenance.status == "finished"
+
+
+def test_a_run_that_was_killed_before_its_metrics_is_begun_and_ends(
+    spec: RunSpec, execution: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, content: object) -> None:
+        if path.name == "metrics.json":
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    run = execution(spec.folder_name, checkpoint_iterations=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reporter, "write_json", killed)
+        loop.train(spec, run, LocalSession())
+    assert runs.status(spec, run.folder.parent) == "begun"
+    assert loop.train(spec, run, LocalSession()) == "finished"
+    assert runs.status(spec, run.folder.parent) == "finished"
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused(spec: RunSpec, execution: Make) -> None:
+    session = LocalSession()
+    session.world_size = 7
+    with pytest.raises(UserError, match=r"attention56-s0: .*7 workers"):
+        loop.train(spec, execution(), session)
 
 
 def test_listeners_hear_of_every_evaluation_once(spec: RunSpec, execution: Make) -> None:

@@ -148,3 +148,18 @@ def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path) -
     state.remove_unfinished(tmp_path)
     assert not leftover.exists()
     assert [path.name for path in state.checkpoints(tmp_path)] == ["000000005"]
+
+
+def test_checkpoints_of_no_use_are_set_aside_and_new_ones_stay(tmp_path: Path) -> None:
+    for iteration in (900, 1000):
+        save(tmp_path, iteration)
+        (tmp_path / "checkpoints" / f"{iteration:09d}" / state.MODEL).write_bytes(b"cut")
+    assert state.read_latest(tmp_path, "abc") is None
+    state.set_aside(tmp_path, 0)
+    saver = state.Saver(tmp_path, keep=2)
+    model, optimiser = network()
+    for iteration in (10, 20, 30):
+        saver.save(state.Snapshot.take("abc", model, optimiser, position(iteration)))
+    saver.wait()
+    assert [path.name for path in state.checkpoints(tmp_path)] == ["000000030", "000000020"]
+    assert len(list((tmp_path / "checkpoints").glob("unusable-*"))) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -44,6 +45,13 @@ def test_losses_that_are_no_numbers_are_counted() -> None:
     logits[7] = float("nan")
     tally.add(logits, labels)
     assert tally.read(LocalSession()).not_finite == 1
+
+
+@pytest.mark.parametrize("loss", [2.0**20, 3e12, 1e15])
+def test_losses_that_no_sum_could_hold_count_as_no_numbers(loss: float) -> None:
+    tally = Tally(torch.device("cpu"))
+    tally.add(torch.zeros(4, 10), torch.zeros(4, dtype=torch.long), torch.full((4,), loss))
+    assert tally.read(LocalSession()).not_finite == 4
 
 
 def test_the_top5_error_is_that_of_the_five_best_predictions() -> None:
