@@ -68,9 +68,8 @@ def status(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> str:
     provenance = Provenance.read(folder)
     if provenance is None:
         return "pending"
-    return {"running": "begun", "finished": "begun"}.get(
-        provenance.status, provenance.status
-    )  # its metrics are not there
+    # A run that says that it is finished and has no metrics was killed in between.
+    return {"running": "begun", "finished": "begun"}.get(provenance.status, provenance.status)
 
 
 def result_folder(spec: RunSpec, profile: str, results: Path = RESULTS) -> Path:
