@@ -360,6 +360,9 @@ def compose(profile: str, overrides: list[str], output: Path, root: Path = Path(
 
     if profile not in profiles(root):
         raise UserError(f"profile = {profile!r}: must be one of {', '.join(profiles(root))}")
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise UserError(f"{override!r}: not an override; allowed is KEY=VALUE, e.g. data.source=/path/to/shards")
     fresh = output.with_name(f".{output.stem}.{os.getpid()}.yaml")
     try:
         compose_and_dump(

@@ -46,19 +46,20 @@ def throughputs(driver: Driver) -> list[Throughput]:
     found: dict[str, Throughput] = {}
     published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
     for folder in [*runs.folders(driver.store), *published]:
-        for network, work, segment in _measurements(folder, driver.plan["runs"]):
+        for network, work, segment in _measurements(folder, driver.plan):
             throughput = found.setdefault(segment.device, Throughput(segment.device))
             used = segment.workers * ((segment.gpus or 1.0) if throughput.unit == "GPU" else segment.threads)
             throughput.measured.setdefault(network, []).append(work * segment.images_per_second / used)
     return list(found.values())
 
 
-def _measurements(folder: Path, planned: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
+def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
     """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
     try:
         config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
-        known = planned.get(f"{config['experiment']}-s{config['seed']}", {}).get("cost")
-        multiply_adds = (known or read_json(folder / METRICS))["multiply_adds"]
+        name = f"{config['experiment']}-s{config['seed']}"
+        planned = plan["identity"].get(name) == config["identity"]  # another profile has other runs of that name
+        multiply_adds = (plan["runs"][name]["cost"] if planned else read_json(folder / METRICS))["multiply_adds"]
     except (UserError, KeyError, TypeError, AttributeError):
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():

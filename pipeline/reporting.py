@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline import plan as plans
+from pipeline.compare import SUMMARY
 from pipeline.errors import UserError
+from pipeline.files import read_json
 from pipeline.object_store import is_url
 from pipeline.run_store import RunStore
 from pipeline.runs import PUBLISHED, RESULTS, store_folder
@@ -107,6 +109,7 @@ def write_report(profile: str | None, root: Path) -> str:
 
     plan = find_plan(profile, root)
     name, reports = plan["profile"], root / REPORTS
+    before = _finished(reports / name)
     summary = build_report(
         plan,
         _sources(plan, root),
@@ -118,7 +121,24 @@ def write_report(profile: str | None, root: Path) -> str:
         margin=plan["report"]["equivalence_margin"],
     )
     build_index(reports, _statements(root))
+    lost = before - _finished(reports / name)
+    if lost > 0:
+        logger.warning(
+            "%s: %d runs that the report had are not on this machine, and are pending in it now; if it was committed,"
+            " `git checkout -- %s` brings it back",
+            reports / name,
+            lost,
+            (reports / name).relative_to(root),
+        )
     return str(summary)
+
+
+def _finished(report: Path) -> int:
+    """How many finished runs stand in a report; 0 where there is none."""
+    try:
+        return int(read_json(report / SUMMARY)["runs"]["done"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def trace_number(number: str, profile: str | None, root: Path) -> str:

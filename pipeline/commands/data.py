@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def _compose(commands: Commands) -> None:
     command = add_command(commands, "compose", _run_compose, "compose a profile from conf/ into params.yaml")
     command.add_argument("profile")
-    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. data.source=/path/to/shards")
+    command.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. data.source=/path/to/shards"
+    )
     command.add_argument("--override", type=Path, metavar="FILE", help="YAML put over it, e.g. best.yaml of a search")
 
 

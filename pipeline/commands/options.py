@@ -27,6 +27,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A port of TCP."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a port, 1 to 65535")
+    return int(text)
+
+
 def minutes(text: str) -> float:
     """Minutes on the command line, seconds within."""
     try:

@@ -41,8 +41,10 @@ def checksum_of(files: Mapping[str, str]) -> str:
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder of arrays, without a look at the arrays; UserError if there is none."""
     path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise UserError(f"{path}: no such file; `dvc repro plan` makes the data of the profile")
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest.get("files"), dict):
         raise UserError(f"{path}: not the manifest of a folder of arrays")
     return manifest
 

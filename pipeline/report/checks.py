@@ -54,12 +54,9 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / name).is_file():
         raise DamagedError(f"{name} is missing")
     try:
-        content = read_json(folder / name)
+        return read_json(folder / name)
     except (UserError, OSError, RecursionError):
-        raise DamagedError(f"{name} is not valid JSON") from None
-    if not isinstance(content, dict):
-        raise DamagedError(f"{name} is not a JSON object")
-    return content
+        raise DamagedError(f"{name} is not a JSON object") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def page(
         "pending": [name for name in evidence.plan["runs"] if name not in evidence.runs],
         "problems": evidence.problems,
         "protocol": _protocol(evidence),
+        "readings": evidence.paper.protocols["cifar10" if evidence.has_cifar_networks else "imagenet"].readings,
         "traces": traces(evidence, tables, verdicts, machine=False),
         "machine": None,
         "base": "",

@@ -51,12 +51,14 @@ class Protocol:
         experiments: network, options, label noise and crops of each experiment that differ from the defaults.
         least: smallest values of settings that the paper does not give exactly.
         checksum: of the data's prepared arrays; None where it is not known.
+        readings: sentences on what this project does where the paper is silent.
     """
 
     settings: Mapping[str, Any]
     experiments: Mapping[str, Mapping[str, Any]]
     least: Mapping[str, int]
     checksum: str | None
+    readings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,11 @@ def load_paper() -> Paper:
     content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
     protocols = {
         dataset: Protocol(
-            entry["settings"], entry["experiments"], entry.get("least", {}), entry.get("checksums", {}).get(dataset)
+            settings=entry["settings"],
+            experiments=entry["experiments"],
+            least=entry.get("least", {}),
+            checksum=entry.get("checksums", {}).get(dataset),
+            readings=tuple(entry["readings"]),
         )
         for entry in content["protocols"]
         for dataset in entry["datasets"]

@@ -37,10 +37,10 @@ def replace_text(folder: Path, name: str, text: str) -> None:
 FULL_HISTORY = "epoch,iteration,learning_rate,train_loss,train_error,test_loss,test_error\n"
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "metrics missing": (lambda f: (f / "metrics.json").unlink(), "metrics.json is missing"),
-    "metrics cut off": (lambda f: replace_text(f, "metrics.json", '{"test_error": 5'), "not valid JSON"),
+    "metrics cut off": (lambda f: replace_text(f, "metrics.json", '{"test_error": 5'), "not a JSON object"),
     "metrics a list": (lambda f: replace_text(f, "metrics.json", "[]"), "not a JSON object"),
     "error not a number": (lambda f: change(f, "metrics.json", test_error="5.5"), "no number for test_error"),
-    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "not valid JSON"),
+    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "not a JSON object"),
     "error a fraction above 100": (lambda f: change(f, "metrics.json", test_error=550), "no percentage"),
     "error absent": (lambda f: change(f, "metrics.json", test_error=None), "has no test_error"),
     "stopped early": (lambda f: change(f, "metrics.json", iterations=90), "unfinished: 90 of 180"),
@@ -63,7 +63,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "segments.seconds is 'long'",
     ),
     "provenance a list": (lambda f: replace_text(f, "provenance.json", "[]"), "not a JSON object"),
-    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "not valid JSON"),
+    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "not a JSON object"),
     "config of another run": (lambda f: change(f, "config.json", experiment="attention92"), "foreign"),
     "config of another seed": (lambda f: change(f, "config.json", seed=7), "foreign"),
     "history missing": (lambda f: (f / "history.csv").unlink(), "history.csv is missing"),
@@ -149,7 +149,7 @@ def test_a_damaged_copy_beside_a_whole_one_is_named_whatever_is_left_of_it(world
     (world.result("digits", plan["runs"][NAME]) / "config.json").write_text("{")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.status("attention56", 0) == "done"
-    assert [problem.reason for problem in evidence.problems] == ["config.json is not valid JSON"]
+    assert [problem.reason for problem in evidence.problems] == ["config.json is not a JSON object"]
 
 
 def test_damaged_responses_or_masks_are_named_but_the_error_counts(world: Any) -> None:

@@ -36,6 +36,7 @@ def driver(tmp_path: Path) -> Driver:
             "checkpoints": {"seconds": 60.0, "keep": 2},
             "tracking": {"enabled": False, "models": "none", "system_metrics": False},
         },
+        "identity": {spec.name: spec.identity for spec in specs},
         "runs": {
             spec.name: {**spec.to_json(), "cost": {"multiply_adds": 1000, "training_multiply_adds": hours * HOUR}}
             for spec, hours in zip(specs, (1, 2, 300), strict=True)
@@ -86,6 +87,15 @@ def test_hours_are_those_of_a_core_or_of_a_gpu(driver: Driver) -> None:
     assert pending(driver, "attention56")[0].split()[1:] == ["8", "CPU-hours"]
     measured(driver, "attention56", device=GPU, gpus=0.25)  # a quarter of a GPU did
     assert pending(driver, "attention56")[0].split()[1:] == ["0.25", "GPU-hours"]
+
+
+def test_a_run_of_another_profile_counts_by_what_it_cost_there(driver: Driver) -> None:
+    measured(driver, "attention56", "published/other")
+    driver.plan["identity"]["attention56-s0"] = "of another"
+    assert "time unknown" in pending(driver, "attention56")[2]  # it is not finished: nobody knows what it cost
+    [place] = (driver.root / "published" / "other").iterdir()
+    write_json(place / "metrics.json", {"multiply_adds": 2000})
+    assert pending(driver, "attention56")[0].split()[1:] == ["0.5", "CPU-hours"]
 
 
 def test_published_runs_count_and_what_cannot_be_read_does_not(driver: Driver) -> None:

@@ -47,11 +47,18 @@ def test_losses_that_are_no_numbers_are_counted() -> None:
     assert tally.read(LocalSession()).not_finite == 1
 
 
-@pytest.mark.parametrize("loss", [2.0**20, 3e12, 1e15])
+@pytest.mark.parametrize("loss", [2.0**27, 3e12, 1e15])
 def test_losses_that_no_sum_could_hold_count_as_no_numbers(loss: float) -> None:
     tally = Tally(torch.device("cpu"))
     tally.add(torch.zeros(4, 10), torch.zeros(4, dtype=torch.long), torch.full((4,), loss))
     assert tally.read(LocalSession()).not_finite == 4
+
+
+def test_losses_of_millions_are_summed_exactly() -> None:
+    tally = Tally(torch.device("cpu"))
+    for _ in range(60):
+        tally.add(torch.zeros(1000, 10), torch.zeros(1000, dtype=torch.long), torch.full((1000,), 1.25e8))
+    assert tally.read(LocalSession()).mean_loss == 1.25e8
 
 
 def test_the_top5_error_is_that_of_the_five_best_predictions() -> None:
