@@ -213,6 +213,8 @@ def test_a_composition_that_fails_leaves_the_parameters_alone(tmp_path: Path) ->
     for overrides in (["protocol.batch_size=-1"], ["no.such.key=1"], ["protocol.batch_size=64="], ["][="]):
         with pytest.raises(UserError, match="profile digits"):
             config.compose("digits", overrides, path, ROOT)
+    with pytest.raises(UserError, match=r"'data.source': not an override; allowed is KEY=VALUE"):
+        config.compose("digits", ["data.source"], path, ROOT)
     with pytest.raises(UserError, match=r"profile = 'cifar': must be one of cifar10, "):
         config.compose("cifar", [], path, ROOT)
     assert path.read_text() == "precious: 1\n"

@@ -84,6 +84,19 @@ def test_a_fresh_checkout_reports_and_traces_what_an_object_store_has(
     assert "digits: 1 of 1 runs" in write_report(None, clone)
 
 
+def test_a_report_that_knows_less_than_before_says_so(
+    world: Any, clone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.result("digits", planned(world, clone, "runs"))
+    assert "digits: 1 of 1 runs" in write_report(None, clone)
+    assert not caplog.messages
+    shutil.rmtree(clone / "results")
+    assert "digits: 0 of 1 runs" in write_report(None, clone)
+    (warning,) = caplog.messages
+    assert "1 runs that the report had are not on this machine" in warning
+    assert "`git checkout -- reports/digits` brings it back" in warning
+
+
 def test_a_store_that_does_not_answer_is_one_warning_and_no_error(
     world: Any, clone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
