@@ -135,8 +135,7 @@ def row_from(kind: type[Row], content: dict[str, Any]) -> Row:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over images: loss in units of 2**-20, wrong predictions, images, and losses that were not finite
-    (or so large that a sum could not hold them).
+    """Sums over images: loss in units of 2**-20, wrong predictions, images, and losses that were not finite.
 
     `wrong_top5` are those whose label is not among the five best predictions, where that is counted.
     """

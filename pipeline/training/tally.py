@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from pipeline.training.records import UNITS, Sums
 from pipeline.training.session import Session, total
 
-LARGEST = 2.0**27
-"""A loss from here on counts as not finite: 60,000 images below it fit into a sum of 64 bits. (With naive attention
-learning, test losses of millions occur while the running statistics of batch norm are still far off.)"""
+LARGEST = 2.0**22
+"""A finite loss counts as this much at most, so that the images of ImageNet fit into a sum of 64 bits. (Test losses of
+millions occur in the first steps, while the running statistics of batch norm are still far off.)"""
 
 
 class Tally:
@@ -32,8 +32,9 @@ class Tally:
         logits = logits.detach()
         if losses is None:
             losses = F.cross_entropy(logits, labels, reduction="none")
-        finite = losses < LARGEST  # false for NaN, too
-        loss = torch.where(finite, losses.detach().double() * UNITS, 0).round().long().sum()
+        finite = losses.isfinite()
+        units = losses.detach().double().clamp(max=LARGEST) * UNITS
+        loss = torch.where(finite, units, 0).round().long().sum()
         wrong = (logits.argmax(1) != labels).sum()
         wrong_top5 = _beaten_by_five(logits, labels) if self._top5 else torch.zeros_like(wrong)
         self._sums += torch.stack([loss, wrong, torch.full_like(wrong, len(labels)), (~finite).sum(), wrong_top5])
