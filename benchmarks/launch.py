@@ -31,14 +31,11 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline import config, plan  # noqa: E402
-from pipeline.display import Board  # noqa: E402
-from pipeline.driver import Driver  # noqa: E402
-from pipeline.files import write_json  # noqa: E402
-from pipeline.launch import Summary, pending, run_all  # noqa: E402
-from pipeline.training.environment import device_name, versions  # noqa: E402
-from pipeline.training.execution import Execution  # noqa: E402
-from pipeline.training.records import (  # noqa: E402
+from pipeline.launch.driver import Driver  # noqa: E402
+from pipeline.launch.progress import Board  # noqa: E402
+from pipeline.launch.scheduler import Summary, pending, run_all  # noqa: E402
+from pipeline.runs.execution import Execution  # noqa: E402
+from pipeline.runs.records import (  # noqa: E402
     HISTORY,
     MASKS,
     METRICS,
@@ -51,7 +48,10 @@ from pipeline.training.records import (  # noqa: E402
     Timing,
     write_rows,
 )
-from pipeline.training.spec import RunSpec, evaluation_iterations  # noqa: E402
+from pipeline.runs.spec import RunSpec, evaluation_iterations  # noqa: E402
+from pipeline.settings import config, plan  # noqa: E402
+from pipeline.training.environment import device_name, versions  # noqa: E402
+from pipeline.utils.files import write_json  # noqa: E402
 
 SEEDS = 10  # times the 20 experiments of the profile: 200 runs
 SLOTS = 16

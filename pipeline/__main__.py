@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipeline import commands, huge_pages
-from pipeline.errors import UserError
+from pipeline import cli
+from pipeline.training import huge_pages
+from pipeline.utils.errors import UserError
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         description="Reproduce 'Residual Attention Network for Image Classification' (arXiv:1704.06904).",
     )
     subparsers = top.add_subparsers(metavar="<command>", required=True)
-    for add in commands.ALL:
+    for add in cli.ALL:
         add(subparsers)
     return top
 

@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import huge_pages
-from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.rates import check_blocks, median_and_spread
 from pipeline.data.image_folder import SPLITS, find_photographs, record_listing
 from pipeline.data.packing import prepare_photographs
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, open_photographs
 from pipeline.data.source import save_source
+from pipeline.training import huge_pages
 from pipeline.training.crops import AREA, ASPECT
 from pipeline.training.photographs import COMPONENTS, EIGENVALUES, PhotographStream
+from pipeline.utils.subprocesses import run_apart
 
 FOLDER: Final = Path("benchmarks") / "loading"
 CROP, BATCH, COLOUR, CLASSES = 224, 64, 0.1, 4
@@ -153,7 +153,7 @@ def ray_data(job: Job) -> Iterator[list[float]]:
     """Seconds of each block of batches with Ray Data, on a Ray of its own with a task at once for each core."""
     from torchvision import datasets
 
-    from pipeline import ray_cluster
+    from pipeline.launch import cluster
 
     dataset = datasets.ImageFolder(job.folder / "tree" / "train", _transform())
     drawn = np.random.Generator(np.random.PCG64(0)).integers(0, len(dataset), job.batches * job.blocks * BATCH)
@@ -164,10 +164,10 @@ def ray_data(job: Job) -> Iterator[list[float]]:
         images, labels = zip(*(dataset[index] for index in batch["item"]), strict=True)
         return {"image": torch.stack(images).numpy(), "label": np.asarray(labels)}
 
-    with ray_cluster.connected(Path.cwd()):
+    with cluster.connected(Path.cwd()):
         import ray.data
 
-        ray_cluster.quiet()
+        cluster.quiet()
         ray.data.DataContext.get_current().enable_progress_bars = False
         decoded = ray.data.from_items(drawn.tolist()).map_batches(decode, batch_size=BATCH)
         batches = decoded.iter_torch_batches(batch_size=BATCH)

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from models import create_model
 from pipeline.data.array_folder import write_arrays
-from pipeline.training.execution import Execution
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import TIMING, Position, Timing, read_rows
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training.loop import Worker, train
-from pipeline.training.records import TIMING, Position, Timing, read_rows
 from pipeline.training.session import LocalSession
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training.state import Snapshot
 
 BATCH, SIZE, CLASSES = 64, 32, 10
@@ -172,16 +172,16 @@ def ours_by_the_clock(job: Job) -> Iterator[list[float]]:
 def under_ray(job: Job) -> Iterator[Blocks]:
     """Our loop under Ray Train, on a cluster of its own; start-up is that of Ray, its processes and the run."""
     started = _process_started()
-    from pipeline import ray_cluster, ray_train
-    from pipeline.driver import Resources
+    from pipeline.launch import cluster, ray_train
+    from pipeline.launch.driver import Resources
 
     spec = run_spec(job)
     execution = _execution(job, spec)
-    with ray_cluster.connected(Path.cwd()):
-        ray_cluster.quiet()
+    with cluster.connected(Path.cwd()):
+        cluster.quiet()
         resources = Resources(workers=job.workers, threads=job.threads)
         controllers = ray_train.start_controllers(1)
-        status = ray_train.train_under_ray(spec, execution, resources, ray_cluster.share(resources), controllers)
+        status = ray_train.train_under_ray(spec, execution, resources, cluster.share(resources), controllers)
     if status != "finished":
         raise RuntimeError(f"{job.network} under Ray Train: {status}")
     blocks = _blocks(execution.folder)

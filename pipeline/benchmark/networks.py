@@ -20,14 +20,14 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import create_model, find_network, list_models
-from pipeline.benchmark.apart import DiedError, run_apart
 from pipeline.benchmark.energy import energy_counter
 from pipeline.benchmark.hardware import hardware_name, hardware_slug
 from pipeline.benchmark.table import MEASURED, OUT_OF_MEMORY, OUT_OF_TIME, Speed, extend_table, read_table
-from pipeline.errors import UserError
-from pipeline.origin import origin
+from pipeline.runs.spec import Protocol
 from pipeline.training.optimiser import SGD
-from pipeline.training.spec import Protocol
+from pipeline.utils.errors import UserError
+from pipeline.utils.git import origin
+from pipeline.utils.subprocesses import DiedError, run_apart
 
 FOLDER: Final = Path("benchmarks") / "networks"
 MODES: Final = ("evaluation", "training")

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from pipeline import huge_pages
-from pipeline.benchmark.apart import run_side_by_side
 from pipeline.benchmark.hardware import available_cores
 from pipeline.benchmark.loops import BATCH, Job, ours_by_the_clock, random_images
-from pipeline.errors import UserError
+from pipeline.training import huge_pages
+from pipeline.utils.errors import UserError
+from pipeline.utils.subprocesses import run_side_by_side
 
 FOLDER: Final = Path("benchmarks") / "packing"
 NETWORKS: Final = ("cifar_attention56", "cifar_attention92", "cifar_preresnet164")

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pipeline.benchmark.apart import run_apart
-from pipeline.files import csv_text, write_atomic
-from pipeline.report.statistics import difference, estimate
-from pipeline.training.execution import Execution
-from pipeline.training.records import METRICS
-from pipeline.training.spec import RunSpec
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import METRICS
+from pipeline.runs.spec import RunSpec
+from pipeline.utils.files import csv_text, write_atomic
+from pipeline.utils.statistics import difference, estimate
+from pipeline.utils.subprocesses import run_apart
 
 FOLDER: Final = Path("benchmarks") / "precision"
 PRECISIONS: Final = ("float32", "bfloat16")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.errors import UserError
-from pipeline.files import csv_text, write_atomic
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import csv_text, write_atomic
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

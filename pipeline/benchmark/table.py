@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from models.registry import natural_order
-from pipeline.errors import UserError
-from pipeline.files import csv_text, write_atomic
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import csv_text, write_atomic
 
 MEASURED: Final = "measured"
 OUT_OF_MEMORY: Final = "out of memory"

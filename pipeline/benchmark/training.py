@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline import huge_pages
-from pipeline.benchmark.apart import run_apart
 from pipeline.benchmark.hardware import available_cores
 from pipeline.benchmark.loops import (
     BATCH,
@@ -27,6 +25,8 @@ from pipeline.benchmark.loops import (
     under_ray,
 )
 from pipeline.benchmark.rates import check_blocks, median_and_spread
+from pipeline.training import huge_pages
+from pipeline.utils.subprocesses import run_apart
 
 NETWORKS: Final = ("cifar_attention56", "cifar_attention92", "cifar_attention164", "cifar_preresnet164")
 FOLDER: Final = Path("benchmarks") / "training"

@@ -19,7 +19,7 @@ from pipeline.data.noise import corrupt_labels
 from pipeline.data.packing import PackShards, pack_here, prepare_photographs
 from pipeline.data.preparation import prepare_arrays
 from pipeline.data.source import Source, save_source
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 __all__ = [
     "DATASETS",
@@ -62,7 +62,7 @@ def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = p
     """Decode fetched data into the arrays of `root`/prepared/<dataset>/, or check photographs and pack them there.
 
     Returns the manifest. Data that are there already, intact and from the same files, are left alone. `pack_shards`
-    packs shards of photographs: `pack_here` on this machine, `pipeline.ray_pack.pack_over_cluster` on many.
+    packs shards of photographs: `pack_here` on this machine, `pipeline.launch.ray_pack.pack_over_cluster` on many.
     """
     found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
     if isinstance(found, PhotographSet):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
-from pipeline.errors import UserError, one_line
+from pipeline.utils.errors import UserError, one_line
 
 
 def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError, one_line
-from pipeline.files import read_json, replace_folder, sha256_file, write_json
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.files import read_json, replace_folder, sha256_file, write_json
 
 MANIFEST = "manifest.json"
 

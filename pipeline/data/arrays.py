@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.data.array_folder import MANIFEST, open_arrays, read_manifest
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 __all__ = ["Arrays", "load", "read_manifest"]
 

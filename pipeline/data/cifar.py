@@ -14,7 +14,7 @@ from pipeline.data.dataset import DataSet, Split, concatenate
 from pipeline.data.download import DownloadError, download, md5_file
 from pipeline.data.images import Record, decode_records
 from pipeline.data.source import RECORD, Source, record_files
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 _FORMS = (
     "a folder with Parquet shards (train-*.parquet, test-*.parquet) "

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import DataSet, Split
 from pipeline.data.source import Source, record_files
-from pipeline.errors import UserError
-from pipeline.files import write_atomic
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import write_atomic
 
 _FILE = "digits.npy"
 _ROWS = (1797, 65)  # 8x8 pixels from 0 to 16, and the label

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from pipeline.data.progress import BYTES, progress_bar
-from pipeline.errors import one_line
+from pipeline.utils.errors import one_line
 
 _ATTEMPTS = 10
 _TIMEOUT_SECONDS = 30.0

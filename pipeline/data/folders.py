@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.data.images import Record, lossless_format
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 SPLITS = ("train", "test")
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from pipeline.data.folders import check_counts, visible
 from pipeline.data.source import Source, record_files
-from pipeline.errors import UserError
-from pipeline.files import csv_text, sha256_file, write_atomic
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import csv_text, sha256_file, write_atomic
 
 KIND = "image folder"
 SPLITS = ("train", "val")

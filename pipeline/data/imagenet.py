@@ -10,7 +10,7 @@ from pipeline.data.dataset import PhotographSet
 from pipeline.data.folders import is_class_tree
 from pipeline.data.image_folder import EXCLUDED, SPLITS, find_photographs, record_listing
 from pipeline.data.source import Source
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 
 class ImageNet(PhotographSet):

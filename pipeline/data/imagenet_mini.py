@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import PhotographSet
 from pipeline.data.image_folder import SPLITS, find_photographs, record_listing
 from pipeline.data.source import Source
-from pipeline.errors import UserError
-from pipeline.files import replace_folder
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import replace_folder
 
 
 class Photograph(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
 from pipeline.data.progress import progress_bar
-from pipeline.errors import UserError, one_line
+from pipeline.utils.errors import UserError, one_line
 
 _ALLOWED = "allowed are PNG, BMP, PPM and lossless WebP"
 _LOSSLESS_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"P6": "PPM"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import NamedTuple
 
-from pipeline.errors import one_line
+from pipeline.utils.errors import one_line
 
 FORMATS = ("JPEG", "PNG")
 _PNG = b"\x89PNG\r\n\x1a\n"

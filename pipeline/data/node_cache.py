@@ -20,8 +20,8 @@ from typing import TypeVar
 from pipeline.data.array_folder import MANIFEST, read_manifest
 from pipeline.data.remote import Advance, RemoteFolder, copy_at_once
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError
-from pipeline.files import sha256_file, write_json
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import sha256_file, write_json
 
 CACHE = "RESIDUAL_ATTENTION_CACHE"
 ATTEMPTS, REST_SECONDS = 5, 3.0  # to read a file from a store that does not answer

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.array_folder import write_arrays
 from pipeline.data.arrays import load
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 _BITS = 32  # of randomness in each decision
 

@@ -3,7 +3,7 @@
 Each file is read once, decoded to see that it can be, and appended as it is. Finished shards stay in a folder beside
 the prepared one until all are there, so that a packing that was interrupted continues with the next shard. Shards are
 packed apart from each other, in any order and place: here one after the other, over a Ray cluster many at once
-(`pipeline.ray_pack`); the prepared folder is the same.
+(`pipeline.launch.ray_pack`); the prepared folder is the same.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pipeline.data.inspection import BrokenImageError, Inspected, inspect
 from pipeline.data.progress import progress_bar
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_photographs
 from pipeline.data.source import load_source
-from pipeline.errors import UserError
-from pipeline.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
 
 SHARD_BYTES = 2**30
 UNREADABLE = "unreadable.csv"

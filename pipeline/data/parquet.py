@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.images import Record
-from pipeline.errors import UserError, one_line
+from pipeline.utils.errors import UserError, one_line
 
 _SHARD = re.compile(r"(?P<split>train|test)-(?P<index>\d+)-of-(?P<total>\d+)(?P<suffix>.*)\.parquet")
 _BATCH = 1024  # rows held in memory at once

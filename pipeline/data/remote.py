@@ -17,8 +17,8 @@ from typing import Any
 
 from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
 from pipeline.data.progress import BYTES, progress_bar
-from pipeline.errors import UserError, one_line
-from pipeline.object_store import ObjectStore
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.object_store import ObjectStore
 
 SETTING = "data.remote"
 AT_ONCE = 8  # files that are copied at the same time

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
-from pipeline.errors import UserError, one_line
-from pipeline.files import sha256_file
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.files import sha256_file
 
 KIND = "photographs"
 INDEX = np.dtype(

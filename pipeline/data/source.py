@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, sha256_file, write_json
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json, sha256_file, write_json
 
 RECORD = "source.json"
 

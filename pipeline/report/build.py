@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, write_atomic
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence
@@ -22,15 +20,17 @@ from pipeline.report.machine import machine_page
 from pipeline.report.masks import find_masks
 from pipeline.report.matching import gather
 from pipeline.report.page import page, run_rows, tally, traces
-from pipeline.report.paper import load_paper
 from pipeline.report.present import read_present
 from pipeline.report.records import scan
 from pipeline.report.render import render
 from pipeline.report.resnet200 import against_resnet200, section_files
 from pipeline.report.speed import read_speeds
-from pipeline.report.statistics import EQUIVALENCE_MARGIN
 from pipeline.report.summary import INDEXED, metrics, summarise
 from pipeline.report.tables import Table, build_tables
+from pipeline.settings.paper import load_paper
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json, write_atomic
+from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json
 
 HISTORY = ("epoch", "iteration", "learning_rate", "train_loss", "train_error", "test_loss", "test_error")
 STORED = re.compile(r"(.+-s\d+)-([0-9a-f]{12})")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.paper import SCHEDULE, Arm, Paper, PaperClaim
-from pipeline.report.statistics import (
+from pipeline.settings.paper import SCHEDULE, Arm, Paper, PaperClaim
+from pipeline.utils.statistics import (
     EQUIVALENCE_MARGIN,
     MINIMUM_SEEDS,
     Estimate,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.report.paper import Paper, deviations
 from pipeline.report.present import Present
 from pipeline.report.records import Problem, Run
-from pipeline.report.statistics import Estimate, binomial_error, estimate, slope
+from pipeline.settings.paper import Paper, deviations
+from pipeline.utils.statistics import Estimate, binomial_error, estimate, slope
 
 
 @dataclass(frozen=True)

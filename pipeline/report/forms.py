@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline import files
 from pipeline.report.claims import Verdict
 from pipeline.report.numbers import DASH, MINUS, PENDING, interval, number, printed
-from pipeline.report.paper import COUNTED
 from pipeline.report.present import MARKS
 from pipeline.report.tables import Cell, Table
+from pipeline.settings.paper import COUNTED
+from pipeline.utils import files
 
 CSV_HEADER = (
     "table", "row", "column", "quantity", "printed", "measured", "standard_deviation", "interval_low", "interval_high",

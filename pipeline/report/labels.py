@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import read_json
 from pipeline.report.evidence import Evidence
 from pipeline.report.records import Problem
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json
 
 Matrix = list[list[int]]
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pipeline.report.evidence import Evidence
 from pipeline.report.records import Run
-from pipeline.report.segments import hardware, marks_here, versions
+from pipeline.runs.segments import hardware, marks_here, versions
 
 MLFLOW_URL = "http://127.0.0.1:5000"
 """Where `make ui` serves MLflow."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.report.evidence import Evidence
-from pipeline.report.paper import Paper
 from pipeline.report.present import CHANGED_DATA, OLDER_CODE, Present
 from pipeline.report.records import Problem, Run, Scan
+from pipeline.settings.paper import Paper
 
 _NOT_COMPARED = ("identity", "cost")
 _OF_DATA = ("data.checksum", "data.noise_checksum")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from pipeline.report.paper import Printed
-from pipeline.report.statistics import Estimate
+from pipeline.settings.paper import Printed
+from pipeline.utils.statistics import Estimate
 
 _DECIMALS = {"test_error": 2, "top5_error": 2, "parameters": 2, "multiply_adds": 2, "depth": 0}
 PENDING = "pending"

@@ -10,10 +10,10 @@ from pipeline.report.claims import COUNT_TOLERANCE, NOT_RUN, Verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures import AWAITED
 from pipeline.report.figures.style import Picture
-from pipeline.report.paper import SIZES
-from pipeline.report.statistics import CONFIDENCE, MINIMUM_SEEDS
 from pipeline.report.tables import Table
 from pipeline.report.trace import Group, trace_cell, trace_claim
+from pipeline.settings.paper import SIZES
+from pipeline.utils.statistics import CONFIDENCE, MINIMUM_SEEDS
 
 RUN_COLUMNS = (
     "run", "identity", "dataset", "noise", "seed", "iterations", "test_error", "best_test_error", "train_error",

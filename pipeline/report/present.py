@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
-from pipeline.files import read_json
-from pipeline.report.segments import MOVED, was_moved
-from pipeline.training.numerics import NUMERICS
+from pipeline.runs.numerics import NUMERICS
+from pipeline.runs.segments import MOVED, was_moved
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json
 
 if TYPE_CHECKING:
     from pipeline.report.records import Run

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.files import read_json
 from pipeline.report.checks import (
     COLLECTED,
     STORED,
@@ -21,7 +19,9 @@ from pipeline.report.checks import (
     read_provenance,
     read_responses,
 )
-from pipeline.runs import PUBLISHED
+from pipeline.runs.store import PUBLISHED
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json
 
 _FILES = ("config.json", "metrics.json", "history.csv")
 

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from pipeline.report.figures.style import THEME, Picture
 from pipeline.report.forms import difference_text, measured_text, seeds_text
 from pipeline.report.numbers import interval, number, printed, thousands
-from pipeline.report.paper import COUNTED
 from pipeline.report.present import MARKS
+from pipeline.settings.paper import COUNTED
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -15,9 +15,9 @@ from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
-from pipeline.report.paper import COUNTED, UNITS, PaperCell, Printed, paper_cell
 from pipeline.report.speed import PAIR, Times, pair_times, times_csv
 from pipeline.report.training_cost import Cost, Recipe, costs_csv, training_costs
+from pipeline.settings.paper import COUNTED, UNITS, PaperCell, Printed, paper_cell
 
 ROWS = ("attention92", "preresnet200")
 """Experiments of both networks; their errors are those on ImageNet."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.benchmark.table import Speed, read_table
-from pipeline.errors import UserError
 from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH
 from pipeline.report.records import Problem
+from pipeline.utils.errors import UserError
 
 PAIR = ("attention92", "preresnet200")
 IMAGE_SIZES = (224, 320)

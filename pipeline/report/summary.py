@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.report.claims import Verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.page import tally
-from pipeline.report.statistics import Estimate
 from pipeline.report.tables import Cell, Table
+from pipeline.utils.statistics import Estimate
 
 INDEXED = {"profile", "statement", "reproduction", "runs", "tally", "claims"}
 """What the index over all profiles reads of a summary."""

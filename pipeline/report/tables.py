@@ -7,9 +7,9 @@ from functools import cached_property
 
 from pipeline.report.counts import Count, Counts
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
 from pipeline.report.present import OUR_READING
-from pipeline.report.statistics import Estimate, slope
+from pipeline.settings.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
+from pipeline.utils.statistics import Estimate, slope
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence
@@ -14,12 +13,13 @@ from pipeline.report.forms import difference_text
 from pipeline.report.machine import mlflow_address
 from pipeline.report.matching import gather
 from pipeline.report.numbers import interval, number, printed, thousands
-from pipeline.report.paper import load_paper
 from pipeline.report.present import read_present
 from pipeline.report.records import Run, scan
-from pipeline.report.segments import hardware, marks_here, versions
-from pipeline.report.statistics import EQUIVALENCE_MARGIN, Estimate
 from pipeline.report.tables import Cell, build_tables
+from pipeline.runs.segments import hardware, marks_here, versions
+from pipeline.settings.paper import load_paper
+from pipeline.utils.errors import UserError
+from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
 Group = list[tuple[str, str]]
 

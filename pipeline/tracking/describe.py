@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import read_json
-from pipeline.origin import Origin, origin
+from pipeline.runs.records import CONFIG, METRICS, RESPONSES, Provenance
 from pipeline.tracking.paper import Cell, cells, table_title
-from pipeline.training.records import CONFIG, METRICS, RESPONSES, Provenance
+from pipeline.utils.files import read_json
+from pipeline.utils.git import Origin, origin
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
 ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."

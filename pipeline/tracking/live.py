@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError, one_line
+from pipeline.runs.records import HISTORY, TIMING, Provenance
 from pipeline.tracking.points import add_points, read_points
 from pipeline.tracking.store import survives
 from pipeline.tracking.system import PATTERN
-from pipeline.training.records import HISTORY, TIMING, Provenance
+from pipeline.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.files import read_json, sha256_file
+from pipeline.runs.records import METRICS, WEIGHTS
 from pipeline.tracking.describe import IDENTITY, Described
 from pipeline.tracking.store import survives
-from pipeline.training.records import METRICS, WEIGHTS
+from pipeline.utils.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-PAPER = Path(__file__).resolve().parents[1] / "report" / "paper.yaml"
+PAPER = Path(__file__).resolve().parents[1] / "settings" / "paper.yaml"
 
 
 class Cell(NamedTuple):

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.records import HISTORY, TIMING, Evaluation, Provenance, Segment, Timing, read_rows
 from pipeline.tracking.describe import summary
 from pipeline.tracking.system import read_system
-from pipeline.training.records import HISTORY, TIMING, Evaluation, Provenance, Segment, Timing, read_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

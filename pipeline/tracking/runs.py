@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.files import sha256_file
+from pipeline.runs.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
 from pipeline.tracking.describe import (
     KIND,
     PAGE,
@@ -31,7 +31,7 @@ from pipeline.tracking.describe import (
 from pipeline.tracking.masks import draw_masks
 from pipeline.tracking.points import add_points, contradicted, milliseconds_of, read_points
 from pipeline.tracking.store import artifact_root, exclusive, survives
-from pipeline.training.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
+from pipeline.utils.files import sha256_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.records import Provenance
 from pipeline.tracking.runs import Status, close_parent, close_run, open_parent
 from pipeline.tracking.store import survives
-from pipeline.training.records import Provenance
 from pipeline.tuning.trials import Settled, Trial, trials
 
 if TYPE_CHECKING:

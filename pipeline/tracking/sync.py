@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
 from pipeline.tracking.describe import Described
 from pipeline.tracking.runs import ensure_run, finish_run
 from pipeline.tracking.store import initialise, survives
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.errors import UserError
 from pipeline.training.groups import GroupPlan
 from pipeline.training.session import Session
+from pipeline.utils.errors import UserError
 
 
 class _Normalise(torch.autograd.Function):

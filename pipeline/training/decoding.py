@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from pipeline.data.inspection import FORMATS
 from pipeline.data.shards import Shards
-from pipeline.errors import UserError, one_line
 from pipeline.training.crops import Box
+from pipeline.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

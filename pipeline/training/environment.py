@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipeline.training.spec import RunSpec
+from pipeline.runs.spec import RunSpec
 
 DECODERS = ("pillow", "simplejpeg", "torchvision")
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from models.attention import AttentionModule
 from models.staged import stages_of
-from pipeline.files import write_atomic, write_json
+from pipeline.runs.records import MASKS, RESPONSES, Sums
 from pipeline.training.batches import TestImages, normalise, on_device
-from pipeline.training.records import MASKS, RESPONSES, Sums
 from pipeline.training.session import Session
 from pipeline.training.tally import Tally
+from pipeline.utils.files import write_atomic, write_json
 
 BATCH = 250
 PICTURES = 8

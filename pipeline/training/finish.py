@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from models.counting import count_model
 from models.weights import save_weights
-from pipeline.counts import count_model
-from pipeline.files import sha256_file
+from pipeline.runs.records import WEIGHTS, Position
+from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import TestImages
 from pipeline.training.evaluation import (
     attention_pictures,
@@ -18,8 +19,7 @@ from pipeline.training.evaluation import (
     write_pictures,
     write_responses,
 )
-from pipeline.training.records import WEIGHTS, Position
-from pipeline.training.spec import RunSpec
+from pipeline.utils.files import sha256_file
 
 
 def finish(

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline.data.arrays import load
 from pipeline.data.node_cache import photographs_here
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError
+from pipeline.runs.execution import Execution
+from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import Stream, TestImages, TrainingStream
 from pipeline.training.evaluation import TestSet
-from pipeline.training.execution import Execution
 from pipeline.training.photographs import PhotographStream, PhotographTestSet
 from pipeline.training.session import Session
-from pipeline.training.spec import RunSpec
+from pipeline.utils.errors import UserError
 
 
 def open_inputs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:

@@ -14,20 +14,20 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from models import create_model
-from pipeline.errors import UserError
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import Evaluation, Position, Sums, Timing
+from pipeline.runs.spec import RunSpec, evaluation_iterations
 from pipeline.training import environment, state
 from pipeline.training.batch_norm import RunningStatistics, synchronise
 from pipeline.training.evaluation import evaluate
-from pipeline.training.execution import Execution
 from pipeline.training.finish import finish
 from pipeline.training.groups import plan_groups
 from pipeline.training.inputs import open_inputs
 from pipeline.training.optimiser import SGD, learning_rate
-from pipeline.training.records import Evaluation, Position, Sums, Timing
 from pipeline.training.reporter import Reporter
 from pipeline.training.session import Session, agree
-from pipeline.training.spec import RunSpec, evaluation_iterations
 from pipeline.training.tally import Tally
+from pipeline.utils.errors import UserError
 
 # With several workers, how often (in iterations) they agree on whether to take a checkpoint or to stop.
 AGREE_EVERY = 10

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from pipeline.training.spec import Protocol
+from pipeline.runs.spec import Protocol
 
 
 def learning_rate(protocol: Protocol, iteration: int) -> float:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from pipeline.data.shards import Photographs, Shards
-from pipeline.errors import UserError
 from pipeline.training.batches import epoch_order, own_share, stretches
 from pipeline.training.crops import ATTEMPTS, NUMBERS, centre_box, random_box
 from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
 from pipeline.training.randomness import generator
+from pipeline.utils.errors import UserError
 
 AHEAD = 2  # batches that are decoded while one is trained on
 
@@ -79,7 +79,7 @@ class Normaliser:
 
 
 def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor, device: torch.device) -> Decoder:
-    """The decoder of a run, by the name in `pipeline.training.spec.Crops`.
+    """The decoder of a run, by the name in `pipeline.runs.spec.Crops`.
 
     Raises:
         UserError: if it needs a GPU and there is none.

@@ -13,11 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.files import write_json
-from pipeline.training import environment, state
-from pipeline.training.execution import Execution
-from pipeline.training.optimiser import SGD
-from pipeline.training.records import (
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import (
     CHECKPOINTS,
     CONFIG,
     HISTORY,
@@ -31,8 +28,11 @@ from pipeline.training.records import (
     Timing,
     write_rows,
 )
+from pipeline.runs.spec import RunSpec
+from pipeline.training import environment, state
+from pipeline.training.optimiser import SGD
 from pipeline.training.session import Session
-from pipeline.training.spec import RunSpec
+from pipeline.utils.files import write_json
 
 PROGRESS_SECONDS = 2.0
 

@@ -1,4 +1,4 @@
-"""What the training loop needs of its surroundings. Ray Train provides another such session (`pipeline.ray_train`)."""
+"""What the training loop needs of its surroundings; `pipeline.launch.ray_train` provides another session."""
 
 from __future__ import annotations
 

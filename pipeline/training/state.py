@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, replace_folder, sha256_file, write_atomic, write_json
+from pipeline.runs.records import CHECKPOINTS, STATE, Evaluation, Position, Sums, Timing, row_from
 from pipeline.training.optimiser import SGD
-from pipeline.training.records import CHECKPOINTS, STATE, Evaluation, Position, Sums, Timing, row_from
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json, replace_folder, sha256_file, write_atomic, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.training.records import UNITS, Sums
+from pipeline.runs.records import UNITS, Sums
 from pipeline.training.session import Session, total
 
 LARGEST = 2.0**22

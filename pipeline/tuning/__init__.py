@@ -1,4 +1,4 @@
-"""Searches for better settings; what needs Ray is `pipeline.ray_tune`.
+"""Searches for better settings; what needs Ray is `pipeline.tuning.ray_tune`.
 
 ``space``     what is varied, and between which limits (``conf/tune/*.yaml``)
 ``split``     validation images, held out of the training set

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import config
-from pipeline.errors import UserError
+from pipeline.settings import config
 from pipeline.tracking.searches import log_search
 from pipeline.tuning.results import Findings, verdict, write_results
 from pipeline.tuning.search import Search, prepare
 from pipeline.tuning.space import load_space
 from pipeline.tuning.trials import trials
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.tracking.runs import Status
@@ -60,15 +60,16 @@ def _check_begun(search: Search, *, resume: bool) -> None:
 
 def _run(search: Search, max_parallel: int | None) -> None:
     """Train what is missing in a Ray session of its own, followed in MLflow."""
-    from pipeline import ray_cluster, tracking
-    from pipeline.display import Board
-    from pipeline.ray_tune import run_search
+    from pipeline import tracking
+    from pipeline.launch import cluster
+    from pipeline.launch.progress import Board
+    from pipeline.tuning.ray_tune import run_search
 
     driver, settled = search.driver, search.settled
     if max_parallel:
         driver.resources = replace(driver.resources, max_parallel=max_parallel)
-    with ray_cluster.connected(driver.root), driver.tracked(), Board(search.missing(), measure=MEASURE) as board:
-        ray_cluster.quiet()
+    with cluster.connected(driver.root), driver.tracked(), Board(search.missing(), measure=MEASURE) as board:
+        cluster.quiet()
         if driver.uri is not None:
             driver.parent = tracking.open_parent(driver.uri, "search", settled.folder_name, settled.profile)
         status: Status = "KILLED"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from pipeline import config
-from pipeline.errors import UserError
+from pipeline.settings import config
+from pipeline.utils.errors import UserError
 
 
 def write_override(tree: Mapping[str, Any], comment: str) -> str:

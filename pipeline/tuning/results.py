@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import config
-from pipeline.files import csv_text, write_atomic
+from pipeline.settings import config
 from pipeline.tuning.override import write_override
 from pipeline.tuning.space import Space, Value, override
 from pipeline.tuning.trials import Progress, Settled, trials
+from pipeline.utils.files import csv_text, write_atomic
 
 REPORTS = Path("reports/tune")
 ORDER = ("finished", "pruned", "running", "failed")

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import config, plan
-from pipeline.config import Config
 from pipeline.data.array_folder import read_manifest
-from pipeline.driver import Driver
-from pipeline.errors import UserError
+from pipeline.launch.driver import Driver
+from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.records import CHECKPOINTS
+from pipeline.runs.spec import DataSpec, RunSpec
+from pipeline.settings import config, plan
+from pipeline.settings.config import Config
 from pipeline.tracking.searches import trial_tags
-from pipeline.training.execution import STOP, Execution
-from pipeline.training.records import CHECKPOINTS
-from pipeline.training.spec import DataSpec, RunSpec
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder
 from pipeline.tuning.study import Suggestions
 from pipeline.tuning.trials import SEARCH, Progress, Settled, State, Trial, read_progress, trials
+from pipeline.utils.errors import UserError
 
 EXPERIMENT = "attention56"  # searched where the user names none
 FINISHED, PAUSED, FAILED = "finished", "paused", "failed: "  # outcomes of a run

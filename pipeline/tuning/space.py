@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, PlainValidator, Tag, field_validator, model_validator
 
-from pipeline import config
-from pipeline.config import Config, NetworkOptions, Positive, Settings
-from pipeline.errors import UserError
+from pipeline.settings import config
+from pipeline.settings.config import Config, NetworkOptions, Positive, Settings
+from pipeline.utils.errors import UserError
 
 SPACES = Path("conf/tune")
 PROTOCOL: Final = ("learning_rate", "weight_decay", "momentum", "nesterov", "gamma", "padding", "flip")

@@ -15,7 +15,7 @@ from pipeline.data.digits import stratified_counts
 from pipeline.data.layout import prepared_folder
 from pipeline.data.preparation import statistics
 from pipeline.data.shards import holds_photographs
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 SHARE = 6  # one training image in so many is held out
 

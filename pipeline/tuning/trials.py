@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
-from pipeline.training.records import HISTORY, Evaluation, read_rows
+from pipeline.runs.records import HISTORY, Evaluation, read_rows
 from pipeline.tuning.space import Value
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json, write_json
 
 SEARCH, TRIAL = "search.json", "trial.json"
 State = Literal["running", "finished", "pruned", "failed"]

@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import create_model, list_models
+from models.counting import count, write_counts
 from models.inception_resnet import inception_resnet_v1
-from pipeline.counts import count, write_counts
 
 IMAGENET = {  # parameters for 1,000 classes; multiply-adds by image size
     "attention56": (31_810_728, {224: 6_270_836_736, 320: 12_795_494_400}),

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from pipeline.data.array_folder import write_arrays
-from pipeline.training.execution import Execution
+from pipeline.runs.execution import Execution
+from pipeline.runs.numerics import NUMERICS
+from pipeline.runs.records import Sums
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training.loop import Worker
-from pipeline.training.numerics import NUMERICS
-from pipeline.training.records import Sums
 from pipeline.training.session import LocalSession
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 
 GOLDEN = Path(__file__).with_name("losses.json")
 NETWORKS = ("cifar_attention56", "cifar_attention92", "cifar_preresnet164")
@@ -94,7 +94,7 @@ def test_the_first_losses_are_those_of_this_version_of_the_numerics(network: str
     golden = json.loads(GOLDEN.read_text())
     assert golden["numerics"] == NUMERICS, f"NUMERICS was raised: {__doc__}"
     assert losses(network, tmp_path) == pytest.approx(golden["losses"][network], abs=TOLERANCE), (
-        "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/training/numerics.py"
+        "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/runs/numerics.py"
         " and write the golden losses anew; runs made before are then other runs"
     )
 

@@ -11,12 +11,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import Sums
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training import environment, loop
-from pipeline.training.execution import Execution
 from pipeline.training.loop import make_network
-from pipeline.training.records import Sums
 from pipeline.training.session import LocalSession
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from tests.golden.test_losses import noise_images
 
 BATCH, WORKERS = 16, (1, 2, 4)

@@ -13,12 +13,12 @@ import pytest
 
 from pipeline import data
 from pipeline.data.arrays import load, read_manifest
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import Sums
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training import environment
-from pipeline.training.execution import Execution
 from pipeline.training.loop import Worker
-from pipeline.training.records import Sums
 from pipeline.training.session import LocalSession
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("RAN_CIFAR10", ROOT.parent / "shared" / "data" / "cifar10"))

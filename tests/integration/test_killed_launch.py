@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.training.records import CHECKPOINTS, HISTORY, Evaluation, Provenance, read_rows
+from pipeline.runs.records import CHECKPOINTS, HISTORY, Evaluation, Provenance, read_rows
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, kill_when, pipeline, settings
 from tests.s3_server import CREDENTIALS, S3Server, s3_server

@@ -23,7 +23,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.training.records import Provenance
+from pipeline.runs.records import Provenance
 from tests.integration.conftest import Clone
 from tests.integration.killing import PATIENCE, pipeline, settings
 

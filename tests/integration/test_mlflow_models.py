@@ -14,9 +14,9 @@ from mlflow.models import Model
 from models import create_model
 from models.weights import save_weights
 from pipeline import tracking
-from pipeline.files import read_json, write_json
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
+from pipeline.utils.files import read_json, write_json
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training.records import Provenance
+from pipeline.runs.records import Provenance
 from tests.integration.conftest import ROOT, Clone
 from tests.integration.killing import few_images, pipeline, settings
 

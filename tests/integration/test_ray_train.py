@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.training.records import Evaluation, Provenance, read_rows
+from pipeline.runs.records import Evaluation, Provenance, read_rows
 from tests.integration.conftest import Clone
 
 pytestmark = pytest.mark.timeout(1200)

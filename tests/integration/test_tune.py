@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.training.records import CHECKPOINTS, METRICS, Provenance
+from pipeline.runs.records import CHECKPOINTS, METRICS, Provenance
 from pipeline.tuning.trials import Progress, searches, trials
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, kill_when, pipeline, settings

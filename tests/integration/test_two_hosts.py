@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.training.records import CHECKPOINTS, Evaluation, Provenance, read_rows
+from pipeline.runs.records import CHECKPOINTS, Evaluation, Provenance, read_rows
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, finished, pipeline, settings, started, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.training.records import Evaluation, Provenance, Segment, read_rows
+from pipeline.runs.records import Evaluation, Provenance, Segment, read_rows
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, pipeline, settings
 from tests.integration.nodes import two_nodes

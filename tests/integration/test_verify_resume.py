@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.verify_resume import COMPARED, differences
+from pipeline.launch.verify_resume import COMPARED, differences
 from tests.integration.conftest import Clone
 from tests.integration.killing import few_images, pipeline
 

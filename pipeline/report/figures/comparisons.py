@@ -22,7 +22,7 @@ from pipeline.report.figures.style import (
     panels,
     svg,
 )  # fmt: skip
-from pipeline.report.statistics import slope
+from pipeline.utils.statistics import slope
 
 _LEVELS = (10, 30, 50, 70)
 _NETWORKS = {"resnet164": ("ResNet-164", RUST, "s"), "attention92": ("Attention-92", BLUE, "o")}

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.style import BLUE, INK, MUTED, PAPER, RUST, Picture, legend_below, panels, svg
-from pipeline.report.paper import UNITS, PaperRow
+from pipeline.settings.paper import UNITS, PaperRow
 
 _AXES = {"parameters": "parameters, millions", "multiply_adds": "multiply-adds, billions"}
 

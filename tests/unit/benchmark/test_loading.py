@@ -11,7 +11,7 @@ from pipeline.benchmark import loading
 from pipeline.benchmark.loading import Job, Rate, as_line, benchmark_loading
 from pipeline.benchmark.rates import write_rates
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pipeline.benchmark.networks import (
     paper_sizes,
 )
 from pipeline.benchmark.table import read_table
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 SETTINGS = Settings("cpu", threads=1, repeats=3, batch_size=2)
 

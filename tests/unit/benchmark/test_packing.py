@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.benchmark import packing
 from pipeline.benchmark.packing import Packed, as_advice, as_markdown, benchmark_packing, blocks_per_second
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 
 def test_only_the_time_in_which_all_runs_train_counts() -> None:

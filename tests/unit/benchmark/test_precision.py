@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.benchmark.precision import as_markdown, write_errors
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 
 ERRORS = {"float32": {0: 4.0, 1: 5.0, 2: 6.0}, "bfloat16": {0: 4.5, 1: 5.0, 2: 6.1}}
 SPEC = RunSpec(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.benchmark.table import Speed, extend_table, read_table
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 ROW = Speed(
     network="cifar_attention92", image_size=32, mode="training", batch_size=16, precision="float32",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.doctor import locked
+from pipeline.launch.doctor import locked
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.archive import read_batch, read_members
 from pipeline.data.dataset import Split
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample

@@ -13,7 +13,7 @@ import pytest
 from pipeline import data
 from pipeline.data.array_folder import write_arrays
 from pipeline.data.arrays import Arrays, load, read_manifest
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

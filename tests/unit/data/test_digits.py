@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from pipeline import data
 from pipeline.data.arrays import Arrays, load, read_manifest
 from pipeline.data.digits import enlarge, stratified_counts
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 # Raise `NUMERICS` of the training core when this changes: every result on the digits changes with it.
 CHECKSUM = "6ceb85d66e77ff3d8bd3e3e4905c27282e8d8a43ecfd40b5bb0b1b8e9489428f"

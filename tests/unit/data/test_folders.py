@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data.arrays import load
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample

@@ -17,7 +17,7 @@ from pipeline import data
 from pipeline.data import imagenet_mini
 from pipeline.data.imagenet_mini import PHOTOGRAPHS, cut_patches
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 MINI = "imagenet-mini"
 

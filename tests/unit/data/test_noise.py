@@ -12,7 +12,7 @@ from scipy import stats
 from pipeline import data
 from pipeline.data.arrays import load, read_manifest
 from pipeline.data.noise import confusion_counts, noise_seed, redraw
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import data
 from pipeline.data.parquet import read_shards
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample

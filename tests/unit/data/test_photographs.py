@@ -12,7 +12,7 @@ import pytest
 from pipeline import data
 from pipeline.data import packing
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 from tests.unit.data.photographs import CLASSES, SmallImageNet, encode, write_tree
 
 FIRST = f"train/{CLASSES[0]}/{CLASSES[0]}_0.JPEG"

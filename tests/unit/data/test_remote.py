@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import config, data
+from pipeline import data
 from pipeline.__main__ import main
 from pipeline.data import node_cache, packing, remote
 from pipeline.data.node_cache import CACHE, photographs_here
 from pipeline.data.remote import upload
 from pipeline.data.shards import open_photographs
-from pipeline.errors import UserError
-from pipeline.object_store import ObjectStore
+from pipeline.settings import config
+from pipeline.utils.errors import UserError
+from pipeline.utils.object_store import ObjectStore
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 from tests.unit.data.photographs import SmallImageNet, write_tree
 
@@ -162,7 +163,7 @@ def test_an_object_of_another_size_is_sent_again(prepared: Path, url: str) -> No
 def test_a_file_is_sent_in_chunks_and_what_was_cut_off_does_not_stay(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.object_store.CHUNK", 1000)
+    monkeypatch.setattr("pipeline.utils.object_store.CHUNK", 1000)
     (tmp_path / "shard.bin").write_bytes(bytes(4500))
     store, sizes = ObjectStore(url), list[int]()
     store.send(tmp_path / "shard.bin", "shard.bin", sizes.append)

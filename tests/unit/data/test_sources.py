@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import data
 from pipeline.data.arrays import PREPARED, load, read_manifest
-from pipeline.errors import UserError
+from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample, Server

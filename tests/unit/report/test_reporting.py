@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.reporting import find_plan, trace_number, write_report
-from pipeline.run_store import RunStore
+from pipeline.report.reporting import find_plan, trace_number, write_report
+from pipeline.runs.run_store import RunStore
+from pipeline.utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 

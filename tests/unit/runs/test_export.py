@@ -11,9 +11,9 @@ import torch
 
 from models import create_model
 from models.weights import load_model, save_weights
-from pipeline import export
 from pipeline.__main__ import main
-from pipeline.errors import UserError
+from pipeline.runs.store import export
+from pipeline.utils.errors import UserError
 
 NAME, CLASSES, OPTIONS = "cifar_attention56", 4, {"mask": "local", "t": 1}
 

@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from pipeline import config, doctor, object_store, runs, store_copies
+from pipeline import runs
 from pipeline.__main__ import main
-from pipeline.driver import Driver
-from pipeline.errors import UserError
-from pipeline.files import write_json
-from pipeline.run_store import RunStore
-from pipeline.store_copies import Mirror, working_copy
-from pipeline.training.execution import STOP
-from pipeline.training.records import DETERMINISTIC, Provenance
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.launch import doctor
+from pipeline.launch.driver import Driver
+from pipeline.runs.execution import STOP
+from pipeline.runs.records import DETERMINISTIC, Provenance
+from pipeline.runs.run_store import RunStore
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.store import store_copies
+from pipeline.runs.store_copies import Mirror, working_copy
+from pipeline.settings import config
+from pipeline.utils import object_store
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import write_json
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 
 RUN = "attention56-s0-0123456789ab"

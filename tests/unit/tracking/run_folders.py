@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.files import write_json
-from pipeline.training.records import (
+from pipeline.runs.records import (
     CONFIG,
     HISTORY,
     MASKS,
@@ -20,7 +19,8 @@ from pipeline.training.records import (
     Timing,
     write_rows,
 )
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.utils.files import write_json
 
 EPOCHS, EPOCH = 3, 20  # a run of three epochs of twenty iterations each
 

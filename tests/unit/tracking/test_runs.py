@@ -10,8 +10,8 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipeline import tracking
-from pipeline.errors import UserError
-from pipeline.training.records import TIMING, Provenance, Timing, write_rows
+from pipeline.runs.records import TIMING, Provenance, Timing, write_rows
+from pipeline.utils.errors import UserError
 from tests.unit.tracking.run_folders import EPOCH, make_segment, make_spec, write_run
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline import data
 from pipeline.data.arrays import read_manifest
-from pipeline.training.execution import Execution
-from pipeline.training.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.execution import Execution
+from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 
 
 @pytest.fixture(scope="session")

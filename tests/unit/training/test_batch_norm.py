@@ -11,10 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from pipeline.errors import UserError
 from pipeline.training import batch_norm
 from pipeline.training.batch_norm import RunningStatistics, synchronise
 from pipeline.training.groups import GroupPlan, plan_groups
+from pipeline.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

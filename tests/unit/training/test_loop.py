@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from pipeline import data, runs
-from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
+from pipeline.runs.spec import RunSpec
 from pipeline.training import loop, reporter, state
-from pipeline.training.execution import Execution
-from pipeline.training.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
 from pipeline.training.session import LocalSession
-from pipeline.training.spec import RunSpec
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import write_json
 
 Make = Callable[..., Execution]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.runs.spec import RunSpec
 from pipeline.training.optimiser import SGD, learning_rate
-from pipeline.training.spec import RunSpec
 
 
 @pytest.mark.parametrize(

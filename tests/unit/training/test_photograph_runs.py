@@ -17,12 +17,12 @@ from pipeline import data
 from pipeline.data.array_folder import read_manifest
 from pipeline.data.node_cache import CACHE
 from pipeline.data.remote import upload
-from pipeline.errors import UserError
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import DETERMINISTIC, WEIGHTS, Evaluation, read_rows
+from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training import loop
-from pipeline.training.execution import Execution
-from pipeline.training.records import DETERMINISTIC, WEIGHTS, Evaluation, read_rows
 from pipeline.training.session import LocalSession
-from pipeline.training.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.utils.errors import UserError
 from tests.unit.data.photographs import SmallImageNet, write_tree
 
 CROPS = Crops(train=16, test=24, colour=0.1)

@@ -14,10 +14,10 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data.shards import Photographs, open_photographs
-from pipeline.errors import UserError
 from pipeline.training.crops import ATTEMPTS, Box, centre_box, random_box
 from pipeline.training.decoding import DeviceDecoder, ThreadDecoder, decode
 from pipeline.training.photographs import Draw, Normaliser, PhotographStream, PhotographTestSet
+from pipeline.utils.errors import UserError
 from tests.unit.data.photographs import SmallImageNet, encode, write_tree
 
 N, CROP = 12, 16

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from models import create_model
-from pipeline.errors import UserError
+from pipeline.runs.records import Evaluation, Position, Sums, Timing
+from pipeline.runs.spec import Protocol
 from pipeline.training import state
 from pipeline.training.optimiser import SGD
-from pipeline.training.records import Evaluation, Position, Sums, Timing
-from pipeline.training.spec import Protocol
+from pipeline.utils.errors import UserError
 
 PROTOCOL = Protocol(9, 2, 0.1, (), 0.1, 0.9, True, 0.0, 0, False, 2)
 

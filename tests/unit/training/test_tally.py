@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.training.records import Sums
+from pipeline.runs.records import Sums
 from pipeline.training.session import LocalSession
 from pipeline.training.tally import Tally
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import config
 from pipeline.data.array_folder import write_arrays
 from pipeline.data.preparation import statistics
-from pipeline.files import write_json
-from pipeline.training.records import DETERMINISTIC, HISTORY, Evaluation, Provenance, write_rows
+from pipeline.runs.records import DETERMINISTIC, HISTORY, Evaluation, Provenance, write_rows
+from pipeline.settings import config
 from pipeline.tuning.search import Job, Search, prepare
 from pipeline.tuning.space import Space
+from pipeline.utils.files import write_json
 
 CLASSES, SIZE, TRAIN, TEST = 10, 8, 240, 40
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import config
-from pipeline.errors import UserError
+from pipeline.settings import config
 from pipeline.tuning.override import read_arguments
 from pipeline.tuning.results import Findings, best_override, verdict, write_results
 from pipeline.tuning.search import Search
 from pipeline.tuning.study import importances
+from pipeline.utils.errors import UserError
 from tests.unit.tuning.conftest import pretend, search, space
 
 ROOT = Path(__file__).parents[3]

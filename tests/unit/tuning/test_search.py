@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config, runs
-from pipeline.errors import UserError
-from pipeline.training.execution import STOP
-from pipeline.training.records import CHECKPOINTS, Provenance
+from pipeline import runs
+from pipeline.runs.execution import STOP
+from pipeline.runs.records import CHECKPOINTS, Provenance
+from pipeline.settings import config
 from pipeline.tuning.command import _check_begun
 from pipeline.tuning.search import Job, prepare
 from pipeline.tuning.trials import trials
+from pipeline.utils.errors import UserError
 from tests.unit.tuning.conftest import pretend, search, space
 
 

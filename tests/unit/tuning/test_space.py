@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import config
-from pipeline.errors import UserError
+from pipeline.settings import config
 from pipeline.tuning.space import Space, check_edges, load_space, merged, override, own_values
+from pipeline.utils.errors import UserError
 from tests.unit.tuning.conftest import PARAMS, SPACE, space
 
 ROOT = Path(__file__).parents[3]

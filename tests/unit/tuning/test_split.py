@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import data
 from pipeline.data.arrays import Arrays, load
-from pipeline.errors import UserError
 from pipeline.tuning.split import SHARE, held_out, hold_out, split_folder
+from pipeline.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,160 @@
+"""The layers of a network as a table in text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from models import create_model, find_network
+from models.attention import AttentionModule, SoftMask
+from models.counting import Meter, count, metering
+from models.staged import StagedNetwork
+
+OPENED = (StagedNetwork, AttentionModule, SoftMask)
+"""Modules whose parts get lines of their own, besides sequences of several kinds; a residual unit is one line."""
+
+
+@dataclass
+class _Line:
+    """A module, and what a forward pass of one image saw of it."""
+
+    name: str
+    module: nn.Module
+    parts: list[_Line] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    multiply_adds: int = 0
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that the line says but the name."""
+        return _kind(self.module), ", ".join(self.outputs), _parameters(self.module), self.multiply_adds
+
+    @property
+    def tree(self) -> tuple[object, ...]:
+        """The content of this line and all below it."""
+        return self.content, tuple(part.tree for part in self.parts)
+
+
+def describe(name: str, num_classes: int | None = None, image_size: int | None = None, **options: Any) -> str:
+    """A table of a network's layers: what each is, the size of its output, its parameters and multiply-adds.
+
+    num_classes, image_size: default to those of the data the paper counts the network on.
+
+    Raises ValueError for an unknown network, wrong options, or images too small for it.
+    """
+    network = find_network(name)
+    classes = network.num_classes if num_classes is None else num_classes
+    size = network.image_size if image_size is None else image_size
+    if size < 1:
+        raise ValueError(f"image_size = {size}: must be at least 1")
+    lines = _measure(create_model(name, classes, device="meta", **options), size)
+    table = Table(
+        "layer", "kind", title=f"{name}, {classes} classes, {size}x{size} pixels", box=None, title_justify="left"
+    )
+    for heading in ("output", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for label, line in _rows(lines):
+        kind, output, parameters, multiply_adds = line.content
+        table.add_row(label, str(kind), str(output), f"{parameters:,}", f"{multiply_adds:,}")
+    counts = count(name, classes, size, **options)
+    summary = (
+        f"{counts.parameters:,} parameters, {counts.multiply_adds:,} multiply-adds, trunk depth {counts.trunk_depth}, "
+        f"{counts.activation_bytes / 2**20:.1f} MiB of activations per image in float32"
+    )
+    reading = [f"our reading: {network.our_reading}"] if network.our_reading else []
+    return "\n".join([_plain(table), "", summary, *reading])
+
+
+def _measure(model: nn.Module, size: int) -> list[_Line]:
+    """The lines of a network on the meta device, filled in by a forward pass."""
+    lines = _lines(model)
+    with ExitStack() as stack:
+        meter = stack.enter_context(metering(model))
+        for line in _walk(lines):
+            _watch(line, meter, stack)
+        model(torch.empty(1, 3, size, size, device="meta"))
+    return lines
+
+
+def _lines(module: nn.Module) -> list[_Line]:
+    """One line for each part of a module; the parts of a list are named in the place of the list."""
+    lines = []
+    for name, part in module.named_children():
+        if isinstance(part, nn.ModuleList) and type(part) is nn.ModuleList:
+            lines += [_Line(f"{name}.{line.name}", line.module, line.parts) for line in _lines(part)]
+        else:
+            lines.append(_Line(name, part, _lines(part) if _opens(part) else []))
+    return lines
+
+
+def _opens(module: nn.Module) -> bool:
+    return isinstance(module, OPENED) or (isinstance(module, nn.Sequential) and not _kind(module))
+
+
+def _kind(module: nn.Module) -> str:
+    """The kind of a module, or of all parts of a sequence; "" for a sequence with parts of its own to show."""
+    if not isinstance(module, nn.Sequential):
+        return type(module).__name__ + _window(module)
+    kinds = [_kind(part) for part in module]
+    same = len({(_kind(part), _parameters(part)) for part in module}) == 1
+    if same and kinds[0]:
+        return kinds[0] if len(kinds) == 1 else f"{len(kinds)} x {kinds[0]}"
+    leaves = all(not list(part.children()) for part in module)
+    return ", ".join(kinds) if leaves else ""
+
+
+def _window(module: nn.Module) -> str:
+    """Kernel and stride of a convolution or pooling, such as " 3x3/2"."""
+    if isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        return f" {height}x{width}" + (f"/{module.stride[0]}" if module.stride[0] != 1 else "")
+    if isinstance(module, nn.MaxPool2d):
+        return f" {module.kernel_size}x{module.kernel_size}/{module.stride}"
+    return ""
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _walk(lines: list[_Line]) -> Iterator[_Line]:
+    for line in lines:
+        yield line
+        yield from _walk(line.parts)
+
+
+def _watch(line: _Line, meter: Meter, stack: ExitStack) -> None:
+    """Have a forward pass fill in the line; a module that is used several times has several outputs."""
+
+    def before(_module: nn.Module, _inputs: Any) -> None:
+        line.multiply_adds -= meter.multiply_adds
+
+    def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        line.multiply_adds += meter.multiply_adds
+        line.outputs.append("x".join(map(str, output.shape[1:])))
+
+    stack.enter_context(line.module.register_forward_pre_hook(before))
+    stack.enter_context(line.module.register_forward_hook(after))
+
+
+def _rows(lines: list[_Line], indent: str = "") -> Iterator[tuple[str, _Line]]:
+    """Label and line of each row; neighbours with the same content make one."""
+    for _, group in groupby(lines, key=lambda line: (line.tree, line.name if "." in line.name else "")):
+        first, *others = group
+        yield indent + (f"{first.name}-{others[-1].name}" if others else first.name), first
+        yield from _rows(first.parts, indent + "  ")
+
+
+def _plain(table: Table) -> str:
+    text = io.StringIO()
+    Console(file=text, width=200, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -1,0 +1,10 @@
+"""The commands of the command line: each reads its options, calls the stage that does the work, and says what came out.
+
+What a command needs is imported when it runs, so that every command starts quickly.
+"""
+
+from __future__ import annotations
+
+from pipeline.cli import benchmarking, data, networks, reporting, training
+
+ALL = (*data.COMMANDS, *training.COMMANDS, *reporting.COMMANDS, *networks.COMMANDS, *benchmarking.COMMANDS)

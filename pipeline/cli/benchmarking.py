@@ -1,0 +1,225 @@
+"""Commands that measure speed, on request: no stage of DVC calls them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pipeline.cli.options import Commands, add_command, positive
+from pipeline.utils.errors import UserError
+
+
+def _benchmark(commands: Commands) -> None:
+    help_ = "measure speed on this machine"
+    group = commands.add_parser("benchmark", help=help_, description=f"{help_.capitalize()}.")
+    kinds = group.add_subparsers(metavar="<what>", required=True)
+    for add in BENCHMARKS:
+        add(kinds)
+
+
+def _networks(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "networks",
+        _run_networks,
+        "latency and training throughput of every network, into benchmarks/networks/<hardware>.csv",
+    )
+    command.add_argument("--only", default="*", metavar="PATTERN", help="e.g. 'cifar_*'; the other rows stay")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: float32")
+    command.add_argument("--channels-last", action="store_true", help="images and weights in that memory format")
+    command.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: all")
+    command.add_argument("--repeats", type=positive, metavar="N", help="steps timed, at least; default: 7, on CUDA 30")
+    command.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images of a training step; default: 16 for CIFAR networks and 2 for ImageNet's, on CUDA 64 and 32",
+    )
+    command.add_argument(
+        "--time-limit", type=positive, default=180, metavar="S", help="seconds for one network; default: 180"
+    )
+
+
+def _run_networks(options: argparse.Namespace) -> None:
+    import torch
+
+    from pipeline.benchmark.networks import Settings, benchmark_networks
+
+    settings = Settings(
+        device=_device(options.device),
+        threads=options.threads or torch.get_num_threads(),
+        precision=options.precision,
+        channels_last=options.channels_last,
+        repeats=options.repeats,
+        batch_size=options.batch_size,
+    )
+    print(benchmark_networks(settings, options.only, options.time_limit, report=lambda row: print(row, flush=True)))
+
+
+def _training(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "training",
+        _run_training,
+        "our training loop beside a plain one, in-process and under Ray Train, into benchmarks/training/<hardware>.csv",
+    )
+    command.add_argument("--only", default="*", metavar="PATTERN", help="networks, e.g. '*attention56'")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--blocks", type=positive, default=6, metavar="N", help="of steps; the first does not count")
+    command.add_argument(
+        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one measurement; default: 600"
+    )
+
+
+def _run_training(options: argparse.Namespace) -> None:
+    import torch
+
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
+    from pipeline.benchmark.rates import write_rates
+    from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training
+
+    device = _device(options.device)
+    rates = benchmark_training(
+        _chosen(NETWORKS, options.only),
+        device,
+        options.blocks,
+        options.time_limit,
+        lambda rate: print(as_markdown([rate]).split("\n")[-1], flush=True),
+    )
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_rates(path, rates, hardware=hardware)
+    print(f"\n{as_markdown(rates)}\n\n{path}")
+
+
+def _packing(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "packing",
+        _run_packing,
+        "1, 2, 4 and 8 runs at once on a GPU, or on the cores, into benchmarks/packing/<hardware>.csv",
+    )
+    command.add_argument("--only", default="*", metavar="PATTERN", help="networks, e.g. '*attention56'")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--blocks", type=positive, default=10, metavar="N", help="of steps of each run; default: 10")
+    command.add_argument(
+        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one measurement; default: 600"
+    )
+
+
+def _run_packing(options: argparse.Namespace) -> None:
+    import torch
+
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
+    from pipeline.benchmark.packing import FOLDER, NETWORKS, as_advice, as_markdown, benchmark_packing
+    from pipeline.benchmark.rates import write_rates
+
+    device = _device(options.device)
+    rows = benchmark_packing(
+        _chosen(NETWORKS, options.only),
+        device,
+        options.blocks,
+        options.time_limit,
+        lambda row: print(as_markdown([row]).split("\n")[-1], flush=True),
+    )
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_rates(path, rows, hardware=hardware)
+    print(f"\n{as_markdown(rows)}\n\n{as_advice(rows, device)}\n{path}")
+
+
+def _precision(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "precision",
+        _run_precision,
+        "the test error of a run of the plan in bfloat16 and in float32, into benchmarks/precision/<hardware>.csv",
+    )
+    command.add_argument("--experiment", default="attention56", help="an experiment of the plan")
+    command.add_argument("--seeds", type=positive, default=5, metavar="N", help="0 ... N - 1 are trained; default: 5")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument(
+        "--time-limit", type=positive, default=3600, metavar="S", help="seconds for one run; default: 3600"
+    )
+
+
+def _run_precision(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
+    from pipeline.benchmark.precision import FOLDER, as_markdown, compare_precisions, write_errors
+    from pipeline.launch.driver import Driver
+    from pipeline.settings import plan
+
+    driver, device = Driver(plan.read_plan(), Path.cwd()), _device(options.device)
+    spec = plan.find_run(driver.plan, options.experiment, 0)
+    execution = replace(driver.execution(spec), folder=driver.store / ".precision")
+    at_once = available_cores() // execution.threads if device == "cpu" else 1
+    errors = compare_precisions(
+        spec, execution, options.seeds, device, max(1, at_once), options.time_limit, report=print
+    )
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_errors(path, errors, spec, hardware)
+    print(f"\n{as_markdown(errors)}\n\n{path}")
+
+
+def _loading(kinds: Commands) -> None:
+    command = add_command(
+        kinds,
+        "loading",
+        _run_loading,
+        "our loader of photographs beside ImageFolder and DataLoader, into benchmarks/loading/<hardware>.csv",
+    )
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--cores", type=positive, metavar="N", help="threads or processes that decode; default: all")
+    command.add_argument("--batches", type=positive, default=8, metavar="N", help="of 64 images in a block; default: 8")
+    command.add_argument("--blocks", type=positive, default=6, metavar="N", help="the first does not count; default: 6")
+    command.add_argument(
+        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one loader; default: 600"
+    )
+
+
+def _run_loading(options: argparse.Namespace) -> None:
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
+    from pipeline.benchmark.loading import BATCH, CROP, FOLDER, Job, as_line, benchmark_loading
+    from pipeline.benchmark.rates import write_rates
+
+    device = _device(options.device)
+    with TemporaryDirectory() as scratch:
+        job = Job(Path(scratch), device, options.cores or available_cores(), options.batches, options.blocks)
+        rates = benchmark_loading(job, options.time_limit, lambda rate: print(as_line(rate), flush=True))
+    hardware = hardware_name(torch.device(device))
+    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    write_rates(path, rates, crop=CROP, batch_size=BATCH, hardware=hardware)
+    print(path)
+
+
+def _chosen(networks: Sequence[str], pattern: str) -> tuple[str, ...]:
+    chosen = tuple(name for name in networks if fnmatchcase(name, pattern))
+    if not chosen:
+        raise UserError(f"--only {pattern!r}: fits none of {', '.join(networks)}")
+    return chosen
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no such device here; allowed is cpu")
+    return name
+
+
+BENCHMARKS = (_networks, _training, _packing, _precision, _loading)
+COMMANDS = (_benchmark,)

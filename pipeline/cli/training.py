@@ -1,0 +1,275 @@
+"""Commands that plan, train and keep runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.options import DATA, Commands, add_command, minutes, positive
+from pipeline.utils.errors import UserError
+
+PAUSED = 75  # EX_TEMPFAIL: inside a DVC stage a paused run leaves the stage pending
+MARKER = "launched\n"
+
+
+def _plan(commands: Commands) -> None:
+    command = add_command(
+        commands, "plan", _run_plan, "resolve the profile into plan.json: every run, its identity, its cost"
+    )
+    command.add_argument(
+        "--probe", action="store_true", help="train each network here for a while, a minute in all, to tell the cost"
+    )
+
+
+def _run_plan(options: argparse.Namespace) -> None:
+    from pipeline.settings import plan
+
+    content = _make_plan()
+    names = content["runs"]
+    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}", flush=True)
+    print(_outlook(content, by_probe=options.probe))
+
+
+def _make_plan() -> dict[str, Any]:
+    """Check the settings, say where they differ from conf/, and write ``plan.json``."""
+    from pipeline.settings import config, plan
+
+    settings = config.load()
+    drift = config.drift()
+    for line in drift:
+        print(f"note: {line}", file=sys.stderr)
+    if drift:
+        print(
+            f"note: `make repro PROFILE={settings.profile}` and `dvc exp run -S profile={settings.profile}` would"
+            " overwrite these edits of params.yaml; `dvc repro` keeps them",
+            file=sys.stderr,
+        )
+    content = plan.build_plan(settings, DATA)
+    plan.write_plan(content)
+    return content
+
+
+def _outlook(content: dict[str, Any], *, by_probe: bool) -> str:
+    """What is pending, and what it will cost."""
+    from pipeline.launch.driver import Driver
+    from pipeline.launch.estimate import outlook
+    from pipeline.launch.probe import probe
+    from pipeline.launch.scheduler import pending
+
+    driver = Driver(content, Path.cwd())
+    specs = pending(driver)
+    return outlook(driver, specs, probe(driver, specs) if by_probe else ())
+
+
+def _launch(commands: Commands) -> None:
+    command = add_command(commands, "launch", _run_launch, "train every pending run of the plan at once")
+    command.add_argument("--only", default="*", metavar="PATTERN", help="e.g. 'attention56*' or 'resnet164-s0'")
+    command.add_argument("--max-parallel", type=positive, metavar="N", help="runs at once, at most")
+    command.add_argument("--dry-run", action="store_true", help="only say what is pending and what it would cost")
+    command.add_argument("--stop-after", type=minutes, metavar="MIN", help="pause what is not done after MIN minutes")
+
+
+def _run_launch(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from pipeline.launch.driver import Driver
+    from pipeline.launch.estimate import outlook
+    from pipeline.launch.progress import Board
+    from pipeline.launch.scheduler import launch, pending
+    from pipeline.runs.store import RESULTS
+    from pipeline.settings import plan
+    from pipeline.utils.files import write_atomic
+
+    in_stage = "DVC_STAGE" in os.environ
+    driver = Driver(plan.read_plan() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
+    if options.max_parallel:
+        driver.resources = replace(driver.resources, max_parallel=options.max_parallel)
+    specs = pending(driver, options.only)
+    print(outlook(driver, specs))
+    failed = False
+    if specs and not options.dry_run:
+        with Board(len(specs)) as board:
+            summary = launch(driver, specs, board)
+        for name, reason in summary.failed.items():
+            print(f"failed: {name}: {reason}", file=sys.stderr)
+        if summary.paused:
+            print(f"paused: {', '.join(summary.paused)}; the same command continues")
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        failed = bool(summary.failed)
+    if in_stage:
+        write_atomic(RESULTS / "launched", MARKER)
+        return 0
+    return int(failed)
+
+
+def _train(commands: Commands) -> None:
+    command = add_command(commands, "train", _run_train, "train one run of the plan, or collect it if it is there")
+    command.add_argument("experiment", help="e.g. attention56-nal")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--in-process", action="store_true", help="in this process, without Ray and MLflow")
+    command.add_argument("--stop-after", type=minutes, metavar="MIN", help="pause after MIN minutes")
+
+
+def _run_train(options: argparse.Namespace) -> int:
+    from pipeline import runs
+    from pipeline.launch.driver import Driver
+    from pipeline.settings import plan
+
+    driver = Driver(plan.read_plan(), Path.cwd(), stop_after=options.stop_after)
+    spec = plan.find_run(driver.plan, options.experiment, options.seed)
+    target = runs.result_folder(spec, driver.plan["profile"])
+    driver.fetch()
+    found = runs.locate(spec, driver.store)
+    if found is None:
+        from pipeline.launch.single import train_one
+
+        status, reason = train_one(driver, spec, in_process=options.in_process)
+        if status == "paused":
+            print(f"{spec.name}: paused; the same command continues")
+            return PAUSED if "DVC_STAGE" in os.environ else 0
+        if status != "finished":
+            print(f"error: {spec.name}: {reason}", file=sys.stderr)
+            return 1
+        found = driver.store / spec.folder_name
+    runs.collect(found, target)
+    print(f"{target}: {spec.name} {_from(found, driver)}")
+    return 0
+
+
+def _from(found: Path, driver: Any) -> str:
+    from pipeline.runs.records import METRICS
+    from pipeline.utils.files import read_json
+
+    place = "from the store" if found.is_relative_to(driver.store) else "from published/"
+    return f"({read_json(found / METRICS)['test_error']:.2f} % test error, {place})"
+
+
+def _verify_resume(commands: Commands) -> None:
+    command = add_command(
+        commands, "verify-resume", _run_verify_resume, "kill a run again and again, and compare it with one left alone"
+    )
+    command.add_argument("--experiment", default="attention56", help="an experiment of the plan")
+    command.add_argument("--kills", type=positive, default=10, metavar="N")
+    command.add_argument("--iterations", type=positive, default=60, metavar="N", help="length of the run")
+    command.add_argument("--seed", type=int, default=0, help="of the run")
+    command.add_argument("--kill-seed", type=int, default=0, help="of the moments of the kills")
+
+
+def _run_verify_resume(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+    from shutil import rmtree
+
+    from pipeline.data.arrays import read_manifest
+    from pipeline.launch.driver import Driver
+    from pipeline.launch.verify_resume import COMPARED, ResumeError, shortened, verify
+    from pipeline.settings import plan
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
+    execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
+    for folder in filter(None, (execution.prepared, execution.noisy)):
+        read_manifest(folder)  # before processes are begun that need it
+    try:
+        lives = verify(spec, execution, options.kills, options.kill_seed)
+    except ResumeError as error:
+        print(f"not equal: {error}", file=sys.stderr)
+        return 1
+    rmtree(execution.folder)
+    print(f"equal bit for bit after {len(lives) - 1} kills: {', '.join(COMPARED)}")
+    return 0
+
+
+def _runs(commands: Commands) -> None:
+    command = add_command(commands, "runs", _run_list, "list, publish or import runs")
+    actions = command.add_subparsers(metavar="list|publish|import", required=True)
+    listing = actions.add_parser("list", help="the runs of the plan and how far they are")
+    listing.set_defaults(run=_run_list)
+    publishing = actions.add_parser("publish", help="copy finished runs, without weights, to published/")
+    publishing.add_argument("pattern", help="run names, e.g. 'attention56*'; '*' for all that are finished")
+    publishing.set_defaults(run=_run_publish)
+    importing = actions.add_parser("import", help="bring runs made elsewhere into the store")
+    importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
+    importing.set_defaults(run=_run_import)
+
+
+def _run_list(options: argparse.Namespace) -> None:
+    from pipeline import runs
+    from pipeline.launch.driver import Driver
+    from pipeline.settings import plan
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
+    width = max(map(len, driver.plan["runs"]))
+    for name in driver.plan["runs"]:
+        spec = plan.planned_spec(driver.plan, name)
+        try:
+            status = runs.status(spec, driver.store)
+        except UserError as error:
+            status = f"damaged: {error}"
+        print(f"{name:{width}}  {spec.identity}  {status}")
+
+
+def _run_publish(options: argparse.Namespace) -> None:
+    from fnmatch import fnmatchcase
+
+    from pipeline import runs
+    from pipeline.launch.driver import Driver
+    from pipeline.settings import plan
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
+    specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
+    done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
+    if not done:
+        raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
+    for spec in done:
+        print(runs.publish(spec, driver.plan["profile"], driver.store))
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from pipeline import runs
+    from pipeline.launch.driver import Driver
+    from pipeline.settings import plan
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
+    names = runs.import_runs(options.folder, driver.store, driver.mirror.store if driver.mirror else None)
+    for name in names:
+        if driver.mirror is not None:
+            driver.mirror.add(name)
+        print(f"{driver.store / name}: imported")
+    if not names:
+        print("nothing new")
+
+
+def _tune(commands: Commands) -> None:
+    command = add_command(
+        commands, "tune", _run_tune, "search for better settings, on images held out of the training set"
+    )
+    command.add_argument(
+        "--space", default="optimiser", metavar="NAME|FILE", help="what is varied: a file of conf/tune/"
+    )
+    command.add_argument("--experiment", default="attention56", help="the experiment that is varied")
+    command.add_argument("--trials", type=positive, metavar="N", help="trials in all; default: as the space says")
+    command.add_argument("--resume", action="store_true", help="continue a search that was interrupted")
+    command.add_argument("--max-parallel", type=positive, metavar="N", help="trials at once, at most")
+
+
+def _run_tune(options: argparse.Namespace) -> int:
+    from pipeline.tuning.command import summary, tune
+
+    found, target = tune(
+        options.space, options.experiment, options.trials, options.max_parallel, resume=options.resume, root=Path.cwd()
+    )
+    for progress in found.trials:
+        if progress.trial.state == "failed":
+            print(f"failed: trial {progress.trial.number}: {progress.trial.reason}", file=sys.stderr)
+    print(summary(found, target))
+    return int(found.best is None)
+
+
+COMMANDS = (_plan, _launch, _train, _verify_resume, _runs, _tune)

@@ -1,0 +1,1 @@
+"""Runs on Ray: the cluster, the training core under Ray Train, many runs at once, and what they cost."""

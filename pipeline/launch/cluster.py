@@ -1,0 +1,320 @@
+"""A Ray session: the cluster that runs are trained on, what it has, and whether all of it sees the run store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.node_cache import CACHE, holds, photographs_here
+from pipeline.data.remote import RemoteFolder
+from pipeline.launch.driver import Resources
+from pipeline.training import huge_pages
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.files import write_atomic
+from pipeline.utils.object_store import ObjectStore
+
+GPU_SHARE = 0.25  # of a GPU, for a run whose profile leaves it to us
+# Named after the systems where this is the default: Ray then listens on the loopback interface alone.
+SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+CONNECT_SECONDS = 10.0  # that the head of a cluster has to take a connection
+
+# Whether Ray Train tells a run that a machine of the cluster is about to be taken away: never on one of our own.
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+# Ray's settings, for the driver and for every process that it starts. A run needs none of the watchers. Its controller
+# shall notice its end soon, with the defaults it waits 5 s for it; looking five times a second took 3 % of a core.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # for one run in a process; ours control many
+    WATCHER: "0",
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "31536000",  # runs wait for their turn
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    **huge_pages.ENVIRONMENT,
+}
+
+Node = Mapping[str, float]  # what one node of a cluster has in all, as Ray names it
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker of a run is given."""
+
+    threads: int
+    gpus: float
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """As Ray's resources."""
+        return {"CPU": self.threads, **({"GPU": self.gpus} if self.gpus else {})}
+
+    def describe(self, workers: int) -> str:
+        """E.g. ``1 worker with 1 thread``."""
+        return f"{workers} worker{'s'[: workers > 1]} with {self}"
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.threads} thread{'s'[: self.threads > 1]}{gpus}"
+
+
+@contextmanager
+def connected(root: Path) -> Iterator[None]:
+    """A Ray session: the cluster of RAY_ADDRESS, or one of our own on this machine."""
+    address = os.environ.get("RAY_ADDRESS") or None
+    if not address:
+        os.environ.setdefault(SEVERAL_MACHINES, "0")
+    for name, value in {**ENVIRONMENT, WATCHER: "1" if address else "0"}.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    passed_on = [*ENVIRONMENT, *({CACHE} & os.environ.keys())]
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in passed_on}}
+    if address:
+        _check_answers(address)
+        runtime_env["working_dir"] = str(root)
+        runtime_env["excludes"] = ["/data/", "/runs/", "/results/", "/published/", "/reports/", "/.dvc/", "mlflow.db*"]
+    else:
+        search = [str(root), os.environ.get("PYTHONPATH", "")]
+        runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join(filter(None, search))
+    try:
+        _start(address, runtime_env)
+    except ValueError as error:
+        raise UserError(f"RAY_ADDRESS = {address!r}: {one_line(error)}") from None
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the same"
+            " token in ~/.ray/auth_token or RAY_AUTH_TOKEN are needed here, too"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address of a machine where nobody listens: Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "://" in address:
+        return  # `auto`, or a scheme of Ray's own
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({one_line(error)})") from None
+
+
+def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
+    """`ray.init`, once more where a busy machine did not start Ray's processes within the 30 s that Ray allows."""
+    import ray
+
+    for attempt in (1, 2, 3):
+        try:
+            ray.init(
+                address=address or "local",  # never another cluster that happens to run on this machine
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=runtime_env,
+            )
+            if not address:
+                _stop_log_monitor()
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == 3:
+                raise
+            ray.shutdown()
+
+
+def _stop_log_monitor() -> None:
+    """Of a cluster of our own: it reads all logs ten times a second, 3 % of a core, for a driver that wants none."""
+    from ray._private import worker
+
+    worker._global_node.kill_log_monitor(check_alive=False)
+
+
+def _alive() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _nodes() -> list[Node]:
+    return [node["Resources"] for node in _alive()]
+
+
+def share(resources: Resources) -> Share:
+    """What each worker gets on this cluster; needs a session.
+
+    Raises:
+        UserError: if the cluster can never satisfy it.
+    """
+    return share_of(_nodes(), resources)
+
+
+def share_of(nodes: Sequence[Node], resources: Resources) -> Share:
+    """What each worker gets on these nodes. A worker lies on one node, the workers of a run may lie on several.
+
+    Raises:
+        UserError: if they can never hold it.
+    """
+    most = max(node.get("GPU", 0.0) for node in nodes)
+    gpus = resources.gpus
+    if gpus == "auto":
+        gpus = min(GPU_SHARE if resources.workers == 1 else 1.0, most)
+    wanted = Share(resources.threads, float(gpus))
+    if wanted.gpus > most:
+        raise UserError(f"resources.gpus = {wanted.gpus:g}: must be at most {most:g}, no node of the cluster has more")
+    cores = max(node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= wanted.gpus)
+    if wanted.threads > cores:
+        those = f"node with {wanted.gpus:g} GPU" if wanted.gpus else "node of the cluster"
+        raise UserError(f"resources.threads = {wanted.threads}: must be at most {cores:g}, no {those} has more cores")
+    fit = sum(_holds(node, wanted) for node in nodes)
+    if resources.workers > fit:
+        raise UserError(
+            f"resources.workers = {resources.workers}: must be at most {fit}, the nodes of the cluster hold no more"
+            f" with {wanted} each"
+        )
+    return wanted
+
+
+def _holds(node: Node, each: Share) -> int:
+    """How many workers a node holds. Ray takes less than a whole GPU from a single one."""
+    cores, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
+    fit = int(cores / each.threads)
+    if each.gpus == 0:
+        return fit
+    return min(fit, int(gpus) * int(1 / each.gpus + 1e-9) if each.gpus < 1 else int(gpus / each.gpus))
+
+
+def parallel(resources: Resources, each: Share) -> int:
+    """How many runs the cluster can train at once; needs a session."""
+    return parallel_on(_nodes(), resources, each)
+
+
+def parallel_on(nodes: Sequence[Node], resources: Resources, each: Share) -> int:
+    """How many runs these nodes can train at once."""
+    fit = sum(_holds(node, each) for node in nodes) // resources.workers
+    return max(1, min(fit, resources.max_parallel or fit))
+
+
+def check_shared(store: Path, url: str | None = None) -> None:
+    """Refuse a store that other nodes of the cluster do not see: a folder, or what is behind a URL."""
+    blind = _blind_to_store(store, url)
+    if blind:
+        raise UserError(
+            f"store = {url or str(store)!r}: not seen from {', '.join(blind)}; with several nodes it must be a shared"
+            " folder or the URL of an object store"
+        )
+
+
+def check_search_shared(folder: Path, store: str) -> None:
+    """Refuse a search whose folder other nodes of the cluster do not see.
+
+    Args:
+        store: the run store as the settings have it; that of a search is a folder in any case.
+    """
+    blind = _blind_to_store(folder)
+    if blind:
+        raise UserError(
+            f"store = {store!r}: a search keeps its trials in {folder}, not seen from {', '.join(blind)}; with several"
+            " nodes that must be in a shared folder, so `store` must be one, or the project lie in one"
+        )
+
+
+def _blind_to_store(store: Path, url: str | None = None) -> list[str]:
+    """The addresses of the nodes that do not see a store."""
+    if url is None and len(_alive()) == 1:
+        return []
+    return blind_to(store if url is None else ObjectStore(url))
+
+
+def blind_to(place: Path | ObjectStore) -> list[str]:
+    """The addresses of the nodes that do not see what is written into a folder, or an object store."""
+    name, question = f".seen-{secrets.token_hex(8)}.tmp", "Is this place seen from every node?\n"
+    if isinstance(place, Path):
+        write_atomic(place / name, question)
+    else:
+        try:
+            place.write(name, question.encode())
+        except OSError as error:
+            raise UserError(f"{place.setting} = {place.url!r}: cannot be written ({one_line(error)})") from None
+    try:
+        return blind_nodes(place, name)
+    finally:
+        (place / name).unlink() if isinstance(place, Path) else place.delete(name)
+
+
+def blind_nodes(place: Path | ObjectStore, name: str) -> list[str]:
+    """The addresses of the nodes of the cluster that do not see a file, or a folder, of that name in a place."""
+    return _denied(_alive(), _sees, place, name)
+
+
+def nodes_without(folder: Path, checksum: str, each: Share) -> list[str]:
+    """The addresses of the nodes that can hold a worker, but have no data of that checksum in a folder.
+
+    A machine that is alone is not asked: what it lacks, a run says.
+    """
+    nodes = _alive()
+    if len(nodes) == 1:
+        return []
+    return _denied([node for node in nodes if _holds(node["Resources"], each)], holds, folder, checksum)
+
+
+def bring(nodes: Sequence[str], folder: Path, remote: RemoteFolder) -> None:
+    """Have the nodes of these addresses bring the photographs that they lack in a folder, all at the same time.
+
+    Raises:
+        UserError: if one of them cannot.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    chosen = [node for node in _alive() if node["NodeManagerAddress"] in nodes]
+    try:
+        ray.get(_ask(chosen, photographs_here, folder, remote.dataset, remote.checksum, remote.url))
+    except RayError as error:
+        cause = getattr(error, "cause", error)  # what a task raised, or why it was lost
+        raise cause if isinstance(cause, UserError) else remote.problem(one_line(cause)) from None
+
+
+def _denied(nodes: Sequence[Mapping[str, Any]], question: Callable[..., bool], *arguments: Any) -> list[str]:
+    """The addresses of the nodes that answer a question with no."""
+    import ray
+
+    answers = ray.get(_ask(nodes, question, *arguments))
+    return [node["NodeManagerAddress"] for node, yes in zip(nodes, answers, strict=True) if not yes]
+
+
+def _ask(nodes: Sequence[Mapping[str, Any]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Ray's references of what a function returns on each of these nodes."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0)(function)
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    return [task.options(scheduling_strategy=node).remote(*arguments) for node in there]
+
+
+def _sees(store: Path | ObjectStore, name: str) -> bool:
+    """Whether this node sees a file of a store."""
+    try:
+        return (store / name).exists() if isinstance(store, Path) else store.exists(name)
+    except OSError:
+        return False
+
+
+def quiet() -> None:
+    """Keep Ray Train's own messages off the terminal: launch says what there is to say."""
+    for name in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    assert "ray" in sys.modules

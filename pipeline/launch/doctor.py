@@ -1,0 +1,252 @@
+"""What is wrong with this machine and this project, in one line each, with what to type."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.runs.store import store_folder
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.object_store import ObjectStore, is_url
+
+if TYPE_CHECKING:
+    from pipeline.settings.config import Config
+
+LOCK = "requirements.lock"
+PYTHON = (3, 11)
+BYTES = 4  # of a parameter; its momentum takes as many in a checkpoint
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check has found. `cure` is what to type, empty where nothing is wrong."""
+
+    check: str
+    found: str
+    cure: str = ""
+
+    @property
+    def fine(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.cure
+
+    def __str__(self) -> str:
+        line = f"{'ok   ' if self.fine else 'WRONG'} {self.check:9} {self.found}"
+        return line if self.fine else f"{line}; type: {self.cure}"
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Every check, one after the other. A check that itself fails is a finding, too."""
+    yield _guarded("Python", "make", python)
+    yield _guarded("packages", "make", lambda: packages(root))
+    try:
+        from pipeline.settings import config
+
+        settings = config.load(root / config.PARAMS)
+    except (UserError, ImportError) as error:
+        yield Finding("settings", one_line(error), "python -m pipeline compose digits")
+        return
+    yield Finding("settings", f"profile {settings.profile}, {len(settings.experiments)} experiments")
+    yield _guarded("GPU", "nvidia-smi", lambda: gpu(settings))
+    yield _guarded("Ray", "ray status", lambda: ray(settings, root))
+    yield _guarded("MLflow", "python -m pipeline ui", lambda: mlflow(settings, root))
+    yield _guarded("DVC", "dvc doctor", lambda: dvc(root))
+    yield _guarded("data", "dvc repro prepare", lambda: data(settings, root))
+    if is_url(settings.store):
+        cure = f"python -m pipeline compose {settings.profile} store=runs"
+        yield _guarded("store", cure, lambda: object_store(settings))
+    yield _guarded("disk", "df -h", lambda: disk(settings, root))
+
+
+def _guarded(check: str, cure: str, examine_it: Callable[[], Finding]) -> Finding:
+    try:
+        return examine_it()
+    except Exception as error:  # whatever a broken installation does must not hide the other findings
+        return Finding(check, one_line(error), cure)
+
+
+def python() -> Finding:
+    """Whether this Python is new enough."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info >= PYTHON:
+        return Finding("Python", f"{version} at {sys.executable}")
+    return Finding(
+        "Python", f"{version}, but {'.'.join(map(str, PYTHON))} or newer is needed", "make PYTHON=python3.12 repro"
+    )
+
+
+def packages(root: Path) -> Finding:
+    """Whether the installed packages are those of the lock file."""
+    wanted = locked(root / LOCK)
+    different = []
+    for name, version in wanted.items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            different.append(f"{name} is missing")
+            continue
+        if installed.partition("+")[0] != version.partition("+")[0]:
+            different.append(f"{name} is {installed}, not {version}")
+    if not different:
+        return Finding("packages", f"all {len(wanted)} are those of {LOCK}")
+    more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+    return Finding("packages", f"{different[0]}{more}", f"touch {LOCK} && make repro")
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Name and version of every package that the lock file wants on this machine."""
+    from packaging.requirements import Requirement
+
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith((" ", "#", "-")):
+            continue  # a hash or a comment
+        requirement = Requirement(line.rstrip("\\ "))
+        if requirement.marker is None or requirement.marker.evaluate():
+            (pin,) = requirement.specifier
+            found[requirement.name] = pin.version
+    return found
+
+
+def gpu(settings: Config) -> Finding:
+    """Whether PyTorch sees the GPUs that the profile asks for, or that the machine has."""
+    import torch
+
+    asked = settings.resources.gpus
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        return Finding("GPU", f"{names} (CUDA {torch.version.cuda})")
+    if Path("/dev/nvidiactl").exists():
+        return Finding("GPU", f"there is an NVIDIA driver, but PyTorch {torch.__version__} cannot use it", "nvidia-smi")
+    if asked not in ("auto", 0, 0.0) and not os.environ.get("RAY_ADDRESS"):
+        compose = f"python -m pipeline compose {settings.profile} resources.gpus=auto"
+        return Finding("GPU", f"none, but resources.gpus = {asked} asks for one", compose)
+    return Finding("GPU", f"none: runs train on {os.cpu_count()} CPU cores")
+
+
+def ray(settings: Config, root: Path) -> Finding:
+    """Whether Ray starts here, or answers at RAY_ADDRESS, and has what a run of the profile needs."""
+    from pipeline.launch import cluster
+    from pipeline.launch.driver import Resources
+
+    resources = Resources(**settings.resources.model_dump())
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        with cluster.connected(root):
+            each = cluster.share(resources)
+            slots = cluster.parallel(resources, each)
+    except UserError as error:
+        cure = "unset RAY_ADDRESS" if address else f"python -m pipeline compose {settings.profile}"
+        return Finding("Ray", one_line(error), cure)
+    where = f"the cluster at {address}" if address else "this machine"
+    return Finding("Ray", f"{where} trains {slots} runs at once, each on {each.describe(resources.workers)}")
+
+
+def mlflow(settings: Config, root: Path) -> Finding:
+    """Whether the tracking store answers."""
+    from pipeline import tracking
+    from pipeline.tracking.store import redacted, sqlite_path
+
+    uri = tracking.tracking_uri(root)
+    shown, path = redacted(uri), sqlite_path(uri)
+    if not settings.tracking.enabled:
+        return Finding("MLflow", f"off (tracking.enabled = false); {shown} is not asked")
+    if path is not None and not path.exists():
+        return Finding("MLflow", f"{shown} will be made by the first run")
+    if tracking.initialise(uri):
+        return Finding("MLflow", f"{shown} answers")
+    return Finding("MLflow", f"{shown} does not answer", "unset MLFLOW_TRACKING_URI, or start that server")
+
+
+def dvc(root: Path) -> Finding:
+    """Whether the DVC remote, if one is configured, can be reached."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote")
+        if name is None:
+            return Finding("DVC", "no remote: data and results stay on this machine (`dvc remote add -d` names one)")
+        url = repo.config["remote"].get(name, {}).get("url", "no URL")
+        try:
+            remote = repo.cloud.get_remote(name)
+            there = remote.fs.exists(remote.path)
+        except Exception as error:  # each kind of remote fails in its own way
+            return Finding("DVC", f"remote {name} at {url}: {one_line(error)}", f"dvc remote modify {name} url <url>")
+    if not there:
+        return Finding("DVC", f"remote {name}: nothing at {url}, not reachable or never pushed to", "dvc push")
+    return Finding("DVC", f"remote {name} at {url} answers")
+
+
+def data(settings: Config, root: Path) -> Finding:
+    """Whether the profile's data are prepared and intact, its noisy labels included."""
+    from pipeline.data import noisy_folder, prepared_folder
+    from pipeline.data.arrays import load
+    from pipeline.data.shards import holds_photographs, open_photographs
+
+    dataset, levels = settings.data.name, settings.data.noise_levels
+    try:
+        if holds_photographs(prepared_folder(root / "data", dataset)):
+            found = open_photographs(prepared_folder(root / "data", dataset))
+            return Finding("data", f"{dataset}: {len(found.train)} training and {len(found.test)} test images packed")
+        arrays = load(prepared_folder(root / "data", dataset))
+    except UserError as error:
+        return Finding("data", one_line(error), f"dvc repro prepare@{dataset}")
+    for level in levels:
+        try:
+            load(prepared_folder(root / "data", dataset), noisy_folder(root / "data", dataset, level))
+        except UserError as error:
+            return Finding("data", one_line(error), f"dvc repro corrupt@{dataset}-{level}")
+    noisy = f", noisy labels at {', '.join(map(str, levels))} %" if levels else ""
+    return Finding(
+        "data",
+        f"{dataset}: {len(arrays.train_images)} training and {len(arrays.test_images)} test images intact{noisy}",
+    )
+
+
+def object_store(settings: Config) -> Finding:
+    """Whether a run store behind a URL can be written and read; where not, the error says why."""
+    store, name = ObjectStore(settings.store), f".doctor-{os.getpid()}"
+    store.write(name, b"seen")
+    store.read(name)
+    store.delete(name)
+    return Finding("store", f"{settings.store} answers")
+
+
+def disk(settings: Config, root: Path) -> Finding:
+    """Whether weights and checkpoints of all runs of the profile find room in the store."""
+    store = store_folder(settings.store, root)
+    place = next(path for path in (store, *store.parents) if path.exists())
+    free, need = shutil.disk_usage(place).free, room(settings)
+    told = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"
+    cure = f"python -m pipeline compose {settings.profile} store=/path/with/room"
+    return Finding("disk", told, "" if free > need else cure)
+
+
+def room(settings: Config) -> int:
+    """Bytes that the runs of a profile take at most: weights for good, checkpoints with momentum while they train."""
+    from models import find_network
+    from models.counting import count
+    from pipeline.data import DATASETS, PhotographSet
+
+    dataset = DATASETS[settings.data.name]
+    if isinstance(dataset, PhotographSet):
+        classes, size = dataset.class_count, None
+    else:
+        classes, size = len(dataset.classes), dataset.image_shape[0]
+    parameters = sum(
+        count(
+            experiment.network,
+            classes,
+            size or find_network(experiment.network).image_size,
+            **experiment.options.model_dump(exclude_none=True),
+        ).parameters
+        for experiment in settings.experiments.values()
+    )
+    return BYTES * parameters * len(settings.seeds) * (1 + 2 * settings.checkpoints.keep)

@@ -1,0 +1,214 @@
+"""What the driver does around a run: where it is executed, its entry in MLflow, its end. Shared by train and launch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from pipeline import runs
+from pipeline.data.layout import noisy_folder, prepared_folder
+from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.records import CONFIG, PROGRESS, PROVENANCE, Provenance
+from pipeline.runs.run_lock import hold
+from pipeline.runs.run_store import RunStore, is_result, is_small
+from pipeline.runs.spec import RunSpec
+from pipeline.runs.store_copies import Mirror
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.files import write_json
+from pipeline.utils.git import Origin, origin
+from pipeline.utils.object_store import is_url
+
+if TYPE_CHECKING:
+    from pipeline.tracking import Follower
+    from pipeline.tracking.runs import Status
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each run is given; see `pipeline.settings.config.Resources`."""
+
+    workers: int = 1
+    threads: int = 1
+    gpus: float | str = "auto"
+    max_parallel: int | None = None
+    max_failures: int = 2
+
+
+@dataclass
+class Driver:
+    """The driver of the runs of one plan.
+
+    Attributes:
+        plan: content of ``plan.json``.
+        root: the project folder; workers get absolute paths below it.
+        stop_after: seconds from now after which everything is paused.
+        parent: the search in MLflow that the runs are trials of.
+        store: the folder of the run store, or of its copies where it is behind a URL.
+        mirror: keeps those copies.
+    """
+
+    plan: Mapping[str, Any]
+    root: Path
+    stop_after: float | None = None
+    data: Path = field(init=False)
+    store: Path = field(init=False)
+    resources: Resources = field(init=False)
+    origin: Origin = field(init=False)
+    uri: str | None = field(init=False, default=None)
+    follower: Follower | None = field(init=False, default=None)
+    parent: str | None = field(init=False, default=None)
+    mirror: Mirror | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        execution = self.plan["execution"]
+        self.data = self.root / "data"
+        self.store = runs.store_folder(execution["store"], self.root)
+        if is_url(execution["store"]):
+            self.mirror = Mirror(RunStore(execution["store"]), self.store)
+        self.resources = Resources(**execution["resources"])
+        self.origin = origin(self.root)
+        self._held: dict[Path, IO[str]] = {}
+        self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the moment has come at which everything is paused."""
+        return self._stop_at is not None and time.time() >= self._stop_at
+
+    def fetch(self, *, weights: bool = False) -> None:
+        """Learn what a store behind a URL has; `weights` brings those of finished runs, too."""
+        if self.mirror is not None:
+            self.mirror.fetch(is_result if weights else is_small)
+
+    @contextmanager
+    def tracked(self, enabled: bool = True) -> Iterator[None]:
+        """Follow the runs that begin in this block in MLflow, if the plan says so and MLflow answers."""
+        if not enabled or not self.plan["execution"]["tracking"]["enabled"]:
+            yield
+            return
+        from pipeline import tracking
+
+        uri = tracking.tracking_uri(self.root)
+        with tracking.Follower(uri) if tracking.initialise(uri) else nullcontext() as follower:
+            self.uri, self.follower = uri, follower
+            yield
+
+    def begin(self, spec: RunSpec) -> Execution:
+        """Make the run's folder and its entry in MLflow.
+
+        Raises:
+            UserError: if its provenance is damaged, or another process trains it; OSError, if its folder cannot be
+                written.
+        """
+        folder = self.store / spec.folder_name
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder not in self._held:
+            self._held[folder] = hold(folder)
+        try:
+            return self._begin(spec, folder)
+        except BaseException:
+            self._held.pop(folder).close()
+            raise
+
+    def _begin(self, spec: RunSpec, folder: Path) -> Execution:
+        for left in (STOP, PROGRESS):  # by an earlier process
+            (folder / left).unlink(missing_ok=True)
+        write_json(folder / CONFIG, spec.to_json())
+        profile = self.plan["profile"]
+        before = Provenance.read(folder) or Provenance("running", profile)
+        if self.mirror is not None:
+            self.mirror.follow(folder.name)
+        if self.uri is not None and self.follower is not None:
+            from pipeline import tracking
+
+            with _as_a_view(spec.name):
+                run_id = tracking.open_run(self.uri, folder, profile=profile, parent=self.parent)
+                before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
+                if run_id:
+                    self.follower.add(run_id, folder)
+        return replace(self.execution(spec), mlflow_run_id=before.mlflow_run_id)
+
+    def execution(self, spec: RunSpec) -> Execution:
+        """How and where a run is executed; touches nothing."""
+        checkpoints = self.plan["execution"]["checkpoints"]
+        return Execution(
+            folder=self.store / spec.folder_name,
+            prepared=prepared_folder(self.data, spec.data.dataset).absolute(),
+            noisy=noisy_folder(self.data, spec.data.dataset, spec.data.noise).absolute() if spec.data.noise else None,
+            profile=self.plan["profile"],
+            threads=self.resources.threads,
+            checkpoint_seconds=checkpoints["seconds"],
+            keep_checkpoints=checkpoints["keep"],
+            stop_at=self._stop_at,
+            commit=self.origin.commit,
+            dirty=self.origin.dirty,
+            command=self.origin.command,
+            system_metrics=self.plan["execution"]["tracking"]["system_metrics"],
+            store=self.mirror.store.url if self.mirror else None,
+            remote=self.plan["execution"].get("remote"),  # a plan from before there were remotes has none
+        )
+
+    def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:
+        """Record how a run ended, in MLflow with `tags`; returns its status.
+
+        Raises:
+            UserError: if its provenance is damaged, or a store behind a URL does not say how it ended: then nothing
+                is recorded, and the next command finds what the worker has written there.
+        """
+        with self._held.pop(execution.folder, nullcontext()):
+            self._settle(execution)
+            found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
+            provenance = found.ended("failed", error) if error else found
+            if provenance.status == "running":  # the worker is gone without a word
+                provenance = provenance.ended("failed", "its worker died")
+            self._close(execution, provenance, tags)
+        return provenance.status
+
+    def interrupt(self, execution: Execution) -> None:
+        """Record that a run was stopped before its end; it continues from its last checkpoint."""
+        with self._held.pop(execution.folder, nullcontext()):
+            try:
+                self._settle(execution)
+            except UserError as error:
+                logger.warning("%s: %s", execution.folder.name, error)
+                return
+            found = Provenance.read(execution.folder) or Provenance("paused", execution.profile)
+            self._close(execution, found if found.status == "finished" else found.ended("paused"))
+
+    def _settle(self, execution: Execution) -> None:
+        if self.mirror is not None and not self.mirror.settle(execution.folder.name):
+            raise UserError(
+                f"store = {self.mirror.store.url!r}: does not say how the run ended; the same command looks again"
+            )
+
+    def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
+        provenance.write(execution.folder)
+        if self.mirror is not None:
+            self.mirror.push(execution.folder.name, PROVENANCE)
+        if self.uri is not None:
+            from pipeline import tracking
+
+            if self.follower is not None and provenance.mlflow_run_id:
+                self.follower.remove(provenance.mlflow_run_id)
+            states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
+            state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
+            with _as_a_view(execution.folder.name):
+                tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
+
+
+@contextmanager
+def _as_a_view(run: str) -> Iterator[None]:
+    """MLflow is a view of the files: whatever goes wrong with it is told, and stops no run."""
+    try:
+        yield
+    except UserError:  # a damaged file of the run
+        raise
+    except Exception as error:
+        logger.warning("%s: MLflow has not all of it (%s); `track --sync` completes it", run, one_line(error))

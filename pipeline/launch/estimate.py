@@ -1,0 +1,92 @@
+"""What pending runs will cost, estimated from the throughput of runs that were made before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pipeline import runs
+from pipeline.runs.records import CONFIG, METRICS, Provenance, Segment
+from pipeline.runs.spec import RunSpec
+from pipeline.settings.plan import PASSES
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import read_json
+
+if TYPE_CHECKING:
+    from pipeline.launch.driver import Driver
+
+
+@dataclass
+class Throughput:
+    """Multiply-adds of training per second of one GPU, or of one CPU core, as measured on one kind of device.
+
+    `source` says by what it was measured.
+    """
+
+    device: str
+    measured: dict[str, list[float]] = field(default_factory=dict)  # by network
+    source: str = "the throughput of earlier runs"
+
+    @property
+    def unit(self) -> str:
+        """What its seconds are seconds of."""
+        return "GPU" if self.device.startswith("cuda") else "CPU"
+
+    def hours(self, network: str, work: float) -> float:
+        """GPU-hours or CPU-hours for so many multiply-adds: at the speed of that network, or else of all."""
+        every = self.measured.get(network) or [speed for speeds in self.measured.values() for speed in speeds]
+        return work / median(every) / 3600
+
+
+def throughputs(driver: Driver) -> list[Throughput]:
+    """What earlier runs have reached, in the store and published, finished or not; by device."""
+    found: dict[str, Throughput] = {}
+    published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
+    for folder in [*runs.folders(driver.store), *published]:
+        for network, work, segment in _measurements(folder, driver.plan):
+            throughput = found.setdefault(segment.device, Throughput(segment.device))
+            used = segment.workers * ((segment.gpus or 1.0) if throughput.unit == "GPU" else segment.threads)
+            throughput.measured.setdefault(network, []).append(work * segment.images_per_second / used)
+    return list(found.values())
+
+
+def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
+    """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
+    try:
+        config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
+        name = f"{config['experiment']}-s{config['seed']}"
+        planned = plan["identity"].get(name) == config["identity"]  # another profile has other runs of that name
+        multiply_adds = (plan["runs"][name]["cost"] if planned else read_json(folder / METRICS))["multiply_adds"]
+    except (UserError, KeyError, TypeError, AttributeError):
+        return  # of another profile and not finished, or no run
+    for segment in provenance.segments if provenance else ():
+        if segment.images_per_second > 0:
+            yield config["network"]["name"], PASSES * multiply_adds, segment
+
+
+def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:
+    """What is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
+    total = len(driver.plan["runs"])
+    if not specs:
+        return f"nothing pending: all {total} runs are in the store or published"
+    work = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+    measured = list(probed) or throughputs(driver)
+    width = max(map(len, work))
+    lines = []
+    for spec in specs:
+        each = [_told(t, t.hours(spec.network.name, work[spec.name])) for t in measured]
+        lines.append(f"  {spec.name:{width}}  {', '.join(each) or f'{work[spec.name]:.3g} multiply-adds'}")
+    lines.append(f"{len(specs)} of {total} runs pending: {sum(work.values()):.3g} multiply-adds")
+    for throughput in measured:
+        hours = sum(throughput.hours(spec.network.name, work[spec.name]) for spec in specs)
+        lines.append(f"  about {_told(throughput, hours)} at {throughput.source} on {throughput.device}")
+    if not measured:
+        lines.append("  time unknown: no run was measured here yet (`python -m pipeline launch --stop-after 2` does)")
+    return "\n".join(lines)
+
+
+def _told(throughput: Throughput, hours: float) -> str:
+    return f"{f'{hours:,.0f}' if hours >= 100 else f'{hours:.2g}'} {throughput.unit}-hours"

@@ -1,0 +1,223 @@
+"""The training core under Ray Train; see `pipeline.launch.cluster` for what it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.launch.cluster import WATCHER, Share
+from pipeline.launch.driver import Resources
+from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.records import LOG
+from pipeline.runs.spec import RunSpec
+from pipeline.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+STOP_SECONDS = 0.2  # between two looks for a request to stop
+STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
+
+
+class RaySession:
+    """A worker of a Ray Train run.
+
+    Args:
+        reports: whether evaluations go to Ray: those of a search's trials do, and Ray Tune compares them.
+    """
+
+    def __init__(self, *, reports: bool) -> None:
+        import ray.train
+        import ray.train.torch
+
+        self._reports = reports
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.local_rank: int = context.get_local_rank()  # among the workers on this node
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self._watched = os.environ.get(WATCHER) == "1"
+        self._announced: list[str] = []
+
+    def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
+        """For a run of its own, nothing: its folder has it all, and Ray keeps no report without a checkpoint.
+
+        The last evaluation of a trial is not reported from here: it counts once the run has written all of its files.
+        """
+        import ray.train
+
+        if self._reports and not last:
+            ray.train.report(dict(metrics))
+
+    def about_to_be_lost(self) -> bool:
+        """Whether Ray has announced that a node of this run will be taken away, e.g. a spot instance."""
+        import ray.train
+
+        info = ray.train.get_preemption_info() if self._watched else None
+        if info is None or info.preempted_node_ids == self._announced:
+            return False
+        self._announced = info.preempted_node_ids
+        logging.getLogger(__name__).warning("nodes %s will be taken away: checkpoint", ", ".join(self._announced))
+        return True
+
+
+def _train_loop(job: dict[str, Any]) -> str:
+    """What every worker executes; returns finished, paused, or failed and why.
+
+    Ray would start a failed worker again. That helps against a lost machine, not against a mistake in the settings
+    or a loss that is no number: those end here. Several workers have the same loss, but a mistake, such as a damaged
+    file, may be seen by one alone while the others wait for it: that one raises, and `_control` tries no more.
+    """
+    from pipeline.launch.worker_folder import workplace
+    from pipeline.training.loop import DivergedError, train
+
+    spec: RunSpec = job["spec"]
+    session = RaySession(reports=job["is_trial"])
+    with workplace(job["execution"], first_here=session.local_rank == 0) as execution:
+        if session.rank == 0:
+            handler = logging.FileHandler(execution.folder / LOG)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logging.getLogger("pipeline").addHandler(handler)
+        try:
+            return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
+        except (UserError, DivergedError) as error:
+            if isinstance(error, UserError) and session.world_size > 1:
+                raise
+            return f"failed: {error}"
+
+
+def _asked_to_stop(request: Path) -> Callable[[], bool]:
+    """Whether the driver asks the run to stop; looks at most five times a second."""
+    looked = 0.0
+
+    def asked() -> bool:
+        nonlocal looked
+        now = time.monotonic()
+        if now - looked < STOP_SECONDS:
+            return False
+        looked = now
+        return request.exists()
+
+    return asked
+
+
+class Controllers:
+    """Ray Train's controllers, each in a thread of one process; alone, each would take a process and 5 CPU-seconds."""
+
+    def run(self, settings: dict[str, Any]) -> Any:
+        """Be the controller of one run until it ends."""
+        return _control(settings)
+
+
+def _control(settings: Mapping[str, Any]) -> Any:
+    """Be the controller of one run until it ends, in a thread of an actor."""
+    from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+    policy = settings["failure_policy"]
+    usual = policy.make_decision
+
+    def make_decision(training_failed_error: BaseException) -> Any:
+        return FailureDecision.RAISE if _mistake(training_failed_error) else usual(training_failed_error)
+
+    policy.make_decision = make_decision
+    controller = TrainController(**settings)
+    asyncio.run(controller.run())
+    return controller.get_result()
+
+
+def _mistake(error: BaseException) -> UserError | None:
+    """The mistake of the user's that a worker has failed of, if it is one."""
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures]  # Ray Train wraps what a worker raises
+    return next((cause for cause in causes if isinstance(cause, UserError)), None)
+
+
+def start_controllers(at_once: int) -> Any:
+    """Start the process of up to `at_once` controllers, on this machine; it ends with the handle returned."""
+    import ray
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    return ray.remote(num_cpus=0, max_concurrency=at_once, label_selector=here)(Controllers).remote()
+
+
+def train_under_ray(
+    spec: RunSpec, execution: Execution, resources: Resources, each: Share, controllers: Any = None
+) -> str:
+    """Train one run; needs a session, and may be called from several threads at once.
+
+    Args:
+        controllers: what `start_controllers` returned; None within a trial of Ray Tune, which is the controller of its
+            run, gets its evaluations, and may have it stopped.
+
+    Returns:
+        finished, paused, or failed and why.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig
+
+    storage = execution.folder.parent / STORAGE
+    is_trial = controllers is None
+    trainer = _trainer_class(controllers)(
+        _train_loop,
+        train_loop_config={"spec": spec, "execution": replace(execution, gpus=each.gpus), "is_trial": is_trial},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
+        ),
+        torch_config=TorchConfig(backend="nccl" if each.gpus >= 1 else "gloo"),
+        run_config=RunConfig(
+            name=spec.folder_name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=resources.max_failures, controller_failure_limit=3),
+            callbacks=_to_tune() if is_trial else None,
+        ),
+    )
+    try:
+        return str(trainer.fit().return_value)
+    except TrainingFailedError as error:
+        return f"failed: {_mistake(error) or _root_cause(error)}"
+    finally:
+        shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
+
+
+def _trainer_class(controllers: Any) -> Any:
+    """TorchTrainer with fewer processes: each costs a run several CPU-seconds.
+
+    Its controller runs among others, or in this trial. Of two helpers, one serves Ray Data; the other frees a dead
+    run's resources, which on a cluster of our own dies with the driver. All three are left out through private methods
+    of Ray: if it renames them, they are there again.
+    """
+    import ray
+    from ray.train.torch import TorchTrainer
+
+    idle = (
+        {"DatasetsCallback"} if os.environ.get("RAY_ADDRESS") else {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    )
+
+    class LeanTorchTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in idle]
+
+        def _initialize_and_run_controller(self, **settings: Any) -> Any:
+            return _control(settings) if controllers is None else ray.get(controllers.run.remote(settings))
+
+    return LeanTorchTrainer
+
+
+def _to_tune() -> list[Any]:
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    return [TuneReportCallback()]
+
+
+def _root_cause(error: BaseException) -> str:
+    """The worker's own complaint, in one line."""
+    text = str(error).strip().splitlines()
+    return text[-1].strip() if text else type(error).__name__

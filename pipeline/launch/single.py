@@ -1,0 +1,88 @@
+"""Train one run, in this process or under Ray Train."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pipeline.launch.driver import Driver
+from pipeline.launch.progress import Board
+from pipeline.launch.scheduler import REFRESH_SECONDS, Summary, launch
+from pipeline.runs.spec import RunSpec
+from pipeline.utils.signals import interruptible
+
+
+def train_one(driver: Driver, spec: RunSpec, *, in_process: bool) -> tuple[str, str]:
+    """Train a run to its end, or continue it.
+
+    Returns:
+        its status (finished, paused or failed), and the reason where it failed.
+    """
+    if in_process:
+        return _in_process(driver, spec)
+    with Board(1) as board:
+        summary = launch(driver, [spec], board)
+    status = _status(summary, spec.name)
+    if status == "paused" and summary.interrupted:
+        raise KeyboardInterrupt
+    return status, summary.failed.get(spec.name, "")
+
+
+def _status(summary: Summary, name: str) -> str:
+    if name in summary.failed:
+        return "failed"
+    return "finished" if name in summary.finished else "paused"
+
+
+def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
+    import torch
+
+    from pipeline.launch.worker_folder import workplace
+    from pipeline.runs.records import Evaluation, Timing
+    from pipeline.training.loop import DivergedError, train
+    from pipeline.training.session import LocalSession
+    from pipeline.utils.errors import UserError
+
+    session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
+    execution = replace(driver.begin(spec), gpus=float(session.device.type == "cuda"))
+    error = None
+    with interruptible() as interrupted, Board(1) as board:
+        board.begun(spec, execution.folder)
+
+        def show(row: Evaluation, timing: Timing) -> None:
+            board.note(
+                f"{spec.name}: epoch {row.epoch:.1f}, step {row.iteration}, train loss {row.train_loss:.4f},"
+                f" test error {row.test_error:.2f} %, {timing.images_per_second:.0f} images/s"
+            )
+
+        with _refreshing(board):
+            try:
+                with workplace(execution, first_here=True) as here:
+                    train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
+            except (UserError, DivergedError) as problem:
+                error = str(problem)
+        status = driver.end(execution, error)
+        board.ended(spec, status, error)
+    if status == "paused" and interrupted.is_set():
+        raise KeyboardInterrupt
+    return status, error or ""
+
+
+@contextmanager
+def _refreshing(board: Board) -> Iterator[None]:
+    """Keep a board up to date from a thread: the main one trains."""
+    done = threading.Event()
+
+    def refresh() -> None:
+        while not done.wait(REFRESH_SECONDS):
+            board.refresh()
+
+    thread = threading.Thread(target=refresh, name="board", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,146 @@
+"""A run that is killed again and again ends in the same files as one that is left alone: seen, not believed.
+
+Each life of the run is a process of its own that is ended by SIGKILL at a random moment: in the middle of a step, of
+an evaluation, of the writing of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import DETERMINISTIC, WEIGHTS
+from pipeline.runs.spec import RunSpec
+from pipeline.utils.errors import UserError
+
+CHECKPOINT_EVERY = 3  # iterations
+SPARED = 5  # iterations at the end in which no kill is planned: it could come too late
+COMPARED = (*DETERMINISTIC, WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Life:
+    """One process of the killed run: where it began, and after which iteration it was killed (None: never)."""
+
+    began_at: int
+    killed_after: int | None
+
+
+def shortened(spec: RunSpec, iterations: int) -> RunSpec:
+    """The run with another number of iterations, its drops of the learning rate at the same fractions."""
+    protocol = spec.protocol
+    milestones = tuple(milestone * iterations // protocol.iterations for milestone in protocol.milestones)
+    return replace(spec, protocol=replace(protocol, iterations=iterations, milestones=milestones))
+
+
+def verify(
+    spec: RunSpec, execution: Execution, kills: int, seed: int, say: Callable[[str], None] = print
+) -> list[Life]:
+    """Train straight and with kills below ``execution.folder``, and compare every file that numbers depend on.
+
+    Args:
+        kills: how often; each at a moment of its own, drawn from `seed`.
+
+    Returns:
+        the lives of the killed run, the last of which was not killed.
+
+    Raises:
+        UserError: if the run is too short for so many kills.
+        ResumeError: if a file differs, or a life ended otherwise than it should; both folders then stay.
+    """
+    iterations = spec.protocol.iterations
+    if kills > iterations - SPARED:
+        raise UserError(f"--kills {kills}: a run of {iterations} iterations takes at most {iterations - SPARED}")
+    draw = random.Random(seed)
+    straight, killed = (
+        replace(execution, folder=execution.folder / name, checkpoint_iterations=CHECKPOINT_EVERY)
+        for name in ("straight", "killed")
+    )
+    for folder in (straight.folder, killed.folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    started = time.monotonic()
+    _live(spec, straight, None, 0.0)
+    step = (time.monotonic() - started) / iterations
+    say(f"straight: {iterations} iterations")
+    lives = []
+    for planned in [*sorted(draw.sample(range(1, iterations - SPARED + 1), kills)), None]:
+        began_at = _newest(killed.folder)
+        kill_after = planned and max(planned, began_at + 1)  # the life before may have come further
+        _live(spec, killed, kill_after, draw.uniform(0, 2 * step))
+        lives.append(Life(began_at, kill_after))
+        ended = "went on to the end" if kill_after is None else f"killed soon after iteration {kill_after}"
+        say(f"life {len(lives)}: began at iteration {began_at}, {ended}")
+    found = list(differences(straight.folder, killed.folder))
+    if found:
+        raise ResumeError("; ".join(found))
+    return lives
+
+
+class ResumeError(RuntimeError):
+    """A killed run did not end as an undisturbed one."""
+
+
+def _live(spec: RunSpec, execution: Execution, kill_after: int | None, delay: float) -> None:
+    """Train in a process that is killed `delay` seconds after an iteration, or goes on to the end."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.training.loop"])  # torch is imported once, not by every life
+    process = context.Process(target=_train, args=(spec, execution, kill_after, delay))
+    process.start()
+    process.join()
+    wanted = 0 if kill_after is None else -signal.SIGKILL
+    if process.exitcode != wanted:
+        raise ResumeError(f"{execution.folder}: its process ended with {process.exitcode}, not {wanted}")
+
+
+def _train(spec: RunSpec, execution: Execution, kill_after: int | None, delay: float) -> None:
+    import torch
+
+    from pipeline.training.loop import train
+    from pipeline.training.session import LocalSession
+
+    iteration, killer = _newest(execution.folder), threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+
+    def count() -> bool:
+        nonlocal iteration
+        iteration += 1
+        if kill_after is not None and iteration >= kill_after and not killer.is_alive():
+            killer.start()
+        return False
+
+    train(spec, execution, LocalSession("cuda" if torch.cuda.is_available() else "cpu"), should_stop=count)
+
+
+def _newest(folder: Path) -> int:
+    """The iteration of a run's newest checkpoint."""
+    from pipeline.training.state import checkpoints
+
+    return max((int(path.name) for path in checkpoints(folder)), default=0)
+
+
+def differences(straight: Path, killed: Path) -> Iterator[str]:
+    """What differs between two finished runs, a phrase for each file."""
+    for name in COMPARED:
+        one, other = ((folder / name).read_bytes() for folder in (straight, killed))
+        if one == other:
+            continue
+        yield f"{killed / name} differs from {straight / name} {_where(straight / name, killed / name)}"
+
+
+def _where(one: Path, other: Path) -> str:
+    if one.name == WEIGHTS:
+        from safetensors.torch import load_file
+
+        a, b = load_file(one), load_file(other)
+        return f"in {[name for name in a if name not in b or not a[name].equal(b[name])][:3]}"
+    pairs = zip(one.read_bytes().split(b"\n"), other.read_bytes().split(b"\n"), strict=False)
+    return f"from line {next((number for number, (a, b) in enumerate(pairs, start=1) if a != b), 'the last')}"

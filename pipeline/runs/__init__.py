@@ -1,0 +1,29 @@
+"""Runs on disk: what a run is, its files, and the store that keeps them."""
+
+from pipeline.runs.store import (
+    PUBLISHED,
+    RESULTS,
+    collect,
+    finished,
+    folders,
+    import_runs,
+    locate,
+    publish,
+    result_folder,
+    status,
+    store_folder,
+)
+
+__all__ = [
+    "PUBLISHED",
+    "RESULTS",
+    "collect",
+    "finished",
+    "folders",
+    "import_runs",
+    "locate",
+    "publish",
+    "result_folder",
+    "status",
+    "store_folder",
+]

@@ -1,0 +1,170 @@
+"""What a run is: everything that changes its numbers, and the hash that identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.runs.numerics import NUMERICS
+from pipeline.utils.errors import UserError
+
+# Left out of the identity, by name: they label a run and change none of its numbers. (The data are identified by
+# their checksums.)
+NOT_IN_IDENTITY = frozenset({"experiment"})
+NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
+IDENTITY_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network of `models.create_model`."""
+
+    name: str
+    num_classes: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Prepared data, by checksum. `noise` is the label noise in percent (0: clean labels)."""
+
+    dataset: str
+    noise: int
+    checksum: str
+    noise_checksum: str | None
+    image_size: int
+    train_images: int
+    test_images: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Optimisation and augmentation (paper, section 4.1 for CIFAR).
+
+    Attributes:
+        iterations: steps of the optimiser, one batch each.
+        batch_size: images in the global batch, whatever the number of workers.
+        milestones: iterations at which the learning rate is multiplied by `gamma`.
+        weight_decay: on every parameter, batch norm included.
+        padding: zero padding in pixels on each side before the random crop.
+        flip: whether images are mirrored at random.
+        batch_norm_group: images over which training batch-norm statistics run.
+    """
+
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    milestones: tuple[int, ...]
+    gamma: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    padding: int
+    flip: bool
+    batch_norm_group: int
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How photographs are cut and coloured (paper, section 4.2).
+
+    Attributes:
+        train: side in pixels that training crops of varied scale and aspect are resized to.
+        test: side in pixels of the crop that is tested on.
+        colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
+        decoder: "libjpeg-turbo", on the processor, or "nvjpeg", on the GPU; their pixels differ by rounding, and by the
+            filter where a photograph is shrunk to less than a half.
+    """
+
+    train: int
+    test: int
+    colour: float
+    decoder: str = "libjpeg-turbo"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run; `crops` are None for data that are no photographs."""
+
+    experiment: str
+    seed: int
+    network: NetworkSpec
+    data: DataSpec
+    protocol: Protocol
+    precision: str = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    numerics: int = NUMERICS
+    crops: Crops | None = None
+
+    @property
+    def identity(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of all that changes the run's numbers."""
+        content = {key: value for key, value in self._content().items() if key not in NOT_IN_IDENTITY}
+        content["data"] = {k: v for k, v in content["data"].items() if k not in NOT_IN_IDENTITY_OF_DATA}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
+
+    @property
+    def name(self) -> str:
+        """Name of the run in a plan: ``<experiment>-s<seed>``."""
+        return f"{self.experiment}-s{self.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the run's folder in a store: ``<experiment>-s<seed>-<identity>``."""
+        return f"{self.name}-{self.identity}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a run's ``config.json``."""
+        return {"identity": self.identity, **_plain(self._content())}
+
+    def _content(self) -> dict[str, Any]:
+        """All settings, but no crops where there are none: runs on arrays stay what they were before crops."""
+        return {key: value for key, value in asdict(self).items() if key != "crops" or value is not None}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], source: str | Path = "config.json") -> RunSpec:
+        """The inverse of `to_json`; refuses content that is not a run's or whose identity does not fit."""
+        try:
+            crops = content.get("crops")
+            spec = cls(
+                **{
+                    **{f.name: content[f.name] for f in fields(cls) if f.name != "crops"},
+                    "crops": None if crops is None else Crops(**crops),
+                    "network": NetworkSpec(**content["network"]),
+                    "data": DataSpec(**{**content["data"], "classes": tuple(content["data"]["classes"])}),
+                    "protocol": Protocol(
+                        **{**content["protocol"], "milestones": tuple(content["protocol"]["milestones"])}
+                    ),
+                }
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{source}: not the configuration of a run ({error})") from None
+        if content.get("identity") != spec.identity:
+            raise UserError(
+                f"{source}: identity = {content.get('identity')!r} does not belong to this configuration,"
+                f" whose identity is {spec.identity!r}"
+            )
+        return spec
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def evaluation_iterations(spec: RunSpec) -> list[int]:
+    """Iterations after which a run is evaluated: whenever another epoch's worth of images was seen, and the last."""
+    protocol, images = spec.protocol, spec.data.train_images
+    epochs = protocol.iterations * protocol.batch_size // images
+    points = {-(-epoch * images // protocol.batch_size) for epoch in range(1, epochs + 1)}
+    return sorted(points | {protocol.iterations})

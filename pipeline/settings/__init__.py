@@ -1,0 +1,1 @@
+"""Settings: the typed tree behind ``params.yaml``, the plan that is built from it, and what the paper prints."""

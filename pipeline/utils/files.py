@@ -1,0 +1,139 @@
+"""Files and folders that appear under their final name only when they are whole."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline.utils.errors import UserError
+
+
+def _sibling(path: Path) -> Path:
+    """A name of our own in the folder of `path`: a rename within one folder is atomic."""
+    return path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _prefix(path: Path) -> str:
+    """How the temporary names of this host begin; process numbers mean nothing on another one."""
+    return f".{path.name}.{socket.gethostname()}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary folders for `path` of processes of this host that were killed."""
+    prefix = _prefix(path)
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        number = leftover.name.removeprefix(prefix).partition("-")[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 is not sent, only its address is checked
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with LF line ends; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Write a whole file (text as UTF-8), creating its folder; readers see the old content or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replace_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill; when the block ends without an error it takes the place of `path`.
+
+    After an error nothing has changed. A folder cannot be replaced in one step: for the moment between two
+    renames there is none at `path`. What a killed process left behind is removed.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    fresh = _sibling(path)
+    fresh.mkdir()
+    try:
+        yield fresh
+        _swap(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    if not path.exists():
+        fresh.replace(path)
+        return
+    old = _sibling(path)
+    path.replace(old)
+    try:
+        fresh.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+    shutil.rmtree(old)
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds; a missing or malformed file, or one that holds no object, raises UserError."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a JSON {type(content).__name__}, needed is an object")
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON with an indent of 2, keys in their own order; NaN and infinity raise ValueError."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be written as JSON ({error})") from None
+    write_atomic(path, text + "\n")
