@@ -347,8 +347,8 @@ def test_the_index_opens_with_results_the_nearest_to_the_paper_first(world: Any)
         assert places == sorted(places) and f"empty/{page}" not in text
         assert text.count("trainable claim") == 3
         assert "whole/figures/arl-nal-by-depth.svg" in text
-            assert min(text.index(f"make repro PROFILE={other}") for other in ("empty", "imagenet")) > places[-1]
-            assert "make repro PROFILE=digits" not in text and "broken/summary.json" in text
+        assert min(text.index(f"make repro PROFILE={other}") for other in ("empty", "imagenet")) > places[-1]
+        assert "make repro PROFILE=digits" not in text and "broken/summary.json" in text
 
 
 def test_a_report_opens_with_its_results_and_folds_away_what_was_not_run(world: Any) -> None:
