@@ -24,7 +24,7 @@ RUN_COLUMNS = (
 def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
     """Header and rows of runs.csv: the finished runs of the plan, in its order."""
     rows = []
-    for name in evidence.plan["runs"]:
+    for name in evidence.plan.runs:
         if name not in evidence.runs:
             continue
         run = evidence.runs[name]
@@ -45,18 +45,18 @@ def page(
     return {
         "paper": evidence.paper,
         "profile": evidence.profile,
-        "labels": evidence.plan["labels"],
+        "labels": evidence.plan.label,
         "is_reproduction": evidence.is_reproduction,
         "datasets": evidence.datasets,
         "done": len(evidence.runs),
-        "planned": len(evidence.plan["runs"]),
+        "planned": len(evidence.plan.runs),
         "tables": tables,
         "verdicts": verdicts,
         "tally": tally(verdicts),
         "pictures": {picture.name: picture for picture in pictures},
         "awaited": [text for name, text in AWAITED.items() if name not in {picture.name for picture in pictures}],
         "runs": [dict(zip(header, row, strict=True)) for row in rows],
-        "pending": [name for name in evidence.plan["runs"] if name not in evidence.runs],
+        "pending": [name for name in evidence.plan.runs if name not in evidence.runs],
         "problems": evidence.problems,
         "protocol": _protocol(evidence),
         "readings": evidence.paper.protocols["cifar10" if evidence.has_cifar_networks else "imagenet"].readings,
@@ -92,7 +92,8 @@ def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
 def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
     """The plan's protocols beside the paper's: one entry for each that differs, with the runs that follow it."""
     entries: dict[str, dict[str, Any]] = {}
-    for config in evidence.plan["runs"].values():
+    for run in evidence.plan.runs.values():
+        config = run.config
         settings = dict(config["protocol"]) | {
             key: config[key] for key in ("precision", "channels_last", "compile") if key in config
         }

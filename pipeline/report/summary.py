@@ -17,14 +17,14 @@ INDEXED = {"profile", "statement", "reproduction", "runs", "tally", "claims"}
 
 def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Every number and verdict of the report, with what it stands on."""
-    labels = evidence.plan["labels"]
+    label = evidence.plan.label
     return {
         "profile": evidence.profile,
-        "statement": labels["statement"],
-        "standin": labels["standin"],
-        "schedule": labels["schedule"],
+        "statement": label.statement,
+        "standin": label.standin,
+        "schedule": label.schedule,
         "reproduction": evidence.is_reproduction,
-        "runs": {"done": len(evidence.runs), "planned": len(evidence.plan["runs"])},
+        "runs": {"done": len(evidence.runs), "planned": len(evidence.plan.runs)},
         "tally": tally(verdicts),
         "claims": {verdict.claim.id: _verdict(verdict) for verdict in verdicts},
         "tables": {table.paper.id: {cell.id: _cell(cell) for cell in table.cells} for table in tables},
