@@ -41,9 +41,9 @@ def _compare(commands: Commands) -> None:
 
 def _run_compare(options: argparse.Namespace) -> None:
     from pipeline.report.compare import compare
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    print(compare(plan.read_plan()["profile"], Path.cwd()))
+    print(compare(Plan.read().profile, Path.cwd()))
 
 
 def _track(commands: Commands) -> None:

@@ -28,6 +28,7 @@ from pipeline.report.speed import read_speeds
 from pipeline.report.summary import INDEXED, metrics, summarise
 from pipeline.report.tables import Table, build_tables
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
@@ -56,7 +57,7 @@ class ReportSummary:
 
 
 def build_report(
-    plan: Mapping[str, Any],
+    plan: Plan,
     sources: Sequence[Path],
     out: Path,
     local: Path,
@@ -69,7 +70,7 @@ def build_report(
     """Write the report of a profile from whatever lies in `sources`; holes are `pending`, damage is named.
 
     Args:
-        plan: content of plan.json.
+        plan: the plan of the profile.
         sources: folders searched for run folders; of several copies of a run the first whole one counts.
         out: folder of the tracked report; equal numbers give equal bytes, and an equal file is not touched.
         local: folder of this machine's page (seconds, hardware, commits, MLflow runs), which git ignores.
@@ -102,7 +103,7 @@ def build_report(
     return ReportSummary(
         profile=evidence.profile,
         runs_done=len(evidence.runs),
-        runs_planned=len(plan["runs"]),
+        runs_planned=len(plan.runs),
         verdicts=tally(verdicts),
         problems=tuple(f"{problem.path}: {problem.reason}" for problem in evidence.problems),
         report=out / "report.html",
@@ -117,7 +118,7 @@ def _data_files(
     files: dict[str, str | bytes] = {f"figures/{picture.file}": picture.data for picture in pictures}
     for table in tables:
         files[f"tables/{table.paper.id}.csv"] = table_csv(table)
-        files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan["labels"]["statement"])
+        files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan.label.statement)
     files["claims.csv"] = claims_csv(verdicts)
     files["runs.csv"] = csv_text(*run_rows(evidence))
     for name, content in (
