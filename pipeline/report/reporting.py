@@ -72,8 +72,15 @@ def _statements(root: Path) -> dict[str, str]:
     return statements
 
 
-def write_report(profile: str | None, root: Path) -> str:
-    """Write the report of a profile, and the index of all; what was written, in words."""
+def write_report(profile: str | None, root: Path, *, replace: bool = False) -> str:
+    """Write the report of a profile, and the index of all reports.
+
+    A report with fewer runs than the one that is there, as in a clone that has not trained them, does not replace it
+    unless `replace` is set: it goes to ``reports/local/``.
+
+    Returns:
+        what was written, in words.
+    """
     from pipeline.report import build_index, build_report
 
     plan = find_plan(profile, root)
@@ -88,16 +95,16 @@ def write_report(profile: str | None, root: Path) -> str:
         benchmarks=root / "benchmarks" / "networks",
         data=root / "data",
         margin=plan.report.equivalence_margin,
+        at_least=0 if replace else before,
     )
     build_index(reports, _statements(root))
-    lost = before - _finished(reports / name)
-    if lost > 0:
+    if summary.report.parent != reports / name:
         logger.warning(
-            "%s: %d runs that the report had are not on this machine, and are pending in it now; if it was committed,"
-            " `git checkout -- %s` brings it back",
-            reports / name,
-            lost,
+            "%s has %d runs, of which this machine has fewer: it stays as it is, and the report of the runs that are here is"
+            " in %s; `python -m pipeline report --replace` replaces it",
             (reports / name).relative_to(root),
+            before,
+            summary.report.parent.relative_to(root),
         )
     return str(summary)
 
@@ -105,8 +112,9 @@ def write_report(profile: str | None, root: Path) -> str:
 def _finished(report: Path) -> int:
     """How many finished runs stand in a report; 0 where there is none."""
     try:
-        return int(read_json(report / SUMMARY)["runs"]["done"])
-    except (UserError, KeyError, TypeError, ValueError):
+        runs = read_json(report / SUMMARY)["runs"]
+        return int(runs["done"]) + int(runs.get("published_seeds", 0))
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return 0
 
 

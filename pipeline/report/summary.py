@@ -13,6 +13,7 @@ from pipeline.utils.statistics import Estimate
 
 INDEXED = {
     "profile", "statement", "standin", "reproduction", "iterations", "runs", "results", "key_numbers", "claims",
+    "tables",
 }  # fmt: skip
 """What the index over all profiles reads of a summary."""
 

@@ -83,17 +83,21 @@ def test_a_fresh_checkout_reports_and_traces_what_an_object_store_has(
     assert "digits: 1 of 1 runs" in write_report(None, clone)
 
 
-def test_a_report_that_knows_less_than_before_says_so(
+def test_a_report_with_fewer_runs_does_not_replace_the_one_that_is_there(
     world: Any, clone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.result("digits", planned(world, clone, "runs"))
     assert "digits: 1 of 1 runs" in write_report(None, clone)
     assert not caplog.messages
+    committed = (clone / "reports/digits/report.md").read_bytes()
     shutil.rmtree(clone / "results")
     assert "digits: 0 of 1 runs" in write_report(None, clone)
     (warning,) = caplog.messages
-    assert "1 runs that the report had are not on this machine" in warning
-    assert "`git checkout -- reports/digits` brings it back" in warning
+    assert "reports/digits has 1 runs" in warning and "reports/local/digits/incomplete" in warning
+    assert (clone / "reports/digits/report.md").read_bytes() == committed
+    assert (clone / "reports/local/digits/incomplete/report.html").is_file()
+    write_report(None, clone, replace=True)
+    assert (clone / "reports/digits/report.md").read_bytes() != committed
 
 
 def test_a_store_that_does_not_answer_is_one_warning_and_no_error(
