@@ -100,8 +100,8 @@ def write_report(profile: str | None, root: Path, *, replace: bool = False) -> s
     build_index(reports, _statements(root))
     if summary.report.parent != reports / name:
         logger.warning(
-            "%s has %d runs, of which this machine has fewer: it stays as it is, and the report of the runs that are here is"
-            " in %s; `python -m pipeline report --replace` replaces it",
+            "%s has %d runs, this machine has fewer: it stays as it is, and the report of the runs that are here is in"
+            " %s; `python -m pipeline report --replace` replaces it",
             (reports / name).relative_to(root),
             before,
             summary.report.parent.relative_to(root),
