@@ -41,7 +41,13 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
         if chosen is not None:
             runs[name] = chosen
             used.add(chosen.identity)
+    published = _published_seeds(plan, by_name)
+    used |= {run.identity for run in published.values()}
     marks = {name: _marks(run, plan.runs[name].config, present) for name, run in runs.items()}
+    marks |= {
+        name: _marks(run, alike.config if (alike := _planned_alike(plan, run)) else {}, present)
+        for name, run in published.items()
+    }
     others = [run for run in found.runs.values() if run.identity not in used]
     strangers, unrelated = _strangers(plan, others, runs)
     for problem in found.problems:
@@ -55,7 +61,26 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
         problems=(*problems, *strangers),
         elsewhere=tuple(unrelated),
         present=present,
+        published={name: replace(run, profile=plan.profile) for name, run in published.items()},
     )
+
+
+def _published_seeds(plan: Plan, by_name: Mapping[str, list[Run]]) -> dict[str, Run]:
+    """The runs under published/ that are the plan's but for a seed that the plan does not have, by name."""
+    found = {}
+    for name, runs in by_name.items():
+        published = [run for run in runs if run.published is not None and run.profile == plan.profile]
+        if name in plan.runs or not published or not (planned := _planned_alike(plan, published[0])):
+            continue
+        if run := _alike(published, planned):
+            found[name] = run
+    return found
+
+
+def _planned_alike(plan: Plan, run: Run) -> PlannedRun | None:
+    """The planned run of a run's experiment with the run's seed, its identity open; None where the plan has none."""
+    planned = next((planned for planned in plan.runs.values() if planned.experiment == run.experiment), None)
+    return planned and PlannedRun({**planned.config, "seed": run.seed, "identity": None})
 
 
 def _alike(runs: list[Run], planned: PlannedRun) -> Run | None:
