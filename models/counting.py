@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +15,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import addmm_flop, conv_flop_count
 
-from models import AttentionOptions, create_model, find_network, list_models, resolve_options
+from models import AttentionOptions, create_model, resolve_options
 from models.attention import AttentionModule
-from pipeline.utils.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -165,92 +161,3 @@ def _tensors(args: tuple[Any, ...]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(tuple(value))
-
-
-PAPER: Final[dict[str, tuple[float | None, float | None]]] = {
-    "attention56": (31.9, 6.3),
-    "attention92": (51.3, 10.4),
-    "attentionnext56": (31.9, 6.3),
-    "attentioninception56": (31.9, 6.3),
-    "resnet152": (60.2, 11.3),
-    "preresnet200": (64.7, 15.0),
-    "resnext101_32x4d": (44.5, 7.8),
-    "cifar_attention92": (1.9, None),
-    "cifar_attention236": (5.1, None),
-    "cifar_attention452": (8.6, None),
-    "cifar_preresnet164": (1.7, None),
-    "cifar_preresnet1001": (10.3, None),
-    "cifar_wrn16_8": (11.0, None),
-    "cifar_wrn28_10": (36.5, None),
-}
-"""Printed parameters in 10^6 and multiply-adds in 10^9 (arXiv:1704.06904, Tables 6 and 7).
-
-The multiply-adds are for 224x224 pixels, also of the networks that were tested at 320x320: no other size gives
-ResNet-152 and ResNet-200 what is printed. For Attention-56 Table 2 prints 6.2 instead of 6.3.
-"""
-
-OTHER_SIZES: Final = {"inception_resnet_v1": (), "inception_resnet_v2": (), "attentioninception56": (299,)}
-"""Sizes besides a network's own; for the other ImageNet networks 320."""
-
-COLUMNS: Final = (
-    "network",
-    "dataset",
-    "num_classes",
-    "image_size",
-    "parameters",
-    "multiply_adds",
-    "trunk_depth",
-    "activation_mib",
-    "paper_parameters_millions",
-    "paper_multiply_adds_billions",
-    "parameters_difference_percent",
-    "multiply_adds_difference_percent",
-    "our_reading",
-)
-
-
-def write_counts(folder: str | Path) -> list[Path]:
-    """Write networks.csv: every network, first for the data and image size of the paper's count, then for others."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for name in list_models():
-        for dataset, classes, size in _cases(name):
-            writer.writerow(_row(name, dataset, classes, size))
-    path = Path(folder) / "networks.csv"
-    write_atomic(path, text.getvalue())
-    return [path]
-
-
-def _cases(name: str) -> list[tuple[str, int, int]]:
-    """Data set, classes and image size of each row of a network."""
-    own = find_network(name).image_size
-    if name.startswith("cifar_"):
-        return [("cifar10", 10, own), ("cifar100", 100, own)]
-    return [("imagenet", 1000, size) for size in (own, *OTHER_SIZES.get(name, (320,)))]
-
-
-def _row(name: str, dataset: str, classes: int, size: int) -> dict[str, object]:
-    counts, network = count(name, classes, size), find_network(name)
-    parameters, multiply_adds = PAPER.get(name, (None, None))
-    if size != network.image_size:
-        multiply_adds = None
-    return {
-        "network": name,
-        "dataset": dataset,
-        "num_classes": classes,
-        "image_size": size,
-        "parameters": counts.parameters,
-        "multiply_adds": counts.multiply_adds,
-        "trunk_depth": counts.trunk_depth,
-        "activation_mib": f"{counts.activation_bytes / 2**20:.1f}",
-        "paper_parameters_millions": parameters,
-        "paper_multiply_adds_billions": multiply_adds,
-        "parameters_difference_percent": _difference(counts.parameters / 1e6, parameters),
-        "multiply_adds_difference_percent": _difference(counts.multiply_adds / 1e9, multiply_adds),
-        "our_reading": network.our_reading,
-    }
-
-
-def _difference(counted: float, printed: float | None) -> str | None:
-    return None if printed is None else f"{100 * (counted / printed - 1):+.1f}"

@@ -14,10 +14,9 @@ def _counts(commands: Commands) -> None:
 
 
 def _run_counts(options: argparse.Namespace) -> None:
-    from models.counting import write_counts
+    from pipeline.report.counts import write_counts
 
-    for path in write_counts(REPORTS / "counts"):
-        print(path)
+    print(write_counts(REPORTS / "counts"))
 
 
 def _describe(commands: Commands) -> None:
