@@ -86,7 +86,7 @@ class Trained(nn.Module):
             ValueError: for images of another type or shape, or of a size that the network does not take.
         """
         batch = torch.as_tensor(images, device=self.normalise.mean.device)
-        return self(batch[None] if batch.dim() == 3 else batch).softmax(dim=1)
+        return self.forward(batch[None] if batch.dim() == 3 else batch).softmax(dim=1)
 
 
 def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Trained:

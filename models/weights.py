@@ -24,7 +24,7 @@ from torch import nn
 from models.registry import create_model
 
 KEY: Final = "network"
-ARCHITECTURE: Final = ("name", "num_classes", "options")
+ARCHITECTURE: Final[tuple[str, ...]] = ("name", "num_classes", "options")
 """The part of the configuration that builds the network."""
 
 
