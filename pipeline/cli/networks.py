@@ -94,15 +94,15 @@ def find_weights(trained: str, root: Path) -> Path:
         return weights_in(path)
 
     from pipeline.launch.driver import Driver
-    from pipeline.settings.plan import PLAN, planned_spec, read_plan
+    from pipeline.settings.plan import PLAN, Plan
 
-    plan = read_plan(root / PLAN) if (root / PLAN).exists() else None
-    if plan is None or trained not in plan["runs"]:
-        runs = f" nor one of the runs {', '.join(plan['runs'])}" if plan else f", and there is no {PLAN} to name a run"
+    plan = Plan.read(root / PLAN) if (root / PLAN).exists() else None
+    if plan is None or trained not in plan.runs:
+        runs = f" nor one of the runs {', '.join(plan.runs)}" if plan else f", and there is no {PLAN} to name a run"
         raise UserError(f"{trained!r}: neither a file of weights nor a run's folder{runs}")
     driver = Driver(plan, root)
     driver.fetch(weights=True)
-    return weights_in(driver.store / planned_spec(plan, trained).folder_name)
+    return weights_in(driver.store / plan.runs[trained].spec.folder_name)
 
 
 COMMANDS = (_counts, _describe, _export, _predict)

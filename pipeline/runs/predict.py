@@ -85,5 +85,5 @@ def read_square(path: Path, trained: Trained) -> NDArray[np.uint8]:
         raise UserError(f"{path}: not an image that can be read ({one_line(error)})") from None
     side = max(1, round(min(image.size) * crop_pct))
     left, top = ((length - side) // 2 for length in image.size)
-    square = image.crop((left, top, left + side, top + side))  # first: resizing with a box would mix in its surroundings
+    square = image.crop((left, top, left + side, top + side))  # resizing with a box mixes in what is around it
     return np.array(square.resize((size, size), Image.Resampling.BILINEAR))

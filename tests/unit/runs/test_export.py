@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.cli.networks import find_weights
 from pipeline.runs import export
 from pipeline.runs.export import export_hub
 from pipeline.utils.errors import UserError
+from tests.plans import make_plan
 from tests.unit.runs.trained_runs import CLASSES, SIZE, run_spec, write_run, write_weights
 
 
@@ -34,10 +36,17 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_is_none_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'attention56-s0': neither .* and there is no plan\.json"):
         find_weights("attention56-s0", tmp_path)
-    plan = {"profile": "p", "labels": {}, "report": {}, "execution": {}, "identity": {}, "runs": {"attention92-s1": {}}}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    make_plan([replace(run_spec(), experiment="attention92", seed=1)]).write(tmp_path / "plan.json")
     with pytest.raises(UserError, match="nor one of the runs attention92-s1"):
         find_weights("attention56-s0", tmp_path)
+
+
+def test_a_run_of_the_plan_is_found_by_its_name(tmp_path: Path) -> None:
+    make_plan([run_spec()]).write(tmp_path / "plan.json")
+    with pytest.raises(UserError, match="only a finished run of the store has its weights"):
+        find_weights(run_spec().name, tmp_path)
+    path = write_run(tmp_path / "runs" / run_spec().folder_name)
+    assert find_weights(run_spec().name, tmp_path) == path
 
 
 def test_without_the_exporter_the_command_says_what_to_install(
