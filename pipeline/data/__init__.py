@@ -1,6 +1,6 @@
 """The data sets: fetched, prepared into arrays or shards of photographs, and their training labels corrupted.
 
-A new data set is a subclass of `DataSet` (small images, kept as arrays) or of `PhotographSet` (encoded photographs) in
+A new data set is a subclass of `DataSet` (small images, kept as arrays) or of `ImageFolderSet` (encoded photographs) in
 a file of its own, and an entry in `DATASETS`.
 """
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.cifar import Cifar10, Cifar100
-from pipeline.data.dataset import DataSet, PhotographSet
+from pipeline.data.dataset import DataSet, ImageFolderSet
 from pipeline.data.digits import Digits
 from pipeline.data.imagenet import ImageNet
 from pipeline.data.imagenet_mini import ImageNetMini
 from pipeline.data.layout import noisy_folder, prepared_folder, raw_folder
 from pipeline.data.noise import corrupt_labels
-from pipeline.data.packing import PackShards, pack_here, prepare_photographs
+from pipeline.data.packing import PackShards, pack_here, prepare_images
 from pipeline.data.preparation import prepare_arrays
 from pipeline.data.source import Source, save_source
 from pipeline.utils.errors import UserError
@@ -24,7 +24,7 @@ from pipeline.utils.errors import UserError
 __all__ = [
     "DATASETS",
     "DataSet",
-    "PhotographSet",
+    "ImageFolderSet",
     "corrupt",
     "fetch",
     "find_dataset",
@@ -34,12 +34,12 @@ __all__ = [
     "raw_folder",
 ]
 
-DATASETS: dict[str, DataSet | PhotographSet] = {
+DATASETS: dict[str, DataSet | ImageFolderSet] = {
     dataset.name: dataset for dataset in (Digits(), Cifar10(), Cifar100(), ImageNet(), ImageNetMini())
 }
 
 
-def find_dataset(name: str) -> DataSet | PhotographSet:
+def find_dataset(name: str) -> DataSet | ImageFolderSet:
     """The data set of that name; UserError if it is unknown."""
     if name not in DATASETS:
         raise UserError(f"data set {name!r} is unknown; allowed are {', '.join(DATASETS)}")
@@ -65,13 +65,13 @@ def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = p
     packs shards of photographs: `pack_here` on this machine, `pipeline.launch.ray_pack.pack_over_cluster` on many.
     """
     found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
-    if isinstance(found, PhotographSet):
-        return prepare_photographs(found.name, raw, prepared, pack_shards=pack_shards)
+    if isinstance(found, ImageFolderSet):
+        return prepare_images(found.name, raw, prepared, pack_shards=pack_shards)
     return prepare_arrays(found, raw, prepared)
 
 
 def corrupt(dataset: str, level: int, root: str | Path = "data") -> dict[str, Any]:
     """Write noisy training labels for a level in percent to `root`/noisy/<dataset>/<level>/; the manifest."""
-    if isinstance(find_dataset(dataset), PhotographSet):
+    if isinstance(find_dataset(dataset), ImageFolderSet):
         raise UserError(f"{dataset}: label noise is for data sets of arrays only (paper, Table 5: cifar10)")
     return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.data.array_folder import MANIFEST, open_arrays, read_manifest
+from pipeline.data.manifest import MANIFEST, open_arrays, read_manifest
 from pipeline.utils.errors import UserError
 
 __all__ = ["Arrays", "load", "read_manifest"]

@@ -48,7 +48,7 @@ class DataSet(ABC):
         """Training and test split of fetched data, whose files have been verified against `source`."""
 
 
-class PhotographSet(ABC):
+class ImageFolderSet(ABC):
     """A data set of photographs of any size, which stay encoded until a batch needs them.
 
     Like a `DataSet` it is one subclass in one file, entered in `pipeline.data.DATASETS`. Its classes are the sorted

@@ -42,7 +42,7 @@ class Listed(NamedTuple):
         return self.name.split("/")[1]
 
 
-def find_photographs(folder: Path, class_count: int, images: Mapping[str, int]) -> list[Listed]:
+def list_images(folder: Path, class_count: int, images: Mapping[str, int]) -> list[Listed]:
     """All photographs of a tree, sorted by name; those that ``excluded.txt`` names are marked.
 
     Names that begin with a dot are passed over.

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.data.dataset import PhotographSet
+from pipeline.data.dataset import ImageFolderSet
 from pipeline.data.folders import is_class_tree
-from pipeline.data.image_folder import EXCLUDED, SPLITS, find_photographs, record_listing
+from pipeline.data.image_folder import EXCLUDED, SPLITS, list_images, record_listing
 from pipeline.data.source import Source
 from pipeline.utils.errors import UserError
 
 
-class ImageNet(PhotographSet):
+class ImageNet(ImageFolderSet):
     """1,281,167 training and 50,000 validation photographs of 1,000 classes."""
 
     name = "imagenet"
@@ -29,5 +29,5 @@ class ImageNet(PhotographSet):
                 " users only: give as data.source (or --source) a folder with train/<class>/*.JPEG and"
                 f" val/<class>/*.JPEG, and if some validation images are to be left out their list as {EXCLUDED}"
             )
-        files = find_photographs(folder, self.class_count, self.images)
+        files = list_images(folder, self.class_count, self.images)
         return record_listing(self.name, "." if source == "official" else str(folder), files, raw)

@@ -14,8 +14,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import PhotographSet
-from pipeline.data.image_folder import SPLITS, find_photographs, record_listing
+from pipeline.data.dataset import ImageFolderSet
+from pipeline.data.image_folder import SPLITS, list_images, record_listing
 from pipeline.data.source import Source
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import replace_folder
@@ -49,7 +49,7 @@ _PATCH = 80  # pixels
 _QUALITY = 95
 
 
-class ImageNetMini(PhotographSet):
+class ImageNetMini(ImageFolderSet):
     """9 classes, each a photograph: 96 training and 16 validation patches of 80x80 pixels, as JPEG.
 
     A photograph is divided into twelve cells. The patches of four of them are for validation; so no training patch has
@@ -75,7 +75,7 @@ class ImageNetMini(PhotographSet):
                     path = fresh / name
                     path.parent.mkdir(exist_ok=True)
                     Image.fromarray(patch).save(path, "JPEG", quality=_QUALITY)
-        return record_listing(self.name, ".", find_photographs(raw, self.class_count, self.images), raw)
+        return record_listing(self.name, ".", list_images(raw, self.class_count, self.images), raw)
 
 
 def _read(photograph: Photograph) -> NDArray[np.uint8]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import write_arrays
 from pipeline.data.arrays import load
+from pipeline.data.manifest import write_arrays
 from pipeline.utils.errors import UserError
 
 _BITS = 32  # of randomness in each decision

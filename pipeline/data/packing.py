@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.array_folder import MANIFEST, checksum_of, intact
 from pipeline.data.image_folder import SPLITS, Listed, named, read_listing
 from pipeline.data.inspection import BrokenImageError, Inspected, inspect
+from pipeline.data.manifest import MANIFEST, checksum_of, intact
 from pipeline.data.progress import progress_bar
-from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_photographs
+from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_image_shards
 from pipeline.data.source import load_source
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
@@ -72,7 +72,7 @@ def pack_here(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
         return [broken for shard in shards for broken in pack_unless_packed(shard, pool, advance)]
 
 
-def prepare_photographs(
+def prepare_images(
     dataset: str,
     raw: Path,
     prepared: Path,
@@ -124,7 +124,7 @@ def prepare_photographs(
 
 
 def _verify(prepared: Path) -> None:
-    open_photographs(prepared, verify=True)
+    open_image_shards(prepared, verify=True)
 
 
 def _plan(

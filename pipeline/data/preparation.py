@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import intact, write_arrays
 from pipeline.data.arrays import load
 from pipeline.data.dataset import DataSet, Split
+from pipeline.data.manifest import intact, write_arrays
 from pipeline.data.source import load_source, verify_source
 
 _WHITE = 255  # the pixel value that is scaled to 1.0

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
+from pipeline.data.manifest import MANIFEST, checksum_of, read_manifest
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import sha256_file
 
@@ -67,7 +67,7 @@ class Shards:
 
 
 @dataclass(frozen=True, eq=False)
-class Photographs:
+class ImageShards:
     """A prepared data set of photographs.
 
     Attributes:
@@ -85,7 +85,7 @@ class Photographs:
     channel_std: tuple[float, ...]
 
 
-def holds_photographs(prepared: Path) -> bool:
+def has_image_shards(prepared: Path) -> bool:
     """Whether a prepared folder holds photographs, not arrays; UserError if it holds nothing."""
     return _manifest(prepared).get("kind") == KIND
 
@@ -96,7 +96,7 @@ def _manifest(prepared: Path) -> dict[str, Any]:
     return read_manifest(prepared)
 
 
-def open_photographs(prepared: Path, *, verify: bool = False) -> Photographs:
+def open_image_shards(prepared: Path, *, verify: bool = False) -> ImageShards:
     """Open a prepared folder of photographs.
 
     The checksums of the indices are always verified, of the shards only the sizes.
@@ -128,7 +128,7 @@ def open_photographs(prepared: Path, *, verify: bool = False) -> Photographs:
     for shards, key in ((train, "train_images"), (test, "test_images")):
         if len(shards) != manifest.get(key) or not 0 <= shards.labels.min() <= shards.labels.max() < len(classes):
             raise UserError(f"{prepared}: the index does not fit {key} and classes of the manifest; run prepare again")
-    return Photographs(train, test, classes, str(manifest["checksum"]), means, deviations)
+    return ImageShards(train, test, classes, str(manifest["checksum"]), means, deviations)
 
 
 def _open_split(prepared: Path, split: str, names: list[str]) -> Shards:

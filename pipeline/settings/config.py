@@ -231,10 +231,10 @@ class Config(Settings):
 
     def _check_kind_of_data(self) -> None:
         """Settings for photographs go with photographs, and no others."""
-        from pipeline.data import DATASETS, PhotographSet
+        from pipeline.data import DATASETS, ImageFolderSet
 
         dataset = self.data.name
-        if isinstance(DATASETS[dataset], PhotographSet):
+        if isinstance(DATASETS[dataset], ImageFolderSet):
             if self.crops is None:
                 raise ValueError(f"crops: missing; {dataset} has photographs, which are cut to the sizes named there")
             if self.protocol.padding:

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.data.arrays import load
 from pipeline.data.node_cache import photographs_here
-from pipeline.data.shards import open_photographs
+from pipeline.data.shards import open_image_shards
 from pipeline.runs.execution import Execution
 from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import Stream, TestImages, TrainingStream
 from pipeline.training.evaluation import TestSet
-from pipeline.training.photographs import PhotographStream, PhotographTestSet
+from pipeline.training.image_batches import ImageStream, ImageTestSet
 from pipeline.training.session import Session
 from pipeline.utils.errors import UserError
 
@@ -43,11 +43,11 @@ def _arrays(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stre
 
 def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
     found = photographs_here(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
-    photographs, protocol = open_photographs(found), spec.protocol
+    photographs, protocol = open_image_shards(found), spec.protocol
     _check(spec, execution, photographs.checksum, None)
     assert spec.crops is not None
     pool = ThreadPoolExecutor(execution.threads, thread_name_prefix="decode")
-    stream = PhotographStream(
+    stream = ImageStream(
         photographs,
         seed=spec.seed,
         batch_size=protocol.batch_size,
@@ -62,7 +62,7 @@ def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple
         device=session.device,
         channels_last=spec.channels_last,
     )
-    return stream, PhotographTestSet(photographs, spec.crops.test, pool, session.device, spec.crops.decoder)
+    return stream, ImageTestSet(photographs, spec.crops.test, pool, session.device, spec.crops.decoder)
 
 
 def _check(spec: RunSpec, execution: Execution, checksum: str, noise_checksum: str | None) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline import data
-from pipeline.data.array_folder import write_arrays
 from pipeline.data.arrays import Arrays, load, read_manifest
+from pipeline.data.manifest import write_arrays
 from pipeline.utils.errors import UserError
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline import data
 from pipeline.data import imagenet_mini
 from pipeline.data.imagenet_mini import PHOTOGRAPHS, cut_patches
-from pipeline.data.shards import open_photographs
+from pipeline.data.shards import open_image_shards
 from pipeline.utils.errors import UserError
 
 MINI = "imagenet-mini"
@@ -33,14 +33,14 @@ def test_it_is_there_without_a_network(tmp_path: Path, monkeypatch: pytest.Monke
     data.fetch(MINI, "official", tmp_path)
     manifest = data.prepare(MINI, tmp_path)
     assert (manifest["train_images"], manifest["test_images"]) == (864, 144)
-    photographs = open_photographs(data.prepared_folder(tmp_path, MINI))
+    photographs = open_image_shards(data.prepared_folder(tmp_path, MINI))
     assert photographs.train.encoded(0)[:2] == b"\xff\xd8" and photographs.train.size(0) == (80, 80)
 
 
 def test_each_photograph_is_a_class_and_all_classes_have_equally_many_patches(tmp_path: Path) -> None:
     data.fetch(MINI, "official", tmp_path)
     data.prepare(MINI, tmp_path)
-    photographs = open_photographs(data.prepared_folder(tmp_path, MINI))
+    photographs = open_image_shards(data.prepared_folder(tmp_path, MINI))
     assert photographs.classes == tuple(sorted(PHOTOGRAPHS))
     assert Counter(photographs.train.labels.tolist()) == dict.fromkeys(range(9), 96)
     assert Counter(photographs.test.labels.tolist()) == dict.fromkeys(range(9), 16)

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pipeline.data.shards import Photographs, Shards
+from pipeline.data.shards import ImageShards, Shards
 from pipeline.training.batches import epoch_order, own_share, stretches
 from pipeline.training.crops import ATTEMPTS, NUMBERS, centre_box, random_box
 from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
@@ -63,7 +63,7 @@ class Draw:
 class Normaliser:
     """From pixels to what a network takes, on the device: scaled to [0, 1], less the mean, over the deviation."""
 
-    def __init__(self, photographs: Photographs, device: torch.device, channels_last: bool) -> None:
+    def __init__(self, photographs: ImageShards, device: torch.device, channels_last: bool) -> None:
         self.mean = torch.tensor(photographs.channel_mean, device=device)
         self.scale = 1 / torch.tensor(photographs.channel_std, device=device)
         self.channels_last = channels_last
@@ -91,7 +91,7 @@ def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor,
     return DeviceDecoder(shards, size, pool, device)
 
 
-class PhotographStream:
+class ImageStream:
     """Batches of one worker, by iteration; see `pipeline.training.batches.TrainingStream` for the other kind.
 
     Args:
@@ -111,7 +111,7 @@ class PhotographStream:
 
     def __init__(
         self,
-        photographs: Photographs,
+        photographs: ImageShards,
         *,
         seed: int,
         batch_size: int,
@@ -171,7 +171,7 @@ class PhotographStream:
         return epoch_order(self.seed, epoch, len(self))
 
 
-class PhotographTestSet:
+class ImageTestSet:
     """The test photographs: one square crop from the middle of each (paper, Table 7).
 
     Args:
@@ -187,7 +187,7 @@ class PhotographTestSet:
 
     def __init__(
         self,
-        photographs: Photographs,
+        photographs: ImageShards,
         crop: int,
         pool: ThreadPoolExecutor,
         device: torch.device,

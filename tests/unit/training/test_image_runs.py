@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from models import create_model
 from models.staged import stages_of
 from pipeline import data
-from pipeline.data.array_folder import read_manifest
+from pipeline.data.manifest import read_manifest
 from pipeline.data.node_cache import CACHE
 from pipeline.data.remote import upload
 from pipeline.runs.execution import Execution
@@ -23,7 +23,7 @@ from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training import loop
 from pipeline.training.session import LocalSession
 from pipeline.utils.errors import UserError
-from tests.unit.data.photographs import SmallImageNet, write_tree
+from tests.unit.data.image_tree import SmallImageNet, write_tree
 
 CROPS = Crops(train=16, test=24, colour=0.1)
 
