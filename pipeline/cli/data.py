@@ -53,7 +53,7 @@ def _run_fetch(options: argparse.Namespace) -> None:
     source = options.source or _configured_source(options.dataset)
     record, raw = data.fetch(options.dataset, source, DATA), data.raw_folder(DATA, options.dataset)
     if record.kind == KIND:
-        print(f"{raw}: {len(read_listing(record, raw))} photographs counted and listed ({record.folder(raw)})")
+        print(f"{raw}: {len(read_listing(record, raw))} images counted and listed ({record.folder(raw)})")
     else:
         print(f"{raw}: {len(record.files)} files verified ({record.kind})")
 
@@ -78,7 +78,7 @@ def _prepare(commands: Commands) -> None:
         commands,
         "prepare",
         _run_prepare,
-        "decode a data set once into arrays, or check and pack photographs (on the Ray cluster of RAY_ADDRESS, if set)"
+        "decode a data set once into arrays, or check and pack images (on the Ray cluster of RAY_ADDRESS, if set)"
         " and copy them to data.remote (if params.yaml names one)",
     )
     command.add_argument("dataset")

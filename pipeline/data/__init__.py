@@ -1,6 +1,6 @@
-"""The data sets: fetched, prepared into arrays or shards of photographs, and their training labels corrupted.
+"""The data sets: fetched, prepared into arrays or shards of images, and their training labels corrupted.
 
-A new data set is a subclass of `DataSet` (small images, kept as arrays) or of `ImageFolderSet` (encoded photographs) in
+A new data set is a subclass of `DataSet` (small images, kept as arrays) or of `ImageFolderSet` (encoded images) in
 a file of its own, and an entry in `DATASETS`.
 """
 
@@ -59,10 +59,10 @@ def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> 
 
 
 def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = pack_here) -> dict[str, Any]:
-    """Decode fetched data into the arrays of `root`/prepared/<dataset>/, or check photographs and pack them there.
+    """Decode fetched data into the arrays of `root`/prepared/<dataset>/, or check images and pack them there.
 
     Returns the manifest. Data that are there already, intact and from the same files, are left alone. `pack_shards`
-    packs shards of photographs: `pack_here` on this machine, `pipeline.launch.ray_pack.pack_over_cluster` on many.
+    packs shards of images: `pack_here` on this machine, `pipeline.launch.ray_pack.pack_over_cluster` on many.
     """
     found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
     if isinstance(found, ImageFolderSet):

@@ -33,7 +33,7 @@ _CIFAR100_CLASSES = """
 
 
 class Cifar(DataSet):
-    """What CIFAR-10 and CIFAR-100 share: 32x32 colour photographs, equally many of each class, three sources."""
+    """What CIFAR-10 and CIFAR-100 share: 32x32 colour images, equally many of each class, three sources."""
 
     image_shape = (32, 32, 3)
     train_images = 50_000

@@ -49,7 +49,7 @@ class DataSet(ABC):
 
 
 class ImageFolderSet(ABC):
-    """A data set of photographs of any size, which stay encoded until a batch needs them.
+    """A data set of images of any size, which stay encoded until a batch needs them.
 
     Like a `DataSet` it is one subclass in one file, entered in `pipeline.data.DATASETS`. Its classes are the sorted
     names of the class folders that `fetch` finds; `images` are the files of each split, "train" and "val".

@@ -1,4 +1,4 @@
-"""Class folders of photographs, `train/<class>/<file>` and `val/<class>/<file>`, and the listing that fetch makes.
+"""Class folders of images, `train/<class>/<file>` and `val/<class>/<file>`, and the listing that fetch makes.
 
 The listing, ``files.csv``, lies beside the record of the source. It has a line for each file, sorted by name: the path
 below the tree, the size in bytes, and 0 instead of 1 for a validation image that is excluded.
@@ -43,7 +43,7 @@ class Listed(NamedTuple):
 
 
 def list_images(folder: Path, class_count: int, images: Mapping[str, int]) -> list[Listed]:
-    """All photographs of a tree, sorted by name; those that ``excluded.txt`` names are marked.
+    """All images of a tree, sorted by name; those that ``excluded.txt`` names are marked.
 
     Names that begin with a dot are passed over.
 
@@ -60,13 +60,13 @@ def list_images(folder: Path, class_count: int, images: Mapping[str, int]) -> li
             raise UserError(f"{folder / split}: {len(found)} class folders, expected {class_count}")
     for name in sorted(set(classes["train"]).symmetric_difference(classes["val"])):
         raise UserError(f"{folder}: class folder {name} is in one of train/ and val/ only")
-    files = [listed for split in SPLITS for name in classes[split] for listed in _photographs(folder, split, name)]
+    files = [listed for split in SPLITS for name in classes[split] for listed in _images(folder, split, name)]
     check_counts(folder, [listed.name for listed in files], images)
     excluded = read_excluded(folder / EXCLUDED, [listed.name for listed in files if listed.split == "val"])
     return [listed._replace(used=listed.name not in excluded) for listed in files]
 
 
-def _photographs(folder: Path, split: str, class_name: str) -> list[Listed]:
+def _images(folder: Path, split: str, class_name: str) -> list[Listed]:
     place = folder / split / class_name
     if not place.is_dir():
         raise UserError(f"{place}: not a folder; {split}/ holds one folder for each class")

@@ -14,7 +14,7 @@ from pipeline.utils.errors import UserError
 
 
 class ImageNet(ImageFolderSet):
-    """1,281,167 training and 50,000 validation photographs of 1,000 classes."""
+    """1,281,167 training and 50,000 validation images of 1,000 classes."""
 
     name = "imagenet"
     class_count = 1000

@@ -1,4 +1,4 @@
-"""A look at one encoded photograph: whether it can be decoded, and what is unusual about it."""
+"""A look at one encoded image: whether it can be decoded, and what is unusual about it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Inspected(NamedTuple):
 
 
 def inspect(encoded: bytes, name: str) -> Inspected:
-    """Decode a photograph to its last row, and say what it is.
+    """Decode an image to its last row, and say what it is.
 
-    What is unusual is converted to RGB wherever the photograph is decoded; ImageNet has some of each kind.
+    What is unusual is converted to RGB wherever the image is decoded; ImageNet has some of each kind.
 
     Raises:
         BrokenImageError: for an empty or truncated file, or one that is neither JPEG nor PNG.

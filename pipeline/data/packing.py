@@ -1,4 +1,4 @@
-"""Packing of photographs into shards; see `pipeline.data.shards` for their layout.
+"""Packing of images into shards; see `pipeline.data.shards` for their layout.
 
 Each file is read once, decoded to see that it can be, and appended as it is. Finished shards stay in a folder beside
 the prepared one until all are there, so that a packing that was interrupted continues with the next shard. Shards are
@@ -79,7 +79,7 @@ def prepare_images(
     shard_bytes: int = SHARD_BYTES,
     pack_shards: PackShards = pack_here,
 ) -> dict[str, Any]:
-    """Check and pack the photographs that were fetched, unless `prepared` holds them intact; returns the manifest.
+    """Check and pack the images that were fetched, unless `prepared` holds them intact; returns the manifest.
 
     Args:
         shard_bytes: size at which a shard is full.

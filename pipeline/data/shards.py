@@ -1,7 +1,7 @@
-"""Photographs in shards: what `prepare` packs and training reads.
+"""Images in shards: what `prepare` packs and training reads.
 
 A prepared folder holds train-00000.bin ... and val-00000.bin ..., in which the encoded files follow one another, and
-train.npy and val.npy, which say for each photograph where it lies (`INDEX`). `unusual.csv` names those that are CMYK,
+train.npy and val.npy, which say for each image where it lies (`INDEX`). `unusual.csv` names those that are CMYK,
 greyscale or not of the format in their name, and manifest.json has size and checksum of every file.
 """
 
@@ -19,7 +19,7 @@ from pipeline.data.manifest import MANIFEST, checksum_of, read_manifest
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import sha256_file
 
-KIND = "photographs"
+KIND = "photographs"  # as manifests of the first version say
 INDEX = np.dtype(
     [("shard", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("length", "<i8"), ("height", "<i4"), ("width", "<i4")]
 )
@@ -30,7 +30,7 @@ CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Shards:
-    """The encoded photographs of one split, by number; read through memory maps, by any number of threads.
+    """The encoded images of one split, by number; read through memory maps, by any number of threads.
 
     Args:
         index: of type `INDEX` [N].
@@ -68,7 +68,7 @@ class Shards:
 
 @dataclass(frozen=True, eq=False)
 class ImageShards:
-    """A prepared data set of photographs.
+    """A prepared data set of images.
 
     Attributes:
         train, test: the two splits.
@@ -86,7 +86,7 @@ class ImageShards:
 
 
 def has_image_shards(prepared: Path) -> bool:
-    """Whether a prepared folder holds photographs, not arrays; UserError if it holds nothing."""
+    """Whether a prepared folder holds images, not arrays; UserError if it holds nothing."""
     return _manifest(prepared).get("kind") == KIND
 
 
@@ -97,7 +97,7 @@ def _manifest(prepared: Path) -> dict[str, Any]:
 
 
 def open_image_shards(prepared: Path, *, verify: bool = False) -> ImageShards:
-    """Open a prepared folder of photographs.
+    """Open a prepared folder of images.
 
     The checksums of the indices are always verified, of the shards only the sizes.
 
@@ -109,7 +109,7 @@ def open_image_shards(prepared: Path, *, verify: bool = False) -> ImageShards:
     """
     manifest = _manifest(prepared)
     if manifest.get("kind") != KIND:
-        raise UserError(f"{prepared}: no photographs but arrays; prepare the data again")
+        raise UserError(f"{prepared}: no images but arrays; prepare the data again")
     try:
         files, sizes = manifest["files"], manifest["sizes"]
         if manifest["checksum"] != checksum_of(files) or files.keys() != sizes.keys():
@@ -138,5 +138,5 @@ def _open_split(prepared: Path, split: str, names: list[str]) -> Shards:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not an index ({one_line(error)}); run prepare again") from None
     if index.dtype != INDEX or index.ndim != 1 or not len(index):
-        raise UserError(f"{path}: not an index of photographs; run prepare again")
+        raise UserError(f"{path}: not an index of images; run prepare again")
     return Shards(index, [prepared / name for name in sorted(names) if name.startswith(f"{split}-")])

@@ -1,9 +1,9 @@
-"""Decoding of photographs: a box of each, resized to a square and perhaps mirrored.
+"""Decoding of images: a box of each, resized to a square and perhaps mirrored.
 
-Threads of the processor decode with libjpeg-turbo, by simplejpeg. A large photograph is decoded at a half, a quarter or
+Threads of the processor decode with libjpeg-turbo, by simplejpeg. A large image is decoded at a half, a quarter or
 an eighth of its size where its box is shrunk by at least that much: by Pillow, which has libjpeg-turbo do it within the
 inverse cosine transform. A GPU decodes whole batches with nvJPEG, by torchvision. What is neither RGB nor greyscale, or
-no JPEG, goes through Pillow in any case. The result depends on photograph, box and decoder alone.
+no JPEG, goes through Pillow in any case. The result depends on image, box and decoder alone.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from pipeline.training.crops import Box
 from pipeline.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PILImage
 
 PLAIN = ("RGB", "L")  # Pillow's modes of the JPEG files that simplejpeg and nvJPEG decode
 
 Squares = Callable[[], Tensor]
-"""Waits for photographs that are being decoded: uint8 [B, S, S, 3], on the device."""
+"""Waits for images that are being decoded: uint8 [B, S, S, 3], on the device."""
 
 
 class Decoder(Protocol):
-    """Decodes photographs ahead of their use."""
+    """Decodes images ahead of their use."""
 
     def begin(self, which: Sequence[int], boxes: Sequence[Box], mirrored: Sequence[bool]) -> Squares:
-        """Begin to decode a box of each photograph; the call of what is returned raises UserError for damaged ones."""
+        """Begin to decode a box of each image; the call of what is returned raises UserError for damaged ones."""
 
 
 class ThreadDecoder:
-    """Decodes on the processor, one photograph after the other in each thread.
+    """Decodes on the processor, one image after the other in each thread.
 
     Args:
-        shards: the photographs.
+        shards: the images.
         size: side of the squares in pixels.
         pool: the threads.
         device: where the squares go.
@@ -83,7 +83,7 @@ class DeviceDecoder:
     without waiting for what else its stream has to do with it.
 
     Args:
-        shards: the photographs.
+        shards: the images.
         size: side of the squares in pixels.
         pool: threads that read, and that wait for the device.
         device: where they are decoded.
@@ -112,8 +112,8 @@ class DeviceDecoder:
         with self._one_at_a_time, self._in_stream():
             squares = torch.empty(len(boxes), self.size, self.size, 3, dtype=torch.uint8, device=self.device)
             whole = self._decode_whole([encoded[k] for k in plain], self.shards.place(which[0]))
-            for k, photograph in zip(plain, whole, strict=True):
-                squares[k] = self._cut(photograph, boxes[k], mirrored[k])
+            for k, image in zip(plain, whole, strict=True):
+                squares[k] = self._cut(image, boxes[k], mirrored[k])
             for k in set(range(len(which))) - set(plain):
                 square = _decode_numbered(self.shards, which[k], boxes[k], self.size, mirrored[k])
                 squares[k] = torch.from_numpy(square.copy()).to(self.device)
@@ -125,7 +125,7 @@ class DeviceDecoder:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _decode_whole(self, encoded: list[bytes], place: str) -> list[Tensor]:
-        """Whole photographs, uint8 [3, H, W]."""
+        """Whole images, uint8 [3, H, W]."""
         if not encoded:
             return []
         try:
@@ -139,13 +139,13 @@ class DeviceDecoder:
             raise
         except RuntimeError as error:
             raise UserError(
-                f"{place}: this photograph, or one of the {len(encoded)} of its batch, cannot be decoded on"
+                f"{place}: this image, or one of the {len(encoded)} of its batch, cannot be decoded on"
                 f" {self.device} ({one_line(error)}); crops.decoder = 'libjpeg-turbo' decodes on the processor"
             ) from None
         return whole
 
-    def _cut(self, photograph: Tensor, box: Box, mirror: bool) -> Tensor:
-        part = photograph[None, :, box.top : box.top + box.height, box.left : box.left + box.width]
+    def _cut(self, image: Tensor, box: Box, mirror: bool) -> Tensor:
+        part = image[None, :, box.top : box.top + box.height, box.left : box.left + box.width]
         if part.is_cuda:  # where PyTorch interpolates floating-point numbers only
             resized = _resize(part.float(), self.size).round_().clamp_(0, 255).to(torch.uint8)
         else:
@@ -176,7 +176,7 @@ def _decode_numbered(shards: Shards, number: int, box: Box, size: int, mirror: b
 
 
 def decode(encoded: bytes, box: Box, size: int, mirror: bool = False) -> NDArray[np.uint8]:
-    """A box of a photograph, resized to a square by bilinear interpolation with antialiasing: uint8 [size, size, 3]."""
+    """A box of an image, resized to a square by bilinear interpolation with antialiasing: uint8 [size, size, 3]."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
@@ -196,11 +196,11 @@ def _cut_by_libjpeg_turbo(encoded: bytes, box: Box, size: int) -> NDArray[np.uin
     return square
 
 
-def _cut_by_pillow(image: Picture, box: Box, size: int) -> NDArray[np.uint8]:
+def _cut_by_pillow(image: PILImage, box: Box, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     width, height = image.size
-    # Of the whole photograph, at least so many pixels are needed for the box to have `size` in each direction.
+    # Of the whole image, at least so many pixels are needed for the box to have `size` in each direction.
     image.draft(None, (math.ceil(width * size / box.width), math.ceil(height * size / box.height)))
     x, y = image.width / width, image.height / height
     edges = (box.left * x, box.top * y, (box.left + box.width) * x, (box.top + box.height) * y)

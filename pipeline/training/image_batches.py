@@ -1,6 +1,6 @@
-"""Training batches and test images from shards of photographs, decoded by threads ahead of their use.
+"""Training batches and test images from image shards, decoded by threads ahead of their use.
 
-As with arrays, the photographs of all epochs form one continuous stream, each epoch in an order of its own, and a batch
+As with arrays, the images of all epochs form one continuous stream, each epoch in an order of its own, and a batch
 is the same for any number of workers and after any resume: the order depends on (seed, epoch) alone; crops, flips and
 colours on (seed, iteration).
 """
@@ -63,9 +63,9 @@ class Draw:
 class Normaliser:
     """From pixels to what a network takes, on the device: scaled to [0, 1], less the mean, over the deviation."""
 
-    def __init__(self, photographs: ImageShards, device: torch.device, channels_last: bool) -> None:
-        self.mean = torch.tensor(photographs.channel_mean, device=device)
-        self.scale = 1 / torch.tensor(photographs.channel_std, device=device)
+    def __init__(self, images: ImageShards, device: torch.device, channels_last: bool) -> None:
+        self.mean = torch.tensor(images.channel_mean, device=device)
+        self.scale = 1 / torch.tensor(images.channel_std, device=device)
         self.channels_last = channels_last
 
     def __call__(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
@@ -95,7 +95,7 @@ class ImageStream:
     """Batches of one worker, by iteration; see `pipeline.training.batches.TrainingStream` for the other kind.
 
     Args:
-        photographs: the data set.
+        images: the data set.
         seed: seed of the run.
         batch_size: images in the global batch; the workers share it evenly.
         crop: side of the training images in pixels.
@@ -111,7 +111,7 @@ class ImageStream:
 
     def __init__(
         self,
-        photographs: ImageShards,
+        images: ImageShards,
         *,
         seed: int,
         batch_size: int,
@@ -128,12 +128,12 @@ class ImageStream:
     ) -> None:
         self.share = own_share(batch_size, rank, world_size)
         self.device = torch.device(device)
-        self.shards = photographs.train
-        self.labels = torch.from_numpy(photographs.train.labels)
+        self.shards = images.train
+        self.labels = torch.from_numpy(images.train.labels)
         self.seed, self.batch_size, self.flip, self.colour = seed, batch_size, flip, colour
         self.iterations = iterations
-        self._normalise = Normaliser(photographs, self.device, channels_last)
-        self._decoder = make_decoder(decoder, photographs.train, crop, pool, self.device)
+        self._normalise = Normaliser(images, self.device, channels_last)
+        self._decoder = make_decoder(decoder, images.train, crop, pool, self.device)
         self._begun: dict[int, tuple[Squares, Tensor, Tensor]] = {}  # with labels and colours
         self._order = lru_cache(maxsize=2)(self._draw_order)  # a batch may reach into the next epoch
 
@@ -172,10 +172,10 @@ class ImageStream:
 
 
 class ImageTestSet:
-    """The test photographs: one square crop from the middle of each (paper, Table 7).
+    """The test images: one square crop from the middle of each (paper, Table 7).
 
     Args:
-        photographs: the data set.
+        images: the data set.
         crop: its side in pixels.
         pool: threads that decode.
         device: where they are tested.
@@ -187,22 +187,22 @@ class ImageTestSet:
 
     def __init__(
         self,
-        photographs: ImageShards,
+        images: ImageShards,
         crop: int,
         pool: ThreadPoolExecutor,
         device: torch.device,
         decoder: str = "libjpeg-turbo",
     ) -> None:
-        self.shards, self.device = photographs.test, device
-        self.labels = torch.from_numpy(photographs.test.labels)
-        self._normalise = Normaliser(photographs, device, channels_last=True)
-        self._decoder = make_decoder(decoder, photographs.test, crop, pool, device)
+        self.shards, self.device = images.test, device
+        self.labels = torch.from_numpy(images.test.labels)
+        self._normalise = Normaliser(images, device, channels_last=True)
+        self._decoder = make_decoder(decoder, images.test, crop, pool, device)
 
     def __len__(self) -> int:
         return len(self.shards)
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images float32 [B, 3, S, S] and labels int64 [B] of the photographs `first` ... `end` - 1, in order."""
+        """Images float32 [B, 3, S, S] and labels int64 [B] of the images `first` ... `end` - 1, in order."""
         parts = [range(start, min(start + self.batch_size, end)) for start in range(first, end, self.batch_size)]
         begun = [self._begin(part) for part in parts[:AHEAD]]
         for k, part in enumerate(parts):
@@ -210,7 +210,7 @@ class ImageTestSet:
             yield self._normalise(begun.pop(0)()), self.labels[part.start : part.stop].to(self.device)
 
     def pictures(self, count: int) -> Tensor:
-        """The first photographs as they are tested, uint8 [count, S, S, 3]."""
+        """The first images as they are tested, uint8 [count, S, S, 3]."""
         return self._begin(range(count))().cpu()
 
     def _begin(self, part: range) -> Squares:

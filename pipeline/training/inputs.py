@@ -1,4 +1,4 @@
-"""What a run trains and is tested on, opened as its kind of data needs: arrays on the device, or photographs."""
+"""What a run trains and is tested on, opened as its kind of data needs: arrays on the device, or images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.utils.errors import UserError
 
 def open_inputs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
     """The training batches of a worker, and the test images; UserError if the data are not those of the run."""
-    kind = _arrays if spec.crops is None else _photographs
+    kind = _arrays if spec.crops is None else _images
     return kind(spec, execution, session)
 
 
@@ -41,14 +41,14 @@ def _arrays(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stre
     return stream, TestSet(arrays.test_images, arrays.test_labels, arrays.mean, session.device)
 
 
-def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
+def _images(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
     found = photographs_here(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
-    photographs, protocol = open_image_shards(found), spec.protocol
-    _check(spec, execution, photographs.checksum, None)
+    images, protocol = open_image_shards(found), spec.protocol
+    _check(spec, execution, images.checksum, None)
     assert spec.crops is not None
     pool = ThreadPoolExecutor(execution.threads, thread_name_prefix="decode")
     stream = ImageStream(
-        photographs,
+        images,
         seed=spec.seed,
         batch_size=protocol.batch_size,
         crop=spec.crops.train,
@@ -62,7 +62,7 @@ def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple
         device=session.device,
         channels_last=spec.channels_last,
     )
-    return stream, ImageTestSet(photographs, spec.crops.test, pool, session.device, spec.crops.decoder)
+    return stream, ImageTestSet(images, spec.crops.test, pool, session.device, spec.crops.decoder)
 
 
 def _check(spec: RunSpec, execution: Execution, checksum: str, noise_checksum: str | None) -> None:

@@ -36,14 +36,14 @@ def prepared(tree: Path, tmp_path: Path) -> Path:
     return data.prepared_folder(tmp_path, "imagenet")
 
 
-def test_every_photograph_is_packed_as_it_was_with_its_label_and_size(tree: Path, prepared: Path) -> None:
-    photographs = open_image_shards(prepared, verify=True)
-    assert photographs.classes == CLASSES
-    for shards, split in ((photographs.train, "train"), (photographs.test, "val")):
+def test_every_image_is_packed_as_it_was_with_its_label_and_size(tree: Path, prepared: Path) -> None:
+    images = open_image_shards(prepared, verify=True)
+    assert images.classes == CLASSES
+    for shards, split in ((images.train, "train"), (images.test, "val")):
         files = sorted((tree / split).rglob("*.JPEG"))
         assert [shards.encoded(k) for k in range(len(shards))] == [path.read_bytes() for path in files]
         assert [CLASSES[label] for label in shards.labels] == [path.parent.name for path in files]
-    assert photographs.train.size(1) == (47, 60)
+    assert images.train.size(1) == (47, 60)
 
 
 def test_the_manifest_has_size_and_checksum_of_every_file(prepared: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_manifest_has_size_and_checksum_of_every_file(prepared: Path) -> Non
     assert (manifest["train_images"], manifest["test_images"], manifest["excluded"]) == (12, 6, 0)
 
 
-def test_the_shards_are_cut_by_size_and_hold_the_same_photographs(tree: Path, prepared: Path, tmp_path: Path) -> None:
+def test_the_shards_are_cut_by_size_and_hold_the_same_images(tree: Path, prepared: Path, tmp_path: Path) -> None:
     whole = open_image_shards(prepared).train
     packing.prepare_images("imagenet", data.raw_folder(tmp_path, "imagenet"), tmp_path / "cut", shard_bytes=4000)
     cut = open_image_shards(tmp_path / "cut", verify=True).train
@@ -174,7 +174,7 @@ def test_broken_files_are_named_in_one_order_wherever_they_are_found(tree: Path,
     assert told[0] == told[1]
 
 
-def test_packed_photographs_are_left_alone_and_damaged_ones_packed_again(
+def test_packed_images_are_left_alone_and_damaged_ones_packed_again(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = prepared / "train-00000.bin"
@@ -249,14 +249,14 @@ def test_a_byte_order_mark_before_the_excluded_images_is_no_part_of_a_name(tree:
     assert data.prepare("imagenet", tmp_path)["excluded"] == 1
 
 
-def test_a_photograph_that_changed_since_it_was_fetched_is_named(tree: Path, tmp_path: Path) -> None:
+def test_an_image_that_changed_since_it_was_fetched_is_named(tree: Path, tmp_path: Path) -> None:
     data.fetch("imagenet", str(tree), tmp_path)
-    photograph = next((tree / "val" / CLASSES[1]).iterdir())
-    photograph.write_bytes(photograph.read_bytes() + b"more")
-    with pytest.raises(UserError, match=rf"{photograph.name} \(\d+ bytes, it had \d+ when it was fetched"):
+    image = next((tree / "val" / CLASSES[1]).iterdir())
+    image.write_bytes(image.read_bytes() + b"more")
+    with pytest.raises(UserError, match=rf"{image.name} \(\d+ bytes, it had \d+ when it was fetched"):
         data.prepare("imagenet", tmp_path)
 
 
-def test_label_noise_on_photographs_is_refused(tmp_path: Path) -> None:
+def test_label_noise_on_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="label noise is for data sets of arrays"):
         data.corrupt("imagenet", 10, tmp_path)
