@@ -14,7 +14,6 @@ from pipeline.data.dataset import DataSet, ImageFolderSet
 from pipeline.data.digits import Digits
 from pipeline.data.imagenet import ImageNet
 from pipeline.data.imagenet_mini import ImageNetMini
-from pipeline.data.layout import noisy_folder, prepared_folder, raw_folder
 from pipeline.data.noise import corrupt_labels
 from pipeline.data.packing import PackShards, pack_here, prepare_images
 from pipeline.data.preparation import prepare_arrays
@@ -75,3 +74,18 @@ def corrupt(dataset: str, level: int, root: str | Path = "data") -> dict[str, An
     if isinstance(find_dataset(dataset), ImageFolderSet):
         raise UserError(f"{dataset}: label noise is for data sets of arrays only (paper, Table 5: cifar10)")
     return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level))
+
+
+def raw_folder(root: str | Path, dataset: str) -> Path:
+    """What `fetch` wrote."""
+    return Path(root) / "raw" / dataset
+
+
+def prepared_folder(root: str | Path, dataset: str) -> Path:
+    """The arrays that `prepare` wrote."""
+    return Path(root) / "prepared" / dataset
+
+
+def noisy_folder(root: str | Path, dataset: str, level: int) -> Path:
+    """The labels that `corrupt` wrote for a noise level in percent."""
+    return Path(root) / "noisy" / dataset / str(level)

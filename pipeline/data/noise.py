@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import load
-from pipeline.data.manifest import write_arrays
+from pipeline.data.arrays import confusion_counts, load, write_arrays
 from pipeline.utils.errors import UserError
 
 _BITS = 32  # of randomness in each decision
@@ -63,8 +62,3 @@ def redraw(labels: NDArray[np.int64], classes: int, level: int, seed: int) -> ND
     flips = 100 * chance < (level << _BITS)
     shift = 1 + ((choice * (classes - 1)) >> _BITS)  # from 1 to classes - 1: never the label itself
     return np.where(flips, (labels + shift) % classes, labels)
-
-
-def confusion_counts(clean: NDArray[np.int64], noisy: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """How often each clean label (row) became each label (column), int64 [classes, classes]."""
-    return np.bincount(clean * classes + noisy, minlength=classes**2).reshape(classes, classes)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.image_folder import SPLITS, Listed, named, read_listing
-from pipeline.data.inspection import BrokenImageError, Inspected, inspect
+from pipeline.data.images import BrokenImageError, Inspected, inspect
 from pipeline.data.manifest import MANIFEST, checksum_of, intact
 from pipeline.data.progress import progress_bar
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_image_shards
@@ -90,7 +90,7 @@ def prepare_images(
     """
     source = load_source(dataset, raw)
     listing = read_listing(source, raw)
-    if manifest := intact(prepared, "raw_checksum", source.checksum(), _verify):
+    if manifest := intact(prepared, {"raw_checksum": source.checksum()}, _verify):
         return manifest
     classes = sorted({listed.class_name for listed in listing})
     partial = prepared.with_name(f".{prepared.name}.partial")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import load
+from pipeline.data.arrays import load, write_arrays
 from pipeline.data.dataset import DataSet, Split
-from pipeline.data.manifest import intact, write_arrays
+from pipeline.data.manifest import intact
 from pipeline.data.source import load_source, verify_source
 
 _WHITE = 255  # the pixel value that is scaled to 1.0
@@ -27,23 +27,21 @@ _BATCH = 4096  # images whose integer sums are taken at once
 def prepare_arrays(dataset: DataSet, raw: Path, prepared: Path) -> dict[str, Any]:
     """Decode the fetched data in `raw` into `prepared`, unless that holds them intact; returns the manifest."""
     source = load_source(dataset.name, raw)
-    if manifest := intact(prepared, "raw_checksum", source.checksum(), load):
+    about = {
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "image_shape": list(dataset.image_shape),
+        "train_images": dataset.train_images,
+        "test_images": dataset.test_images,
+    }
+    origin = {"raw_checksum": source.checksum()}
+    if manifest := intact(prepared, about | origin, load):
         return manifest
     verify_source(source, raw)
     train, test = (canonical_order(split) for split in dataset.decode(source, raw))
     _check(dataset, train, dataset.train_images)
     _check(dataset, test, dataset.test_images)
     mean, channel_mean, channel_std = statistics(train.images)
-    about = {
-        "dataset": dataset.name,
-        "classes": list(dataset.classes),
-        "image_shape": list(dataset.image_shape),
-        "train_images": len(train.images),
-        "test_images": len(test.images),
-        "channel_mean": channel_mean,
-        "channel_std": channel_std,
-        "raw_checksum": source.checksum(),
-    }
     arrays: dict[str, NDArray[Any]] = {
         "train_images": train.images,
         "train_labels": train.labels,
@@ -51,7 +49,7 @@ def prepare_arrays(dataset: DataSet, raw: Path, prepared: Path) -> dict[str, Any
         "test_labels": test.labels,
         "mean": mean,
     }
-    return write_arrays(prepared, arrays, about)
+    return write_arrays(prepared, arrays, {**about, "channel_mean": channel_mean, "channel_std": channel_std, **origin})
 
 
 def canonical_order(split: Split) -> Split:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.data.manifest import has_checksum
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, sha256_file, write_json
+from pipeline.utils.names import checked_path
 
 RECORD = "source.json"
 
@@ -61,12 +64,17 @@ def save_source(source: Source, raw: Path) -> None:
 def load_source(dataset: str, raw: Path) -> Source:
     """The record in `raw`; UserError if `fetch` has not written one for this data set."""
     path = raw / RECORD
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; fetch {dataset} first")
     record = read_json(path)
     try:
-        files = {name: File(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()}
-        source = Source(record["dataset"], record["kind"], record["location"], files)
+        files = {
+            checked_path(name, str(path)): File(int(file["size"]), str(file["sha256"]))
+            for name, file in record["files"].items()
+        }
+        source = Source(*(str(record[key]) for key in ("dataset", "kind", "location")), files)
+    except UserError as error:
+        raise UserError(f"{error}; fetch {dataset} again") from None
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: not a record that fetch wrote; fetch {dataset} again") from None
     if not files:
@@ -86,5 +94,5 @@ def verify_source(source: Source, raw: Path) -> None:
             raise UserError(f"{path}: the file has gone {again}")
         if (size := path.stat().st_size) != known.size:
             raise UserError(f"{path}: its size has changed from {known.size} to {size} bytes {again}")
-        if sha256_file(path) != known.sha256:
+        if not has_checksum(path, known.sha256):
             raise UserError(f"{path}: its content has changed {again}")

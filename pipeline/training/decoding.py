@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.data.inspection import FORMATS
+from pipeline.data.images import FORMATS
 from pipeline.data.shards import Shards
 from pipeline.training.crops import Box
 from pipeline.utils.errors import UserError, one_line

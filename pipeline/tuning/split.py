@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Arrays, load
+from pipeline.data import prepared_folder
+from pipeline.data.arrays import Arrays, load, write_arrays
 from pipeline.data.digits import stratified_counts
-from pipeline.data.layout import prepared_folder
-from pipeline.data.manifest import intact, write_arrays
+from pipeline.data.manifest import intact
 from pipeline.data.preparation import statistics
 from pipeline.data.shards import has_image_shards
 from pipeline.utils.errors import UserError
@@ -38,7 +38,7 @@ def hold_out(dataset: str, data: Path) -> dict[str, Any]:
     if has_image_shards(prepared_folder(data, dataset)):
         raise UserError(f"{dataset}: a search holds images out of arrays only; photographs cannot be split yet")
     prepared, target = load(prepared_folder(data, dataset)), split_folder(data, dataset)
-    if manifest := intact(target, "base_checksum", prepared.checksum, load):
+    if manifest := intact(target, {"base_checksum": prepared.checksum}, load):
         return manifest
     held = held_out(prepared.train_images, prepared.train_labels, len(prepared.classes))
     train = prepared.train_images[~held]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.manifest import write_arrays
+from pipeline.data.arrays import write_arrays
 from pipeline.runs.execution import Execution
 from pipeline.runs.numerics import NUMERICS
 from pipeline.runs.records import Sums

@@ -226,7 +226,7 @@ def test_a_shard_that_was_damaged_is_named(prepared: Path, stream: Callable[...,
 def test_an_image_whose_end_was_lost_is_named(
     kind: type[ThreadDecoder] | type[DeviceDecoder], prepared: Path, images: ImageShards
 ) -> None:
-    shard, row = prepared / "train-00000.bin", images.train.index[3]
+    shard, row = prepared / "train-00000.bin", images.train.rows[3]
     content = bytearray(shard.read_bytes())
     start, end = row["offset"] + row["length"] // 2, row["offset"] + row["length"]
     content[start:end] = b"\xff\xd9" * (end - start)  # the marker of the end
