@@ -7,6 +7,7 @@ lists, numbers, strings and byte arrays.
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -21,20 +22,31 @@ from pipeline.data.dataset import Split
 from pipeline.utils.errors import UserError, one_line
 
 
-def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Contents of the named regular files of a gzipped tar file, in the order of `names`; others are passed over."""
+def read_members(archive: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the contents of the named regular files below a folder of a tar file; other members are skipped.
+
+    Raises:
+        UserError: for a damaged archive, or one that lacks some of the files, which are all named.
+    """
     contents = {}
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        with tarfile.open(archive, "r|*") as tar:
             for member in tar:
-                if member.name in names and member.isreg() and (file := tar.extractfile(member)):
-                    contents[member.name] = file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{archive}: damaged archive ({one_line(error)})") from None
-    for name in names:
-        if name not in contents:
-            raise UserError(f"{archive}: has no file {name}")
+                name = member.name.removeprefix("./").removeprefix(f"{folder}/")
+                if name in names and member.isreg() and (file := tar.extractfile(member)):
+                    contents[name] = file.read()
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise UserError(f"{archive}: not a tar archive, or a damaged one ({one_line(error)})") from None
+    if missing := [f"{folder}/{name}" for name in names if name not in contents]:
+        raise UserError(f"{archive}: has no file {', '.join(missing)}; needed is the archive of the Python version")
     return {name: contents[name] for name in names}
+
+
+def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the contents of the named files of an extracted archive; UserError that names all missing ones."""
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UserError(f"{folder}: has no file {', '.join(missing)}; extract the archive of the Python version again")
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 def read_batch(pickled: bytes, label_key: str, shape: tuple[int, int, int], classes: int, place: str) -> Split:

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.image_folder import SPLITS, Listed, named, read_listing
+from pipeline.data.folders import named
+from pipeline.data.image_folder import FLAT_KIND, SPLITS, Listed, read_listing
 from pipeline.data.images import BrokenImageError, Inspected, inspect
 from pipeline.data.manifest import MANIFEST, checksum_of, intact
 from pipeline.data.progress import progress_bar
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_image_shards
-from pipeline.data.source import load_source
+from pipeline.data.source import Source, load_source
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
 
@@ -48,9 +49,10 @@ class Shard:
     tree: Path
     folder: Path
     name: str
-    number: int
+    index: int
     files: tuple[Listed, ...]
     labels: tuple[int, ...]
+    flat: bool = False  # see `Listed.path`
 
     @property
     def parts(self) -> tuple[Path, Path, Path]:
@@ -97,7 +99,7 @@ def prepare_images(
     partial.mkdir(parents=True, exist_ok=True)
     for leftover in partial.glob(".*.tmp"):  # of a packing that was interrupted in the middle of a shard
         leftover.unlink(missing_ok=True)
-    shards = list(_plan(listing, classes, source.folder(raw), partial, shard_bytes))
+    shards = list(_cut(listing, classes, source, raw, partial, shard_bytes))
     with progress_bar(f"pack {dataset}", sum(len(shard.files) for shard in shards)) as advance:
         broken = pack_shards(shards, advance)
     (raw / UNREADABLE).unlink(missing_ok=True)
@@ -127,22 +129,23 @@ def _verify(prepared: Path) -> None:
     open_image_shards(prepared, verify=True)
 
 
-def _plan(
-    listing: Sequence[Listed], classes: Sequence[str], tree: Path, folder: Path, shard_bytes: int
+def _cut(
+    listing: Sequence[Listed], classes: Sequence[str], source: Source, raw: Path, folder: Path, shard_bytes: int
 ) -> Iterator[Shard]:
     """Cut each split, in the order of the listing, into shards that are full with about `shard_bytes`."""
     labels = {name: label for label, name in enumerate(classes)}
     for split in SPLITS:
         files: list[Listed] = []
-        number = size = 0
+        index = size = 0
         chosen = [listed for listed in listing if listed.split == split and listed.used]
         for position, listed in enumerate(chosen, start=1):
             files.append(listed)
             size += listed.size
             if size >= shard_bytes or position == len(chosen):
                 numbers = tuple(labels[file.class_name] for file in files)
-                yield Shard(tree, folder, f"{split}-{number:05d}", number, tuple(files), numbers)
-                files, number, size = [], number + 1, 0
+                flat = source.kind == FLAT_KIND
+                yield Shard(source.folder(raw), folder, f"{split}-{index:05d}", index, tuple(files), numbers, flat)
+                files, index, size = [], index + 1, 0
 
 
 def is_packed(shard: Shard) -> bool:
@@ -179,10 +182,10 @@ def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broke
         for listed, label, (encoded, found) in zip(shard.files, shard.labels, read, strict=True):
             advance(1)
             if isinstance(found, str):
-                broken.append((listed.name, found))
+                broken.append((listed.path(shard.flat), found))
                 continue
             out.write(encoded)
-            rows.append((shard.number, label, offset, len(encoded), found.height, found.width))
+            rows.append((shard.index, label, offset, len(encoded), found.height, found.width))
             offset += len(encoded)
             if found.unusual:
                 unusual.append((listed.name, found.unusual))
@@ -203,7 +206,7 @@ def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[
 
     def look(listed: Listed) -> tuple[bytes, Inspected | str]:
         try:
-            encoded = (shard.tree / listed.name).read_bytes()
+            encoded = (shard.tree / listed.path(shard.flat)).read_bytes()
             if len(encoded) != listed.size:
                 return b"", f"{len(encoded)} bytes, it had {listed.size} when it was fetched"
             return encoded, inspect(encoded, listed.name)

@@ -51,6 +51,14 @@ class Source:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def local_path(source: str) -> Path:
+    """Return the absolute path of a local source, without links."""
+    if "\0" in source:
+        raise UserError(f"source {source!r}: a path has no NUL character")
+    # Unlike Path.expanduser and Path.resolve these two accept an unknown user and a loop of links.
+    return Path(os.path.realpath(os.path.expanduser(source)))  # noqa: PTH111
+
+
 def record_files(folder: Path, names: Iterable[str]) -> dict[str, File]:
     """Size and checksum of each named file below a folder."""
     return {name: File((folder / name).stat().st_size, sha256_file(folder / name)) for name in names}
