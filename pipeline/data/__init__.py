@@ -1,4 +1,4 @@
-"""The data sets: fetched, prepared into arrays or shards of images, and their training labels corrupted.
+"""The data sets: fetched, prepared as arrays or shards of images, and their training labels corrupted.
 
 A new data set is a subclass of `DataSet` (small images, kept as arrays) or of `ImageFolderSet` (encoded images) in
 a file of its own, and an entry in `DATASETS`.
@@ -39,17 +39,22 @@ DATASETS: dict[str, DataSet | ImageFolderSet] = {
 
 
 def find_dataset(name: str) -> DataSet | ImageFolderSet:
-    """The data set of that name; UserError if it is unknown."""
+    """Return the data set of that name; UserError if it is unknown."""
     if name not in DATASETS:
         raise UserError(f"data set {name!r} is unknown; allowed are {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
 def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> Source:
-    """Get the raw data and verify them; returns the record written to `root`/raw/<dataset>/source.json.
+    """Download or find the raw data and verify them.
 
-    `source` is "official" (the data set's own publisher) or, for CIFAR and ImageNet, a local folder, which is not
-    copied.
+    Args:
+        dataset: its name.
+        source: "official" (from its publisher) or, for CIFAR and ImageNet, local data, which are not copied.
+        root: the data folder.
+
+    Returns:
+        The record written to `root`/raw/<dataset>/source.json.
     """
     raw = raw_folder(root, find_dataset(dataset).name)
     record = find_dataset(dataset).fetch(source, raw)
@@ -60,8 +65,16 @@ def fetch(dataset: str, source: str = "official", root: str | Path = "data") -> 
 def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = pack_here) -> dict[str, Any]:
     """Decode fetched data into the arrays of `root`/prepared/<dataset>/, or check images and pack them there.
 
-    Returns the manifest. Data that are there already, intact and from the same files, are left alone. `pack_shards`
-    packs shards of images: `pack_here` on this machine, `pipeline.launch.ray_pack.pack_over_cluster` on many.
+    Prepared data that are intact and from the same files are left unchanged.
+
+    Args:
+        dataset: its name.
+        root: the data folder.
+        pack_shards: packs shards of images, on this machine (`pack_here`) or on a Ray cluster
+            (`pipeline.launch.ray_pack.pack_over_cluster`).
+
+    Returns:
+        The manifest.
     """
     found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
     if isinstance(found, ImageFolderSet):
@@ -70,22 +83,22 @@ def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = p
 
 
 def corrupt(dataset: str, level: int, root: str | Path = "data") -> dict[str, Any]:
-    """Write noisy training labels for a level in percent to `root`/noisy/<dataset>/<level>/; the manifest."""
+    """Write noisy training labels for a level in percent to `root`/noisy/<dataset>/<level>/; return the manifest."""
     if isinstance(find_dataset(dataset), ImageFolderSet):
         raise UserError(f"{dataset}: label noise is for data sets of arrays only (paper, Table 5: cifar10)")
     return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level))
 
 
 def raw_folder(root: str | Path, dataset: str) -> Path:
-    """What `fetch` wrote."""
+    """Return the folder that `fetch` writes."""
     return Path(root) / "raw" / dataset
 
 
 def prepared_folder(root: str | Path, dataset: str) -> Path:
-    """The arrays that `prepare` wrote."""
+    """Return the folder that `prepare` writes."""
     return Path(root) / "prepared" / dataset
 
 
 def noisy_folder(root: str | Path, dataset: str, level: int) -> Path:
-    """The labels that `corrupt` wrote for a noise level in percent."""
+    """Return the folder that `corrupt` writes for a noise level in percent."""
     return Path(root) / "noisy" / dataset / str(level)

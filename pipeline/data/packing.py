@@ -1,9 +1,9 @@
 """Packing of images into shards; see `pipeline.data.shards` for their layout.
 
-Each file is read once, decoded to see that it can be, and appended as it is. Finished shards stay in a folder beside
-the prepared one until all are there, so that a packing that was interrupted continues with the next shard. Shards are
-packed apart from each other, in any order and place: here one after the other, over a Ray cluster many at once
-(`pipeline.launch.ray_pack`); the prepared folder is the same.
+Each file is read once, decoded as a check, and appended unchanged. Finished shards stay in a folder beside the prepared
+one until all are there, so that an interrupted packing continues with the next shard. Shards are packed independently,
+in any order: here one after the other, on a Ray cluster in parallel (`pipeline.launch.ray_pack`); the prepared folder
+is the same.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _AT_ONCE = 256  # files in memory
 Broken = tuple[str, str]
 """A file that cannot be decoded: its path in the tree, and the reason."""
 Advance = Callable[[int], None]
-"""Told of how many files more have been looked at."""
+"""Called with the number of files that have been read since the last call."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard to be packed: the tree its files lie in, the folder it goes to, and what it holds."""
+    """A shard to be packed: the tree of its files, the folder it is written to, and its files with labels."""
 
     tree: Path
     folder: Path
@@ -56,16 +56,16 @@ class Shard:
 
     @property
     def parts(self) -> tuple[Path, Path, Path]:
-        """The shard, its index, and the note that is written when both are whole."""
+        """The shard, its index, and the note that is written when both are complete."""
         return tuple(self.folder / f"{self.name}.{suffix}" for suffix in ("bin", "npy", "json"))  # type: ignore[return-value]
 
     def key(self) -> str:
-        """SHA-256 of which files it holds."""
+        """Return a SHA-256 that identifies the files of the shard."""
         return hashlib.sha256(json.dumps([self.files, self.labels]).encode()).hexdigest()
 
 
 PackShards = Callable[[Sequence[Shard], Advance], list[Broken]]
-"""Packs those shards that are not packed yet; the broken files of all, in the order of the shards."""
+"""Packs the shards that are not packed yet; returns the broken files of all, in the order of the shards."""
 
 
 def pack_here(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
@@ -81,9 +81,12 @@ def prepare_images(
     shard_bytes: int = SHARD_BYTES,
     pack_shards: PackShards = pack_here,
 ) -> dict[str, Any]:
-    """Check and pack the images that were fetched, unless `prepared` holds them intact; returns the manifest.
+    """Check and pack the images that were fetched, unless they are in `prepared` and intact; return the manifest.
 
     Args:
+        dataset: its name.
+        raw: folder of the record and the listing.
+        prepared: folder for the shards.
         shard_bytes: size at which a shard is full.
         pack_shards: where and how the shards are packed.
 
@@ -105,9 +108,9 @@ def prepare_images(
     (raw / UNREADABLE).unlink(missing_ok=True)
     if broken:
         write_atomic(raw / UNREADABLE, csv_text(("name", "reason"), broken))
-        told = named([f"{name} ({reason})" for name, reason in broken])
+        shown = named([f"{name} ({reason})" for name, reason in broken])
         raise UserError(
-            f"{source.folder(raw)}: {len(broken)} of {len(listing)} images cannot be decoded: {told};"
+            f"{source.folder(raw)}: {len(broken)} of {len(listing)} images cannot be decoded: {shown};"
             f" replace or remove them and fetch {dataset} again (all of them: {raw / UNREADABLE})"
         )
     used = {split: sum(listed.split == split and listed.used for listed in listing) for split in SPLITS}
@@ -149,7 +152,7 @@ def _cut(
 
 
 def is_packed(shard: Shard) -> bool:
-    """Whether a shard is there, whole and of the same files."""
+    """Return whether a shard is complete and made of the same files."""
     binary, index, note = shard.parts
     if not all(path.is_file() for path in shard.parts):
         return False
@@ -163,7 +166,7 @@ def is_packed(shard: Shard) -> bool:
 
 
 def pack_unless_packed(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broken]:
-    """Pack a shard, or leave one alone that is there."""
+    """Pack a shard, unless it is complete; return the files that cannot be decoded."""
     if not is_packed(shard):
         return pack(shard, pool, advance)
     advance(len(shard.files))
@@ -171,11 +174,11 @@ def pack_unless_packed(shard: Shard, pool: ThreadPoolExecutor, advance: Advance)
 
 
 def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broken]:
-    """Write a shard, unless some of its files cannot be decoded: these are returned, with the reason."""
+    """Write a shard, unless some of its files cannot be decoded; return these, with the reason."""
     binary, index, note = shard.parts
     rows, unusual, broken = [], [], []
     offset = 0
-    # On a shared folder a task that was given up may still write: it shall not into this file.
+    # In a shared folder a task that was given up may still be writing; it must not share this file.
     unfinished = binary.with_name(f".{binary.name}.{secrets.token_hex(8)}.tmp")
     with unfinished.open("wb") as out:
         read = _read_and_inspect(shard, pool)
@@ -202,7 +205,7 @@ def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broke
 
 
 def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes, Inspected | str]]:
-    """Content of each file, and what it is or why it is nothing; some files at a time."""
+    """Yield content and inspection of each file, or the reason why it is broken; `_AT_ONCE` files at a time."""
 
     def look(listed: Listed) -> tuple[bytes, Inspected | str]:
         try:
@@ -211,7 +214,7 @@ def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[
                 return b"", f"{len(encoded)} bytes, it had {listed.size} when it was fetched"
             return encoded, inspect(encoded, listed.name)
         except FileNotFoundError:
-            return b"", "it has gone since it was fetched"
+            return b"", "it is gone since it was fetched"
         except BrokenImageError as error:
             return b"", str(error)
 
@@ -220,7 +223,7 @@ def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[
 
 
 def _assemble(shards: Sequence[Shard], partial: Path, prepared: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Put the finished shards, with one index for each split and the manifest, in the place of `prepared`."""
+    """Replace `prepared` by the finished shards, with one index for each split and the manifest."""
     unusual: list[tuple[str, str]] = []
     files: dict[str, str] = {}
     with replace_folder(prepared) as fresh:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.data.manifest import MANIFEST, has_checksum, read_manifest
 from pipeline.utils.errors import UserError, one_line
 
-KIND = "photographs"  # as manifests of the first version say
+KIND = "photographs"  # the format of manifests keeps its first word for such images
 INDEX = np.dtype(
     [("shard", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("length", "<i8"), ("height", "<i4"), ("width", "<i4")]
 )
@@ -116,8 +116,10 @@ def open_image_shards(prepared: Path, *, verify: bool = False) -> ImageShards:
     for shards, key in ((train, "train_images"), (test, "test_images")):
         if len(shards) != manifest[key] or not 0 <= shards.labels.min() <= shards.labels.max() < len(classes):
             raise UserError(f"{prepared}: the index does not fit {key} and classes of the manifest; run prepare again")
-    means, deviations = tuple(manifest["channel_mean"]), tuple(manifest["channel_std"])
-    return ImageShards(train, test, classes, manifest["checksum"], means, deviations)
+    for key, known in (("channel_mean", CHANNEL_MEAN), ("channel_std", CHANNEL_STD)):
+        if manifest[key] != list(known):
+            raise UserError(f"{prepared / MANIFEST}: {key} is not {list(known)}; run prepare again")
+    return ImageShards(train, test, classes, manifest["checksum"], CHANNEL_MEAN, CHANNEL_STD)
 
 
 def _open_split(prepared: Path, split: str, names: list[str]) -> Shards:

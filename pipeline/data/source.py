@@ -1,4 +1,4 @@
-"""The record of raw data: which files they are, and that they are still the same."""
+"""The record of raw data: their files with checksums, verified before the data are used."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Source:
     files: dict[str, File]
 
     def folder(self, raw: Path) -> Path:
-        """Folder of the files, for a record that lies in `raw`."""
+        """Return the folder of the files, for a record in `raw`."""
         return raw / self.location
 
     def checksum(self) -> str:
-        """SHA-256 of what the files are, wherever they lie."""
+        """Return the SHA-256 of kind, names and contents of the files, without their location."""
         content = {"kind": self.kind, "files": {name: self.files[name].sha256 for name in sorted(self.files)}}
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -60,7 +60,7 @@ def local_path(source: str) -> Path:
 
 
 def record_files(folder: Path, names: Iterable[str]) -> dict[str, File]:
-    """Size and checksum of each named file below a folder."""
+    """Return size and checksum of each named file below a folder."""
     return {name: File((folder / name).stat().st_size, sha256_file(folder / name)) for name in names}
 
 
@@ -70,7 +70,7 @@ def save_source(source: Source, raw: Path) -> None:
 
 
 def load_source(dataset: str, raw: Path) -> Source:
-    """The record in `raw`; UserError if `fetch` has not written one for this data set."""
+    """Return the record in `raw`; UserError if `fetch` has not written one for this data set."""
     path = raw / RECORD
     if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; fetch {dataset} first")

@@ -48,7 +48,7 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, iteration: int, batch_size: int, flip: bool, colour: float) -> Draw:
-        """Draw them on the CPU, each kind from a generator of its own."""
+        """Draw the numbers of an iteration on the CPU, each kind from a generator of its own."""
 
         def numbers(purpose: str) -> torch.Generator:
             return generator(seed, purpose, iteration)
@@ -61,7 +61,7 @@ class Draw:
 
 
 class Normaliser:
-    """From pixels to what a network takes, on the device: scaled to [0, 1], less the mean, over the deviation."""
+    """Turns pixels into inputs of a network, on the device: scaled to [0, 1], minus the mean, over the deviation."""
 
     def __init__(self, images: ImageShards, device: torch.device, channels_last: bool) -> None:
         self.mean = torch.tensor(images.channel_mean, device=device)
@@ -69,7 +69,7 @@ class Normaliser:
         self.channels_last = channels_last
 
     def __call__(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
-        """uint8 [B, H, W, 3], and what is added to each colour [B, 3], to float32 [B, 3, H, W]."""
+        """Normalise uint8 [B, H, W, 3], with `colours` [B, 3] added to the channels, to float32 [B, 3, H, W]."""
         added = (-self.mean if colours is None else colours - self.mean) * self.scale
         batch, height, width, _ = pixels.shape
         rows = pixels.reshape(batch, height, width * 3).to(torch.float32)  # long rows: PyTorch's loops are over them
@@ -79,7 +79,7 @@ class Normaliser:
 
 
 def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor, device: torch.device) -> Decoder:
-    """The decoder of a run, by the name in `pipeline.runs.spec.Crops`.
+    """Return the decoder of a run, by the name in `pipeline.runs.spec.Crops`.
 
     Raises:
         UserError: if it needs a GPU and there is none.
@@ -92,7 +92,7 @@ def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor,
 
 
 class ImageStream:
-    """Batches of one worker, by iteration; see `pipeline.training.batches.TrainingStream` for the other kind.
+    """Batches of one worker, by iteration; see `pipeline.training.batches.TrainingStream` for the one over arrays.
 
     Args:
         images: the data set.
@@ -101,9 +101,9 @@ class ImageStream:
         crop: side of the training images in pixels.
         flip: whether images are mirrored at random.
         colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
-        iterations: of the run; nothing is decoded ahead beyond them.
+        iterations: of the run; no images beyond them are decoded ahead.
         pool: threads that decode.
-        decoder: what decodes; see `make_decoder`.
+        decoder: its name; see `make_decoder`.
         rank, world_size: this worker among all.
         device: where the batches are normalised.
         channels_last: memory format of the batches.
@@ -141,45 +141,45 @@ class ImageStream:
         return len(self.shards)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """This worker's share of the batch of an iteration (counted from 0).
+        """Return the share of this worker in the batch of an iteration (counted from 0).
 
         Returns:
             images float32 [B / world_size, 3, S, S], labels int64 [B / world_size].
         """
-        wanted = range(iteration, max(iteration + 1, min(iteration + 1 + AHEAD, self.iterations)))
-        for number in [number for number in self._begun if number not in wanted]:
-            del self._begun[number]
-        for number in wanted:
-            if number not in self._begun:
-                self._begun[number] = self._begin(number)
+        needed = range(iteration, max(iteration + 1, min(iteration + 1 + AHEAD, self.iterations)))
+        for known in [known for known in self._begun if known not in needed]:
+            del self._begun[known]
+        for ahead in needed:
+            if ahead not in self._begun:
+                self._begun[ahead] = self._begin(ahead)
         squares, labels, colours = self._begun.pop(iteration)
         return self._normalise(squares(), colours.to(self.device)), labels.to(self.device)
 
     def _begin(self, iteration: int) -> tuple[Squares, Tensor, Tensor]:
         start = iteration * self.batch_size
         stretch = stretches(start + self.share.start, start + self.share.stop, len(self))
-        which = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
+        indices = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
         draw = Draw.of(self.seed, iteration, self.batch_size, self.flip, self.colour)
         boxes = [
-            random_box(*self.shards.size(number), numbers)
-            for number, numbers in zip(which.tolist(), draw.crops[self.share].tolist(), strict=True)
+            random_box(*self.shards.size(index), numbers)
+            for index, numbers in zip(indices.tolist(), draw.crops[self.share].tolist(), strict=True)
         ]
-        squares = self._decoder.begin(which.tolist(), boxes, draw.mirrored[self.share].tolist())
-        return squares, self.labels[which], draw.colours[self.share]
+        squares = self._decoder.begin(indices.tolist(), boxes, draw.mirrored[self.share].tolist())
+        return squares, self.labels[indices], draw.colours[self.share]
 
     def _draw_order(self, epoch: int) -> Tensor:
         return epoch_order(self.seed, epoch, len(self))
 
 
 class ImageTestSet:
-    """The test images: one square crop from the middle of each (paper, Table 7).
+    """Test images: one square crop from the middle of each (paper, Table 7).
 
     Args:
         images: the data set.
         crop: its side in pixels.
         pool: threads that decode.
         device: where they are tested.
-        decoder: what decodes; see `make_decoder`.
+        decoder: its name; see `make_decoder`.
     """
 
     has_top5 = True
@@ -202,7 +202,7 @@ class ImageTestSet:
         return len(self.shards)
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images float32 [B, 3, S, S] and labels int64 [B] of the images `first` ... `end` - 1, in order."""
+        """Yield images float32 [B, 3, S, S] and labels int64 [B] of the images `first` ... `end` - 1, in order."""
         parts = [range(start, min(start + self.batch_size, end)) for start in range(first, end, self.batch_size)]
         begun = [self._begin(part) for part in parts[:AHEAD]]
         for k, part in enumerate(parts):
@@ -210,9 +210,9 @@ class ImageTestSet:
             yield self._normalise(begun.pop(0)()), self.labels[part.start : part.stop].to(self.device)
 
     def pictures(self, count: int) -> Tensor:
-        """The first images as they are tested, uint8 [count, S, S, 3]."""
+        """Return the first images as they are tested, uint8 [count, S, S, 3]."""
         return self._begin(range(count))().cpu()
 
     def _begin(self, part: range) -> Squares:
-        boxes = [centre_box(*self.shards.size(number)) for number in part]
+        boxes = [centre_box(*self.shards.size(index)) for index in part]
         return self._decoder.begin(part, boxes, [False] * len(part))

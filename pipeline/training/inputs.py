@@ -1,4 +1,4 @@
-"""What a run trains and is tested on, opened as its kind of data needs: arrays on the device, or images."""
+"""Training and test data of a run: arrays on the device, or shards of encoded images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.utils.errors import UserError
 
 
 def open_inputs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
-    """The training batches of a worker, and the test images; UserError if the data are not those of the run."""
+    """Open the training batches of a worker and the test images; UserError if the data are not those of the run."""
     kind = _arrays if spec.crops is None else _images
     return kind(spec, execution, session)
 
