@@ -8,7 +8,7 @@ from pathlib import Path
 from models import find_network
 from pipeline.launch.driver import Driver
 from pipeline.runs.records import CONFIG, WEIGHTS
-from pipeline.settings.plan import PLAN, planned_spec, read_plan
+from pipeline.settings.plan import PLAN, Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 
@@ -53,13 +53,13 @@ def find_weights(trained: str, root: Path) -> Path:
         return path
     if path.is_dir():
         return _weights_in(path)
-    plan = read_plan(root / PLAN) if (root / PLAN).exists() else None
-    if plan is None or trained not in plan["runs"]:
-        runs = f" nor one of the runs {', '.join(plan['runs'])}" if plan else f", and there is no {PLAN} to name a run"
+    plan = Plan.read(root / PLAN) if (root / PLAN).exists() else None
+    if plan is None or trained not in plan.runs:
+        runs = f" nor one of the runs {', '.join(plan.runs)}" if plan else f", and there is no {PLAN} to name a run"
         raise UserError(f"{trained!r}: neither a file of weights nor a run's folder{runs}")
     driver = Driver(plan, root)
     driver.fetch(weights=True)
-    return _weights_in(driver.store / planned_spec(plan, trained).folder_name)
+    return _weights_in(driver.store / plan.runs[trained].spec.folder_name)
 
 
 def _weights_in(folder: Path) -> Path:

@@ -12,8 +12,10 @@ import torch
 from models import create_model
 from models.weights import load_model, save_weights
 from pipeline.__main__ import main
-from pipeline.runs.store import export
+from pipeline.runs import export
 from pipeline.utils.errors import UserError
+from tests.plans import make_plan
+from tests.unit.tracking.run_folders import make_spec
 
 NAME, CLASSES, OPTIONS = "cifar_attention56", 4, {"mask": "local", "t": 1}
 
@@ -39,8 +41,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_is_none_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'attention56-s0': neither .* and there is no plan\.json"):
         export.find_weights("attention56-s0", tmp_path)
-    plan = {"profile": "p", "labels": {}, "report": {}, "execution": {}, "identity": {}, "runs": {"attention92-s1": {}}}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    make_plan([make_spec("attention92", seed=1)]).write(tmp_path / "plan.json")
     with pytest.raises(UserError, match="nor one of the runs attention92-s1"):
         export.find_weights("attention56-s0", tmp_path)
 

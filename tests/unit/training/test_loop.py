@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pipeline import data, runs
-from pipeline.runs.execution import Execution
+from pipeline.runs.execution import Checkpoints, Execution
 from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
 from pipeline.runs.spec import RunSpec
 from pipeline.training import loop, reporter, state
@@ -102,7 +102,7 @@ def test_a_run_whose_time_is_up_pauses_with_a_checkpoint(spec: RunSpec, executio
 def test_a_run_that_begins_again_before_a_damaged_checkpoint_goes_on_from_its_new_ones(
     spec: RunSpec, execution: Make
 ) -> None:
-    run = execution(keep_checkpoints=1)
+    run = execution(checkpoints=Checkpoints(keep=1))
     asked = iter([False, False, False, True, True, False, False, False, False, False])
     assert loop.train(spec, run, LocalSession(), should_stop=lambda: next(asked)) == "paused"
     next(run.folder.glob("checkpoints/000000004/model.safetensors")).write_bytes(b"cut")
