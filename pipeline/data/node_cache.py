@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.data.array_folder import MANIFEST, read_manifest
+from pipeline.data.manifest import MANIFEST, read_manifest
 from pipeline.data.remote import Advance, RemoteFolder, copy_at_once
-from pipeline.data.shards import open_photographs
+from pipeline.data.shards import open_image_shards
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import sha256_file, write_json
 
@@ -86,7 +86,7 @@ def _locked(copy: Path) -> Iterator[None]:
 
 def _intact(copy: Path, checksum: str) -> bool:
     try:
-        return open_photographs(copy).checksum == checksum
+        return open_image_shards(copy).checksum == checksum
     except UserError:
         return False
 

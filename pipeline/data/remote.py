@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
+from pipeline.data.manifest import MANIFEST, checksum_of, read_manifest
 from pipeline.data.progress import BYTES, progress_bar
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.object_store import ObjectStore

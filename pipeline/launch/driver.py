@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline import runs
-from pipeline.data.layout import noisy_folder, prepared_folder
+from pipeline.data import noisy_folder, prepared_folder
 from pipeline.runs.execution import STOP, Execution, Resources
 from pipeline.runs.records import CONFIG, PROGRESS, PROVENANCE, Provenance
 from pipeline.runs.run_lock import hold

@@ -17,12 +17,12 @@ from pipeline.__main__ import main
 from pipeline.data import node_cache, packing, remote
 from pipeline.data.node_cache import CACHE, photographs_here
 from pipeline.data.remote import upload
-from pipeline.data.shards import open_photographs
+from pipeline.data.shards import open_image_shards
 from pipeline.settings import config
 from pipeline.utils.errors import UserError
 from pipeline.utils.object_store import ObjectStore
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
-from tests.unit.data.photographs import SmallImageNet, write_tree
+from tests.unit.data.image_tree import SmallImageNet, write_tree
 
 LAST = ["train.npy", "unusual.csv", "val.npy", "manifest.json"]
 
@@ -48,7 +48,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(data.DATASETS, "imagenet", SmallImageNet())
         data.fetch("imagenet", str(write_tree(root / "tree")), root)
-        packing.prepare_photographs("imagenet", data.raw_folder(root, "imagenet"), root / "prepared", shard_bytes=4000)
+        packing.prepare_images("imagenet", data.raw_folder(root, "imagenet"), root / "prepared", shard_bytes=4000)
     assert len(list((root / "prepared").glob("*.bin"))) > 4
     return root / "prepared"
 
@@ -208,7 +208,7 @@ def test_a_node_without_the_folder_brings_it_and_another_run_finds_it(
     assert copy == cache / folder_of(prepared)
     assert content(copy) == content(prepared)
     assert sorted(path.name for path in cache.iterdir()) == [f".{copy.name}.lock", copy.name]
-    open_photographs(copy, verify=True)
+    open_image_shards(copy, verify=True)
     read.clear()
     assert bring(prepared, url) == copy and not read
 
@@ -380,4 +380,4 @@ def test_prepare_without_an_answer_from_the_remote_keeps_what_it_has_packed(
     assert main(["prepare", "imagenet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: data.remote = '{tree['data']['remote']}': ")
-    open_photographs(project / "data" / "prepared" / "imagenet", verify=True)
+    open_image_shards(project / "data" / "prepared" / "imagenet", verify=True)

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import runs, tracking
-from pipeline.data.array_folder import checksum_of
+from pipeline.data.manifest import checksum_of
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
