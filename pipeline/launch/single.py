@@ -45,6 +45,8 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     from pipeline.training.session import LocalSession
     from pipeline.utils.errors import UserError
 
+    if not driver.claim(spec):
+        return "finished", ""
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
     execution = replace(driver.begin(spec), gpus=float(session.device.type == "cuda"))
     error = None

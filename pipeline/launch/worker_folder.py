@@ -22,7 +22,7 @@ def workplace(execution: Execution, *, first_here: bool) -> Iterator[Execution]:
     """
     with ExitStack() as stack:
         if execution.store is not None:
-            from pipeline.runs.store_copies import working_copy
+            from pipeline.runs.run_store import working_copy
 
             copy = stack.enter_context(working_copy(execution.store, execution.folder.name))
             execution = replace(execution, folder=copy)

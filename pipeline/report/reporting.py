@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.report.compare import SUMMARY
 from pipeline.runs.numerics import NUMERICS
-from pipeline.runs.run_store import RunStore
+from pipeline.runs.run_store import Mirror, RunStore
 from pipeline.runs.store import PUBLISHED, RESULTS, store_folder
-from pipeline.runs.store_copies import Mirror
 from pipeline.settings import plan as plans
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
