@@ -3,8 +3,8 @@
 A folder of images lies in <data.remote>/<data set>-<first 12 digits of its checksum>/. Its manifest is uploaded last: a
 folder with a manifest is complete. A node downloads it once into its cache, the folder of RESIDUAL_ATTENTION_CACHE.
 
-DVC's own remote stays unused: `dvc pull` (3.67) accepts a damaged file with status 0, stores all data a second time in
-its cache, and needs a DVC repository on every node; its S3 plug-in pins botocore to a release that boto3 refuses.
+DVC's own remote does less: `dvc pull` (3.67) accepts a damaged file with status 0 by default, names none with `verify`,
+stores all data twice, needs a DVC repository on every node, and its S3 plug-in an older botocore than boto3 accepts.
 """
 
 from __future__ import annotations

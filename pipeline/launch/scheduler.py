@@ -83,7 +83,7 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
 
 @dataclass(frozen=True)
 class Lacking:
-    """Prepared data that nodes lack, and what they can be brought from."""
+    """Prepared data that nodes lack, and where they can download it from."""
 
     folder: Path
     nodes: Sequence[str]

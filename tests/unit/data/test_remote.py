@@ -101,12 +101,13 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the shards that are read from the store from now on."""
+    """Names of the files, except for manifests, that are read from the store from now on."""
     names: list[str] = []
     chunks = ObjectStore.chunks
 
     def noting(self: ObjectStore, path: str) -> Iterator[bytes]:
-        names.append(path.rpartition("/")[2])
+        if not path.endswith("/manifest.json"):
+            names.append(path.rpartition("/")[2])
         return chunks(self, path)
 
     monkeypatch.setattr(ObjectStore, "chunks", noting)
