@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.remote import CACHE, RemoteFolder, ensure_local, has_data
-from pipeline.launch.driver import Resources
+from pipeline.runs.execution import Resources
 from pipeline.training import huge_pages
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import write_atomic
