@@ -13,7 +13,7 @@ from pipeline import runs
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import Board
-from pipeline.report.mlflow_view import log_models
+from pipeline.report.mlflow import log_models
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.settings import config
-from pipeline.tracking.searches import log_search
 from pipeline.tuning.results import Findings, verdict, write_results
 from pipeline.tuning.search import Search, prepare
 from pipeline.tuning.space import load_space
+from pipeline.tuning.tracking import log_search
 from pipeline.tuning.trials import trials
 from pipeline.utils.errors import UserError
 

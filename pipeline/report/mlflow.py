@@ -100,8 +100,8 @@ def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
     """
     from pipeline import tracking
     from pipeline.tracking.describe import PAGE
-    from pipeline.tracking.searches import log_search, sync_search
     from pipeline.tuning.results import REPORTS
+    from pipeline.tuning.tracking import log_search, sync_search
     from pipeline.tuning.trials import Settled, searches
 
     driver.fetch()

@@ -12,7 +12,7 @@ from mlflow.models import Model
 
 from pipeline.__main__ import main
 from pipeline.launch.driver import Driver
-from pipeline.report.mlflow_view import log_models, log_report, synchronise
+from pipeline.report.mlflow import log_models, log_report, synchronise
 from pipeline.runs.records import WEIGHTS
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
