@@ -1,55 +1,23 @@
-"""MLflow's view of a project beyond single runs: its models and reports, and all of it again from the files."""
+"""What MLflow shows of a project beyond single runs: models and reports; and all of it again from the files."""
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import runs
+from pipeline import runs, tracking
 from pipeline.launch.driver import Driver
 from pipeline.report.reporting import find_plan
-from pipeline.runs.records import CONFIG, METRICS, WEIGHTS, Provenance
-from pipeline.settings.plan import planned_spec
-from pipeline.utils.errors import UserError, one_line
+from pipeline.runs.records import CONFIG, Provenance
+from pipeline.tracking.database import sqlite_path
+from pipeline.tracking.describe import PAGE, checked_name
+from pipeline.tuning.results import REPORTS
+from pipeline.tuning.tracking import sync_search
+from pipeline.tuning.trials import SEARCH, Settled, searches
+from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
-
-logger = logging.getLogger(__name__)
-
-
-def log_models(driver: Driver, uri: str) -> int:
-    """Log the networks of the plan's finished runs as models: all, the best of the profile, or none, as the plan says.
-
-    Only what has weights in the store, and only once. Returns how many of the wanted ones MLflow has.
-    """
-    specs = [planned_spec(driver.plan, name) for name in driver.plan["runs"]]
-    found = [(driver.store / spec.folder_name, spec) for spec in specs]
-    finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
-    return _log_models(uri, finished, _models(driver.plan))
-
-
-def _models(plan: Mapping[str, Any]) -> str:
-    """Which networks of a plan are logged as models: none, best or all."""
-    return str(plan["execution"]["tracking"]["models"])
-
-
-def _log_models(uri: str, finished: Sequence[Path], wanted: str) -> int:
-    """Log the wanted ones of the networks of one profile's finished runs; how many MLflow has."""
-    from pipeline import tracking
-
-    folders = [folder for folder in finished if wanted != "none" and (folder / WEIGHTS).exists()]
-    if wanted == "best" and folders:
-        folders = [min(folders, key=lambda folder: (read_json(folder / METRICS)["test_error"], folder.name))]
-    logged = 0
-    for folder in folders:
-        run_id = tracking.find_run(uri, folder)
-        try:
-            logged += run_id is not None and tracking.log_model(uri, run_id, folder) is not None
-        except Exception as error:  # PyTorch's exporter fails in many ways; the run is finished whatever it does
-            logger.warning("%s: its network could not be logged as a model: %s", folder.name, one_line(error))
-    return logged
 
 
 def _sync_models(driver: Driver, uri: str) -> int:
@@ -62,14 +30,17 @@ def _sync_models(driver: Driver, uri: str) -> int:
             continue  # `sync` has named it
         if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
             finished[provenance.profile].append(folder)
-    wanted = {profile: _models(_plan_of(driver, profile)) for profile in finished}
+    wanted = {profile: _plan_of(driver, profile)["execution"]["tracking"]["models"] for profile in finished}
     if any(models != "none" for models in wanted.values()):
         driver.fetch(weights=True)
-    return sum(_log_models(uri, folders, wanted[profile]) for profile, folders in finished.items())
+    return sum(
+        tracking.log_models(uri, folders, profile, wanted[profile], driver.root)
+        for profile, folders in finished.items()
+    )
 
 
 def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
-    """The plan of a profile that runs say they are of; of one that is no more, the driver's."""
+    """The plan of a profile that runs name; the driver's, where there is no such profile (any more)."""
     if profile == driver.plan["profile"]:
         return driver.plan
     try:
@@ -81,11 +52,8 @@ def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
 def log_report(plan: Mapping[str, Any], root: Path) -> None:
     """Log the report of a plan's profile, if the plan is tracked, in a store that is there.
 
-    A store is made by the first run that is tracked: without runs beside it a report has no business in MLflow.
+    A store is made by the first run that is tracked; a report alone does not make one.
     """
-    from pipeline import tracking
-    from pipeline.tracking.store import sqlite_path
-
     uri = tracking.tracking_uri(root)
     database = sqlite_path(uri)
     if plan["execution"]["tracking"]["enabled"] and (database is None or database.exists()):
@@ -93,17 +61,11 @@ def log_report(plan: Mapping[str, Any], root: Path) -> None:
 
 
 def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
-    """Bring MLflow to what the files say: runs, searches, models, reports. Lines about it, and whether each went well.
+    """Log whatever MLflow lacks of runs, searches, models and reports; yield lines about it, and whether it went well.
 
     Raises:
-        UserError: if a store behind a URL does not answer.
+        UserError: if a store behind a URL does not answer, or a search has no proper name.
     """
-    from pipeline import tracking
-    from pipeline.tracking.describe import PAGE
-    from pipeline.tuning.results import REPORTS
-    from pipeline.tuning.tracking import log_search, sync_search
-    from pipeline.tuning.trials import Settled, searches
-
     driver.fetch()
     published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
     done = tracking.sync(uri, [*runs.folders(driver.store), *published])
@@ -112,9 +74,9 @@ def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
         yield f"{name}: not taken", False
     for folder in searches(driver.store):
         search, trials = sync_search(uri, folder)
-        results = driver.root / REPORTS / Settled.read(folder).name
+        results = driver.root / REPORTS / checked_name(Settled.read(folder).name, folder / SEARCH)
         if search is not None and results.is_dir():
-            log_search(uri, search, results)
+            tracking.log_artifacts(uri, search, results)
         yield f"search {folder.name}: {trials} trials", search is not None
     yield f"{_sync_models(driver, uri)} logged models", True
     for page in sorted((driver.root / "reports").glob(f"*/{PAGE}")):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.runs.records import HISTORY, TIMING, Provenance
 from pipeline.tracking.points import add_points, read_points
-from pipeline.tracking.store import survives
+from pipeline.tracking.store import tolerate_errors
 from pipeline.tracking.system import PATTERN
 from pipeline.utils.errors import UserError, one_line
 
@@ -101,7 +101,7 @@ class Follower:
             followed.seen, followed.looked = changes, time.monotonic()
 
 
-@survives
+@tolerate_errors
 def _add(client: MlflowClient, followed: _Followed) -> bool:
     """Log what the files have and MLflow has not; False where they cannot be read just now."""
     try:

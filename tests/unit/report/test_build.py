@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.report import ReportSummary, build_index, build_report
 from pipeline.runs.numerics import NUMERICS
-from pipeline.tracking.paper import cells
+from pipeline.tracking.describe import cells
 
 
 def build(world: Any, plan: dict[str, Any]) -> ReportSummary:
