@@ -164,7 +164,8 @@ def mlflow(settings: Config, root: Path) -> Finding:
     try:
         probe(uri)
     except OSError as error:
-        return Finding("MLflow", f"{shown}: {one_line(error)}", cure(uri, error))
+        problem = "does not answer" if path is None else f"is {one_line(error)}"
+        return Finding("MLflow", f"{shown} {problem}", cure(uri, error))
     former = moved_from(path) if path is not None else None
     if former is not None:
         return Finding("MLflow", f"{shown} was moved or copied from {former}, where it looks for its artifacts", SYNC)

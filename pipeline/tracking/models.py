@@ -44,9 +44,7 @@ def log_models(uri: str, folders: Sequence[Path], profile: str, wanted: str, roo
     found = [folder for folder in folders if wanted != "none" and (folder / WEIGHTS).exists()]
     iterations = full_length(profile, root) if found else None
     if wanted == "best" and found:
-        found = [
-            min(found, key=lambda folder: (_may_be_best(Described.read(folder), iterations) != YES, *_rank(folder)))
-        ]
+        found = [min(found, key=lambda folder: _rank(Described.read(folder), iterations))]
     logged = 0
     for folder in found:
         run_id = find_run(uri, folder)
@@ -77,9 +75,9 @@ def _may_be_best(run: Described, iterations: int | None) -> str:
     return YES
 
 
-def _rank(folder: Path) -> tuple[float, str]:
-    error = float(read_json(folder / METRICS)["test_error"])
-    return math.inf if math.isnan(error) else error, folder.name
+def _rank(run: Described, iterations: int | None) -> tuple[bool, float, str]:
+    error = float(read_json(run.folder / METRICS)["test_error"])
+    return _may_be_best(run, iterations) != YES, math.inf if math.isnan(error) else error, run.folder.name
 
 
 @tolerate_errors
@@ -185,9 +183,7 @@ def _register(client: MlflowClient, run_id: str, run: Described, logged: LoggedM
     profile = checked_name(run.provenance.profile, run.folder / PROVENANCE)
     name = model_name(profile)
     try:
-        client.create_registered_model(
-            name, description=f"Networks trained under profile `{profile}`, a version a run."
-        )
+        client.create_registered_model(name, description=f"The networks of profile `{profile}`, a version a run.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -130,10 +131,8 @@ def experiment_id(client: MlflowClient, profile: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         root = artifact_root(client.tracking_uri)
-        try:
+        with suppress(MlflowException):  # another process was faster
             client.create_experiment(name, f"{root}/{profile}" if root else None)
-        except MlflowException:  # another process was faster
-            pass
         found = client.get_experiment_by_name(name)
         if found is None:
             raise MlflowException(f"experiment {name} was not created")

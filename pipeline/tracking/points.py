@@ -53,15 +53,11 @@ def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
     """
     timed = read_rows(folder / TIMING, Timing)
     evaluated = read_rows(folder / HISTORY, Evaluation)
+    rows: list[tuple[int, Evaluation | Timing]] = [*enumerate(evaluated, start=1), *enumerate(timed, start=1)]
     moments = _moments(timed, provenance.segments if provenance else ())
     if provenance is None or provenance.status != "running":  # the time of the others will never be known
-        moments = dict.fromkeys((row.iteration for row in (*evaluated, *timed)), int(1000 * time.time())) | moments
-    points = [
-        Point(epoch, _metrics(row), moments[row.iteration])
-        for rows in (evaluated, timed)
-        for epoch, row in enumerate(rows, start=1)
-        if row.iteration in moments
-    ]
+        moments = dict.fromkeys((row.iteration for _, row in rows), int(1000 * time.time())) | moments
+    points = [Point(epoch, _metrics(row), moments[row.iteration]) for epoch, row in rows if row.iteration in moments]
     return points + [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
 
 

@@ -232,7 +232,7 @@ def probe(uri: str) -> None:
 
 
 def no_proxy_for_loopback() -> None:
-    """Let this process and its children reach servers of this machine directly, whatever proxy the environment names."""
+    """Let this process and its children reach servers of this machine directly, without a proxy."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.tracking.database import sqlite_path
@@ -17,6 +18,7 @@ from pipeline.tracking.parents import experiments
 from pipeline.tracking.store import artifact_root, initialise, redacted, tracking_uri
 from pipeline.utils.errors import UserError
 
+LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 KILL_SECONDS = 10
 
@@ -51,15 +53,20 @@ def serve(root: Path, host: str, port: int) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a process that this UI has no use for
     }
     signal.signal(signal.SIGTERM, _interrupt)
-    server = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent)  # noqa: PLW1509 (no threads here)
+    server = subprocess.Popen(
+        command,
+        env=environment,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 (one system call: it takes no lock that a thread may hold)
+        start_new_session=True,
+    )
     try:
         return server.wait()
     except KeyboardInterrupt as stop:
         server.terminate()  # it passes that on to its own processes
-        try:
+        with suppress(subprocess.TimeoutExpired):
             server.wait(KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         return 128 + signal.SIGTERM if stop.args else 0
 
 
@@ -70,7 +77,7 @@ def _interrupt(number: int, frame: object) -> None:
 def end_with_parent() -> None:
     """Let this process be sent SIGTERM when its parent ends, where the system is Linux."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        LIBC.prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _check_port(host: str, port: int) -> None:

@@ -112,7 +112,7 @@ def each_point_is_in_mlflow_once(clone: Clone, folder: Path) -> None:
     provenance = Provenance.read(folder)
     assert provenance is not None and provenance.mlflow_run_id
     assert client.get_run(provenance.mlflow_run_id).info.status == "FINISHED"
-    steps = [point.step for point in client.get_metric_history(provenance.mlflow_run_id, "test_error")]
+    steps = [point.step for point in client.get_metric_history(provenance.mlflow_run_id, "test/error")]
     assert steps == EVALUATED
 
 
