@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +48,6 @@ def test_the_best_is_the_lowest_error_of_clean_unedited_full_length_runs_of_the_
         write(tmp_path / "runs", "attention92-noise50", 1.0, noise=50),
         write(tmp_path / "runs", "attention92", 2.0, iterations=4),
         write(tmp_path / "runs", "attention128", 3.0, dirty=True),
-        write(tmp_path / "runs", "attention164", math.nan),
         write(tmp_path / "runs", "attention56", 5.0),
         write(tmp_path / "runs", "attention56-nal", 6.0),
     ]
