@@ -47,7 +47,7 @@ def _shown(path: Path) -> str:
 
 
 def draw_masks(source: Path, target: Path) -> None:
-    """Write a PNG from `masks.npz`: a row for each test image: the image, then the image under the mask of each module.
+    """Write a PNG from `masks.npz`: for each test image a row, the image itself and then under each mask.
 
     A mask is shown by its own range: dark where it is lowest, untouched where it is highest.
     """

@@ -69,7 +69,11 @@ def checked_name(name: Any, source: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Described:
-    """A run folder as MLflow sees it; `search` is the run of the search that it is a trial of."""
+    """The content of a run folder that MLflow needs.
+
+    Attributes:
+        search: id of the MLflow run of the search that the run is a trial of.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -213,7 +217,9 @@ def datasets(config: Mapping[str, Any]) -> list[Data]:
 def note(run: Described, profile: str, tables: Mapping[str, str], report: str) -> str:
     """The run's description in Markdown.
 
-    `tables` gives the link of each table of the paper, `report` that of the profile's page, where each cell has an id.
+    Args:
+        tables: the link to each table of the paper that the run fills cells of.
+        report: the link to the report of the profile, where each cell has an id.
     """
     config, data = run.config, run.config["data"]
     noise = f" with {data['noise']} % of the training labels redrawn" if data["noise"] else ""

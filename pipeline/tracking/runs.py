@@ -45,8 +45,10 @@ FORMER = "test_error"  # a metric that runs had before their metrics were named 
 def open_run(client: MlflowClient, folder: Path, *, profile: str, parent: str | None = None) -> str | None:
     """Create the run of a run folder, or find it again by its identity; its id, None where MLflow fails.
 
-    `parent` is the run of a search; without it a run belongs to the first table of the paper that shows it.
     Nothing is written into the folder.
+
+    Args:
+        parent: id of the run of a search; without it a run belongs to the first table of the paper that shows it.
     """
     return ensure_run(client, Described.read(folder, parent), profile)[0]
 
@@ -117,7 +119,10 @@ def close_run(
     """End a run with all that its files hold (points that are missing, constants, files, weights); return its id.
 
     Without a run of that id in this store (MLflow could not be reached at the start, or the run began with another
-    store) one is opened first. `tags` are added, e.g. that a trial was pruned.
+    store) one is opened first.
+
+    Args:
+        tags: are added, e.g. that a trial was pruned.
     """
     run = Described.read(folder, parent)
     if run_id is None or not _exists(client, run_id):

@@ -35,7 +35,10 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
     """Log what MLflow lacks of the run folders: runs, points, constants and files, nothing twice.
 
     Of folders with one name (in the store and published) the first counts. A folder without provenance, of a run that
-    never started, is passed over. `parent` is the run of the search that they are trials of.
+    never started, is passed over.
+
+    Args:
+        parent: id of the run of the search that they are trials of.
     """
     folders = list({folder.name: folder for folder in reversed(folders)}.values())[::-1]
     if not initialise(uri):
