@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipeline import runs, tracking
 from pipeline.launch.driver import Driver
 from pipeline.report.reporting import find_plan
 from pipeline.runs.records import CONFIG, Provenance
+from pipeline.settings.plan import Plan
 from pipeline.tracking.database import sqlite_path
 from pipeline.tracking.describe import PAGE, checked_name
 from pipeline.tuning.results import REPORTS
@@ -30,7 +30,7 @@ def _sync_models(driver: Driver, uri: str) -> int:
             continue  # `sync` has named it
         if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
             finished[provenance.profile].append(folder)
-    wanted = {profile: _plan_of(driver, profile)["execution"]["tracking"]["models"] for profile in finished}
+    wanted = {profile: _plan_of(driver, profile).tracking.models for profile in finished}
     if any(models != "none" for models in wanted.values()):
         driver.fetch(weights=True)
     return sum(
@@ -39,9 +39,9 @@ def _sync_models(driver: Driver, uri: str) -> int:
     )
 
 
-def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
+def _plan_of(driver: Driver, profile: str) -> Plan:
     """The plan of a profile that runs name; the driver's, where there is no such profile (any more)."""
-    if profile == driver.plan["profile"]:
+    if profile == driver.plan.profile:
         return driver.plan
     try:
         return find_plan(profile, driver.root)
@@ -49,15 +49,15 @@ def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
         return driver.plan
 
 
-def log_report(plan: Mapping[str, Any], root: Path) -> None:
+def log_report(plan: Plan, root: Path) -> None:
     """Log the report of a plan's profile, if the plan is tracked, in a store that is there.
 
     A store is made by the first run that is tracked; a report alone does not make one.
     """
     uri = tracking.tracking_uri(root)
     database = sqlite_path(uri)
-    if plan["execution"]["tracking"]["enabled"] and (database is None or database.exists()):
-        tracking.log_report(uri, plan["profile"], root / "reports" / plan["profile"])
+    if plan.tracking.enabled and (database is None or database.exists()):
+        tracking.log_report(uri, plan.profile, root / "reports" / plan.profile)
 
 
 def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:

@@ -7,17 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.mask_figure import mask_figure
 from pipeline.runs.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
 from pipeline.utils.files import sha256_file
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow import MlflowClient
-    from PIL.Image import Image as PilImage
 
 ARTIFACTS_TAG = "artifacts.sha256"
 FILES = (CONFIG, METRICS, RESPONSES, HISTORY, TIMING, WEIGHTS)
-TILE, GAP, HEADING = 64, 4, 14  # pixels
 
 
 def log_files(client: MlflowClient, run_id: str, folder: Path) -> dict[str, str]:
@@ -47,42 +45,13 @@ def _shown(path: Path) -> str:
 
 
 def draw_masks(source: Path, target: Path) -> None:
-    """Write a PNG from `masks.npz`: for each test image a row, the image itself and then under each mask.
-
-    A mask is shown by its own range: dark where it is lowest, untouched where it is highest.
-    """
+    """Write a PNG from `masks.npz`: for each test image a row, with the image under the mask of each module."""
     import numpy as np
-    from PIL import Image, ImageDraw
 
     with np.load(source, allow_pickle=False) as arrays:
-        images = arrays["images"]
         masks = {name.removesuffix("_mask"): arrays[name] for name in arrays.files if _is_mask(name)}
-    step = TILE + GAP
-    size = (GAP + step * (1 + len(masks)), HEADING + GAP + step * len(images))
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, name in enumerate(["image", *masks]):
-        draw.text((GAP + step * column, GAP // 2), name, fill="black")
-    for row, image in enumerate(images):
-        large = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST)
-        top = HEADING + GAP + step * row
-        sheet.paste(large, (GAP, top))
-        for column, mask in enumerate(masks.values(), start=1):
-            sheet.paste(_under(large, mask[row]), (GAP + step * column, top))
-    sheet.save(target)
+        mask_figure(arrays["images"], masks).save(target)
 
 
 def _is_mask(name: str) -> bool:
     return name.endswith("_mask") and not name.endswith("_channel_mask")
-
-
-def _under(image: PilImage, mask: np.ndarray) -> PilImage:
-    import numpy as np
-    from PIL import Image
-
-    values = mask.astype(np.float32)
-    spread = float(values.max() - values.min())
-    shade = (values - values.min()) / spread if spread > 0 else np.ones_like(values)
-    weight = Image.fromarray((255 * shade).astype(np.uint8)).resize((TILE, TILE), Image.Resampling.BILINEAR)
-    light = np.asarray(weight, dtype=np.float32)[..., None] / 255
-    return Image.fromarray((np.asarray(image) * (0.15 + 0.85 * light)).astype(np.uint8))

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from models import resolve_options
 from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Provenance
 from pipeline.runs.spec import RunSpec
-from pipeline.settings.config import NAME
 from pipeline.settings.paper import load_paper
+from pipeline.settings.tree import NAME
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 from pipeline.utils.git import Origin, origin

@@ -132,11 +132,12 @@ def test_error_network_and_noise_are_the_columns_that_make_ui_leads_to(page: Pag
     assert f"(#{address})" in shared
     page.window.open("about:blank")
     page.window.open(f"{page.address}/#{address}")
-    page.window.wait(SHOWS, ["test/error", "network", "noise", "Table 1"])
-    best = page.run("Table 1").data.metrics["test/error"]
-    page.window.wait(SHOWS, [f"{best:.3g}"])
+    runs = page.client.search_runs([page.experiment], "tags.kind = 'table' and metrics.`test/error` > 0")
+    assert runs, "tables carry their best error"
+    page.window.wait(SHOWS, ["test/error", "network", "noise"])
+    page.window.wait(SHOWS, [f"{run.data.metrics['test/error']:.3f}".rstrip("0")[:4] for run in runs])
     page.window.wait(EXPAND)
-    page.window.wait(SHOWS, ["cifar_attention56"])
+    page.window.wait(SHOWS, ["cifar_"])
     page.picture("runs")
 
 
