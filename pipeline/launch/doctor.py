@@ -149,9 +149,10 @@ def ray(settings: Config, root: Path) -> Finding:
 
 
 def mlflow(settings: Config, root: Path) -> Finding:
-    """Whether the tracking store answers."""
+    """Whether the tracking store answers, and its artifacts are where it says."""
     from pipeline import tracking
-    from pipeline.tracking.store import redacted, sqlite_path
+    from pipeline.tracking.database import SYNC, moved_from, sqlite_path
+    from pipeline.tracking.store import cure, probe, redacted
 
     uri = tracking.tracking_uri(root)
     shown, path = redacted(uri), sqlite_path(uri)
@@ -159,9 +160,17 @@ def mlflow(settings: Config, root: Path) -> Finding:
         return Finding("MLflow", f"off (tracking.enabled = false); {shown} is not asked")
     if path is not None and not path.exists():
         return Finding("MLflow", f"{shown} will be made by the first run")
+    try:
+        probe(uri)
+    except OSError as error:
+        problem = "does not answer" if path is None else f"is {one_line(error)}"
+        return Finding("MLflow", f"{shown} {problem}", cure(uri, error))
+    former = moved_from(path) if path is not None else None
+    if former is not None:
+        return Finding("MLflow", f"{shown} was moved or copied from {former}, where it looks for its artifacts", SYNC)
     if tracking.initialise(uri):
         return Finding("MLflow", f"{shown} answers")
-    return Finding("MLflow", f"{shown} does not answer", "unset MLFLOW_TRACKING_URI, or start that server")
+    return Finding("MLflow", f"{shown} does not answer", cure(uri))
 
 
 def dvc(root: Path) -> Finding:

@@ -25,7 +25,7 @@ from pipeline.utils.object_store import is_url
 
 if TYPE_CHECKING:
     from pipeline.tracking import Follower
-    from pipeline.tracking.runs import Status
+    from pipeline.tracking.parents import Status
 
 logger = logging.getLogger(__name__)
 

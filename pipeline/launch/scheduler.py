@@ -13,7 +13,6 @@ from pipeline import runs
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import Board
-from pipeline.report.mlflow_view import log_models
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
@@ -76,8 +75,18 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
 
         run_all(driver, specs, train, slots, board, summary)
         if summary.finished and driver.uri is not None:
-            log_models(driver, driver.uri)
+            _log_models(driver, driver.uri)
     return summary
+
+
+def _log_models(driver: Driver, uri: str) -> None:
+    """Log the networks of the plan's finished runs as models: all, the best, or none, as the plan says."""
+    from pipeline import tracking
+
+    plan = driver.plan
+    found = [(driver.store / run.spec.folder_name, run.spec) for run in plan.runs.values()]
+    finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
+    tracking.log_models(uri, finished, plan.profile, plan.tracking.models, driver.root)
 
 
 @dataclass(frozen=True)

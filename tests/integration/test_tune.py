@@ -130,7 +130,7 @@ def test_trials_are_nested_in_mlflow_and_those_stopped_early_are_marked(searched
         run = told[progress.trial.number]
         assert run.data.tags["trial.state"] == progress.trial.state
         assert run.info.status == ("FINISHED" if progress.trial.state == "finished" else "KILLED")
-        steps = [point.step for point in client.get_metric_history(run.info.run_id, "test_error")]
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "test/error")]
         assert len(steps) == len(set(steps)) >= len(progress.rows)
 
 

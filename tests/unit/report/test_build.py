@@ -18,7 +18,7 @@ import pytest
 from pipeline.report import ReportSummary, build_index, build_report
 from pipeline.runs.spec import NUMERICS
 from pipeline.settings.plan import Plan
-from pipeline.tracking.paper import cells
+from pipeline.tracking.describe import cells
 
 
 def build(world: Any, plan: Plan) -> ReportSummary:
