@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models import find_network
-from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, WEIGHTS
+from pipeline.runs.records import CONFIG, METRICS, WEIGHTS, Provenance
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, replace_folder, write_json
@@ -103,8 +103,12 @@ def export_hub(weights: Path, target: Path) -> None:
         trained = load_trained(weights)
     except ValueError as error:
         raise UserError(str(error)) from None
-    spec, metrics = RunSpec.from_json(read_json(run / CONFIG), run / CONFIG), read_json(run / METRICS)
-    segments = read_json(run / PROVENANCE).get("segments", []) if (run / PROVENANCE).is_file() else []
+    spec, provenance = RunSpec.from_json(read_json(run / CONFIG), run / CONFIG), Provenance.read(run)
+    try:
+        test_error = float(read_json(run / METRICS)["test_error"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{run / METRICS}: not the metrics of a run") from None
+    commit = provenance.segments[-1].commit if provenance and provenance.segments else None
     with replace_folder(target) as fresh:
         shutil.copyfile(weights, fresh / HUB_WEIGHTS)
         config = {
@@ -117,8 +121,7 @@ def export_hub(weights: Path, target: Path) -> None:
             "run": spec.to_json(),
         }
         write_json(fresh / "config.json", config)
-        commit = segments[-1].get("commit") if segments else None
-        (fresh / "README.md").write_text(model_card(spec, metrics["test_error"], commit), encoding="utf-8")
+        (fresh / "README.md").write_text(model_card(spec, test_error, commit), encoding="utf-8")
 
 
 def model_card(spec: RunSpec, test_error: float, commit: str | None) -> str:
