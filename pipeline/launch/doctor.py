@@ -187,12 +187,12 @@ def data(settings: Config, root: Path) -> Finding:
     """Whether the profile's data are prepared and intact, its noisy labels included."""
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import load
-    from pipeline.data.shards import holds_photographs, open_photographs
+    from pipeline.data.shards import has_image_shards, open_image_shards
 
     dataset, levels = settings.data.name, settings.data.noise_levels
     try:
-        if holds_photographs(prepared_folder(root / "data", dataset)):
-            found = open_photographs(prepared_folder(root / "data", dataset))
+        if has_image_shards(prepared_folder(root / "data", dataset)):
+            found = open_image_shards(prepared_folder(root / "data", dataset))
             return Finding("data", f"{dataset}: {len(found.train)} training and {len(found.test)} test images packed")
         arrays = load(prepared_folder(root / "data", dataset))
     except UserError as error:
@@ -232,10 +232,10 @@ def room(settings: Config) -> int:
     """Bytes that the runs of a profile take at most: weights for good, checkpoints with momentum while they train."""
     from models import find_network
     from models.counting import count
-    from pipeline.data import DATASETS, PhotographSet
+    from pipeline.data import DATASETS, ImageFolderSet
 
     dataset = DATASETS[settings.data.name]
-    if isinstance(dataset, PhotographSet):
+    if isinstance(dataset, ImageFolderSet):
         classes, size = dataset.class_count, None
     else:
         classes, size = len(dataset.classes), dataset.image_shape[0]

@@ -26,7 +26,7 @@ from pipeline.runs.records import (
 )
 from pipeline.runs.run_store import RunStore
 from pipeline.runs.spec import RunSpec
-from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, replace_folder, sha256_file
 from pipeline.utils.object_store import is_url
 
@@ -159,10 +159,8 @@ def _is_behind(spec: RunSpec, behind: RunStore | None) -> bool:
     """Whether a store behind a URL has the end of a run, too; what was copied there in part is copied again."""
     if behind is None:
         return True
-    try:
+    with behind.required():
         return behind.exists(f"{spec.folder_name}/{METRICS}")
-    except OSError as error:
-        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
 
 
 def _reached(folder: Path) -> int:
@@ -172,13 +170,11 @@ def _reached(folder: Path) -> int:
 
 
 def _reached_here(store: Path, run: str, behind: RunStore | None) -> int:
-    """The same of a run of the store."""
+    """Iteration of the newest checkpoint of a run in the store; -1 without one."""
     if behind is None:
         return _reached(store / run)
-    try:
-        return behind.reached(run)
-    except OSError as error:
-        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
+    with behind.required():
+        return behind.newest_checkpoint(run)
 
 
 def _check_whole(path: Path) -> None:
