@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline import data
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.data import node_cache, packing, remote
 from pipeline.data.node_cache import CACHE, photographs_here
 from pipeline.data.remote import upload

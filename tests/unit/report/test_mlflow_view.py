@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.launch.driver import Driver
 from pipeline.report.mlflow_view import log_models, log_report, synchronise
 from pipeline.runs.records import WEIGHTS
