@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
+from pipeline.utils.project import home
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -45,7 +47,7 @@ def tracking_uri(root: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        return f"{SQLITE}{root.resolve() / 'mlflow.db'}"
+        return f"{SQLITE}{home(root).resolve() / 'mlflow.db'}"
     path = sqlite_path(uri)
     return uri if path is None else f"{SQLITE}{path.resolve()}"
 
