@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         enter_project(options)
+        bypass_proxies()
         if arguments is None and getattr(options, "in_process", False):
             huge_pages.start_again()
         return int(options.run(options) or 0)
@@ -110,6 +111,13 @@ def enter_project(options: argparse.Namespace) -> None:
     for name, value in vars(options).items():
         setattr(options, name, [_absolute(item) for item in value] if isinstance(value, list) else _absolute(value))
     os.chdir(root)
+
+
+def bypass_proxies() -> None:
+    """Have this process and its children reach this machine directly where the environment names a proxy."""
+    if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+        for name in ("no_proxy", "NO_PROXY"):
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,::1"]))
 
 
 def is_project(folder: Path) -> bool:
