@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,12 @@ import yaml
 from pipeline.data import DATASETS
 
 ROOT = Path(__file__).parents[2]
+NETWORKS = {
+    "Attention-56, ARL": ("ARL56", "attention56"),
+    "Attention-56, NAL": ("NAL56", "attention56-nal"),
+    "Attention-92, ARL": ("ARL92", "attention92"),
+    "ResNet-164": ("R164", "resnet164"),
+}
 
 
 @pytest.mark.parametrize(
@@ -51,3 +59,23 @@ def test_the_dockerfile_has_no_complaint_of_hadolint() -> None:
 
 def test_every_data_set_has_a_folder_for_noisy_labels_that_stages_can_depend_on() -> None:
     assert {path.parent.name for path in (ROOT / "data" / "noisy").glob("*/.gitkeep")} == set(DATASETS)
+
+
+def test_the_numbers_of_the_reproducibility_page_are_those_of_report_and_runs() -> None:
+    text = (ROOT / "docs" / "reproducibility.md").read_text()
+    rows = dict(re.findall(r"^\| ([A-Z]\S+, \w+|ResNet-164) \| (.*) \|$", text, re.MULTILINE))
+    assert rows.keys() == NETWORKS.keys()
+    reported = json.loads((ROOT / "reports" / "cifar10-64th" / "metrics.json").read_text())
+    for network, (name, experiment) in NETWORKS.items():
+        (run,) = (ROOT / "published" / "cifar10-64th").glob(f"{experiment}-s0-*")
+        seconds = sum(part["seconds"] for part in json.loads((run / "provenance.json").read_text())["segments"])
+        assert rows[network] == f"{reported[name]:.2f} | {seconds:.0f}"
+
+
+def test_the_counts_of_the_reproducibility_page_are_those_of_the_reports() -> None:
+    text = (ROOT / "docs" / "reproducibility.md").read_text()
+    claims = json.loads((ROOT / "reports" / "cifar10" / "summary.json").read_text())["claims"]
+    counted = [claim["holds"] for claim in claims.values() if claim["verdict"].startswith("count")]
+    assert (len(counted), counted.count(True)) == (6, 5) and "Six claims" in text and "Five agree" in text
+    assert f"{claims['parameters-resnet200']['effect'] - 100:.2f} % more" in text.replace("\n", " ")
+    assert not any(claim["holds"] is not None for claim in claims.values() if not claim["verdict"].startswith("count"))
