@@ -6,10 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.options import DATA, REPORTS, Commands, add_command, minutes, positive
 from pipeline.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.settings.plan import Plan
 
 PAUSED = 75  # EX_TEMPFAIL: inside a DVC stage a paused run leaves the stage pending
 MARKER = "launched\n"
@@ -25,17 +28,17 @@ def _plan(commands: Commands) -> None:
 
 
 def _run_plan(options: argparse.Namespace) -> None:
-    from pipeline.settings import plan
+    from pipeline.settings.plan import PLAN
 
-    content = _make_plan()
-    names = content["runs"]
-    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}", flush=True)
-    print(_outlook(content, by_probe=options.probe))
+    plan = _make_plan()
+    print(f"{PLAN}: {len(plan.runs)} runs of profile {plan.profile}", flush=True)
+    print(_outlook(plan, by_probe=options.probe))
 
 
-def _make_plan() -> dict[str, Any]:
+def _make_plan() -> Plan:
     """Check the settings, say where they differ from conf/, and write ``plan.json``."""
-    from pipeline.settings import config, plan
+    from pipeline.settings import config
+    from pipeline.settings.plan import build_plan
 
     settings = config.load()
     drift = config.drift()
@@ -47,19 +50,19 @@ def _make_plan() -> dict[str, Any]:
             " `dvc exp run` keep them",
             file=sys.stderr,
         )
-    content = plan.build_plan(settings, DATA)
-    plan.write_plan(content)
-    return content
+    plan = build_plan(settings, DATA)
+    plan.write()
+    return plan
 
 
-def _outlook(content: dict[str, Any], *, by_probe: bool) -> str:
+def _outlook(plan: Plan, *, by_probe: bool) -> str:
     """What is pending, and what it will cost."""
     from pipeline.launch.driver import Driver
     from pipeline.launch.estimate import outlook
     from pipeline.launch.probe import probe
     from pipeline.launch.scheduler import pending
 
-    driver = Driver(content, Path.cwd())
+    driver = Driver(plan, Path.cwd())
     specs = pending(driver)
     return outlook(driver, specs, probe(driver, specs) if by_probe else ())
 
@@ -80,11 +83,11 @@ def _run_launch(options: argparse.Namespace) -> int:
     from pipeline.launch.progress import Board
     from pipeline.launch.scheduler import launch, pending
     from pipeline.runs.store import RESULTS
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
     from pipeline.utils.files import write_atomic
 
     in_stage = "DVC_STAGE" in os.environ
-    driver = Driver(plan.read_plan() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
+    driver = Driver(Plan.read() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
     if options.max_parallel:
         driver.resources = replace(driver.resources, max_parallel=options.max_parallel)
     specs = pending(driver, options.only)
@@ -117,11 +120,11 @@ def _train(commands: Commands) -> None:
 def _run_train(options: argparse.Namespace) -> int:
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd(), stop_after=options.stop_after)
-    spec = plan.find_run(driver.plan, options.experiment, options.seed)
-    target = runs.result_folder(spec, driver.plan["profile"])
+    driver = Driver(Plan.read(), Path.cwd(), stop_after=options.stop_after)
+    spec = driver.plan.run(options.experiment, options.seed).spec
+    target = runs.result_folder(spec, driver.plan.profile)
     driver.fetch()
     found = runs.locate(spec, driver.store)
     if found is None:
@@ -166,10 +169,10 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     from pipeline.data.arrays import read_manifest
     from pipeline.launch.driver import Driver
     from pipeline.launch.verify_resume import COMPARED, ResumeError, shortened, verify
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
-    spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
+    driver = Driver(Plan.read(), Path.cwd())
+    spec = shortened(driver.plan.run(options.experiment, options.seed).spec, options.iterations)
     execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
     for folder in filter(None, (execution.prepared, execution.noisy)):
         read_manifest(folder)  # before processes are begun that need it
@@ -203,18 +206,17 @@ def _runs(commands: Commands) -> None:
 def _run_list(options: argparse.Namespace) -> None:
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
+    driver = Driver(Plan.read(), Path.cwd())
     driver.fetch()
-    width = max(map(len, driver.plan["runs"]))
-    for name in driver.plan["runs"]:
-        spec = plan.planned_spec(driver.plan, name)
+    width = max(map(len, driver.plan.runs), default=0)
+    for name, run in driver.plan.runs.items():
         try:
-            status = runs.status(spec, driver.store)
+            status = runs.status(run.spec, driver.store)
         except UserError as error:
             status = f"damaged: {error}"
-        print(f"{name:{width}}  {spec.identity}  {status}")
+        print(f"{name:{width}}  {run.identity}  {status}")
 
 
 def _run_publish(options: argparse.Namespace) -> None:
@@ -222,24 +224,24 @@ def _run_publish(options: argparse.Namespace) -> None:
 
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
+    driver = Driver(Plan.read(), Path.cwd())
     driver.fetch()
-    specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
+    specs = [run.spec for name, run in driver.plan.runs.items() if fnmatchcase(name, options.pattern)]
     done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
     if not done:
         raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
     for spec in done:
-        print(runs.publish(spec, driver.plan["profile"], driver.store))
+        print(runs.publish(spec, driver.plan.profile, driver.store))
 
 
 def _run_import(options: argparse.Namespace) -> None:
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
+    driver = Driver(Plan.read(), Path.cwd())
     driver.fetch()
     names = runs.import_runs(options.folder, driver.store, driver.mirror.store if driver.mirror else None)
     for name in names:

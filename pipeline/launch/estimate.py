@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import runs
 from pipeline.runs.records import CONFIG, METRICS, Provenance, Segment
 from pipeline.runs.spec import RunSpec
-from pipeline.settings.plan import PASSES
+from pipeline.settings.plan import PASSES, Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 
@@ -53,13 +53,16 @@ def throughputs(driver: Driver) -> list[Throughput]:
     return list(found.values())
 
 
-def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
+def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segment]]:
     """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
     try:
         config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
         name = f"{config['experiment']}-s{config['seed']}"
-        planned = plan["identity"].get(name) == config["identity"]  # another profile has other runs of that name
-        multiply_adds = (plan["runs"][name]["cost"] if planned else read_json(folder / METRICS))["multiply_adds"]
+        planned = plan.runs.get(name)
+        if planned is not None and planned.identity == config["identity"]:
+            multiply_adds = planned.cost.multiply_adds
+        else:  # another profile has other runs of that name
+            multiply_adds = read_json(folder / METRICS)["multiply_adds"]
     except (UserError, KeyError, TypeError, AttributeError):
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
@@ -69,10 +72,10 @@ def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:
     """What is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
-    total = len(driver.plan["runs"])
+    total = len(driver.plan.runs)
     if not specs:
         return f"nothing pending: all {total} runs are in the store or published"
-    work = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+    work = {spec.name: driver.plan.runs[spec.name].cost.training_multiply_adds for spec in specs}
     measured = list(probed) or throughputs(driver)
     width = max(map(len, work))
     lines = []

@@ -17,7 +17,7 @@ MLFLOW_URL = "http://127.0.0.1:5000"
 
 def machine_page(evidence: Evidence) -> dict[str, Any]:
     """Context of the local page's own part: one entry for each run with its provenance, and totals."""
-    runs = [_entry(evidence.runs[name]) for name in evidence.plan["runs"] if name in evidence.runs]
+    runs = [_entry(evidence.runs[name]) for name in evidence.plan.runs if name in evidence.runs]
     known = [entry for entry in runs if entry["seconds"] is not None]
     return {
         "runs": runs,

@@ -18,6 +18,7 @@ from pipeline.report.records import Run, scan
 from pipeline.report.tables import Cell, build_tables
 from pipeline.runs.segments import hardware, marks_here, versions
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
@@ -25,7 +26,7 @@ Group = list[tuple[str, str]]
 
 
 def trace(
-    plan: Mapping[str, Any],
+    plan: Plan,
     sources: Sequence[Path],
     name: str,
     counts: Path | None = None,
@@ -75,7 +76,7 @@ def trace_cell(cell: Cell, evidence: Evidence, machine: bool) -> list[Group]:
     head.append(("seeds", sample.seeds))
     if sample.binomial_error is not None:
         head.append(("standard error", f"{number(sample.binomial_error)} (binomial, one seed)"))
-    head += [("experiment", sample.experiment), ("statement", str(evidence.plan["labels"]["statement"]))]
+    head += [("experiment", sample.experiment), ("statement", evidence.plan.label.statement)]
     return [head, *_run_groups(cell.id, sample.runs, evidence, machine)]
 
 
@@ -95,7 +96,7 @@ def trace_claim(verdict: Verdict, evidence: Evidence, machine: bool) -> list[Gro
     if verdict.seeds_needed:
         head.append(("seeds needed", f"about {verdict.seeds_needed}, by the spread observed"))
     head += [("experiments", ", ".join(sample.experiment for sample in verdict.samples) or "none here")]
-    head += [("statement", str(evidence.plan["labels"]["statement"]))]
+    head += [("statement", evidence.plan.label.statement)]
     runs = {run.identity: run for sample in verdict.samples for run in sample.runs}
     return [head, *_run_groups(verdict.cell, list(runs.values()), evidence, machine)]
 

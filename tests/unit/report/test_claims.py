@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.report.evidence import Evidence
 from pipeline.report.matching import gather
 from pipeline.report.records import Run, Scan
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 
 COUNTS = {
     "attention92": Count("attention92", 224, 52466344, 10533789696, 92, ""),
@@ -23,14 +25,14 @@ COUNTS = {
 }
 
 
-def evidence_of(plan: dict[str, Any], errors: Mapping[str, list[float]]) -> Evidence:
+def evidence_of(plan: Plan, errors: Mapping[str, list[float]]) -> Evidence:
     """Evidence with runs that exist in memory only: errors by experiment and seed."""
     runs = {}
     for experiment, values in errors.items():
         for seed, error in enumerate(values):
-            config = plan["runs"][f"{experiment}-s{seed}"]
+            config = plan.runs[f"{experiment}-s{seed}"].config
             metrics = {"test_error": error, "test_images": 10000, "iterations": config["protocol"]["iterations"]}
-            run = Run(Path(), "memory", config, metrics, {}, None, None, plan["profile"])
+            run = Run(Path(), "memory", config, metrics, {}, None, None, plan.profile)
             runs[run.identity] = run
     return gather(plan, Scan(runs, ()), load_paper())
 
@@ -39,7 +41,7 @@ def verdict(evidence: Evidence, claim: str, margin: float = 0.25) -> Verdict:
     return next(v for v in judge(evidence, COUNTS, margin) if v.claim.id == claim)
 
 
-def full_plan(world: Any, seeds: int = 5) -> dict[str, Any]:
+def full_plan(world: Any, seeds: int = 5) -> Plan:
     return world.plan("cifar10", seeds=seeds, dataset="cifar10", full=True)
 
 
@@ -121,13 +123,16 @@ def test_slopes_without_a_seed_that_has_all_levels_decide_nothing(world: Any) ->
 
 def test_one_seed_states_what_the_size_of_the_test_set_alone_leaves_open(world: Any) -> None:
     errors = {"attention56": [5.5], "attention56-nal": [5.9]}
-    assert "standard error of 0.33 points" in verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56").reason
+    assert (
+        "sampling error alone: ±0.33 points"
+        in verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56").reason
+    )
 
 
 def test_networks_for_imagenet_decide_no_claim_about_those_for_cifar(world: Any) -> None:
     errors = {"attention56": 21.8, "attention56-nal": 30.0}
     plan = world.plan("imagenet", dataset="imagenet", full=True, experiments=errors)
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         run["network"]["name"] = "attention56"
     result = verdict(evidence_of(plan, {name: [error] for name, error in errors.items()}), "arl-beats-nal-56")
     assert (result.text, result.reason) == ("not run", "needs runs on cifar10")
@@ -171,7 +176,7 @@ def test_what_a_stand_in_leaves_open_says_so_too(world: Any) -> None:
 @pytest.mark.parametrize("size", ["train_images", "test_images", "image_size"])
 def test_a_part_of_the_papers_data_reproduces_nothing(world: Any, size: str) -> None:
     plan = full_plan(world, seeds=3)
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         run["data"][size] //= 10
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     assert "reproduced" not in verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
@@ -193,7 +198,7 @@ def test_another_experiment_under_the_papers_name_reproduces_nothing(
 ) -> None:
     plan = full_plan(world, seeds=3)
     for seed in range(3):
-        run = plan["runs"][f"{experiment}-s{seed}"]
+        run = plan.runs[f"{experiment}-s{seed}"].config
         run[section] = run[section] | {key: value}
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     text = verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
@@ -209,7 +214,7 @@ def test_a_short_schedule_says_so_in_every_verdict(world: Any) -> None:
 
 def test_a_plan_that_only_calls_itself_full_reproduces_nothing(world: Any) -> None:
     plan = world.plan("cifar10", seeds=3, dataset="cifar10")
-    plan["labels"]["schedule"] = "full"
+    plan = replace(plan, label=plan.label.model_copy(update={"schedule": "full"}))
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     assert "reproduced" not in verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
 
@@ -219,6 +224,52 @@ def test_cifar_100_does_not_reproduce_a_claim_about_cifar_10(world: Any) -> None
     errors = {"attention56": [25.5, 25.6, 25.4], "attention56-nal": [27.9, 28.0, 27.85]}
     text = verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
     assert text == "holds on other data than the paper's (cifar100)"
+
+
+def test_a_verdict_says_in_how_many_seeds_the_papers_direction_was_seen(world: Any) -> None:
+    errors = {"attention56": [5.5, 5.6, 6.4], "attention56-nal": [5.9, 6.0, 5.85]}
+    result = verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56")
+    assert result.direction == "in the paper's direction in 2 of 3 seeds"
+    assert result.unit == "difference in points; positive supports the claim"
+
+
+def test_a_seed_of_one_arm_alone_counts_in_the_effect_but_in_no_direction(world: Any) -> None:
+    errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85, 6.0, 5.9]}
+    result = verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56")
+    assert result.agreeing == (3, 3) and result.effect is not None
+    assert result.effect.value == pytest.approx(5.93 - 5.5) and "Welch" in result.reason
+
+
+def test_p_values_are_adjusted_for_all_claims_that_are_tested(world: Any) -> None:
+    plan = full_plan(world)
+    pair = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
+    alone = verdict(evidence_of(plan, pair), "arl-beats-nal-56")
+    more = pair | {"attention92": [5.0, 5.1, 4.9], "attention92-nal": [5.3, 5.6, 5.1]}
+    among = verdict(evidence_of(plan, more), "arl-beats-nal-56")
+    assert alone.effect is not None and alone.adjusted_p == alone.effect.p
+    assert among.adjusted_p == pytest.approx(2 * (alone.adjusted_p or 0))
+
+
+def test_a_run_that_guesses_is_named_and_decides_nothing(world: Any) -> None:
+    errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [90.0, 89.9, 90.1]}
+    evidence = evidence_of(full_plan(world), errors)
+    result = verdict(evidence, "arl-beats-nal-56")
+    assert result.outcome is None and "at chance" in result.reason and "attention56-nal-s0 (90.00 %)" in result.reason
+    assert "a run no better than guessing" in result.marks
+
+
+def test_a_claim_about_label_noise_says_that_its_seeds_share_one_draw(world: Any) -> None:
+    errors = {"attention92-noise10": [5.0, 5.1, 4.9], "resnet164-noise10": [6.0, 6.3, 5.8]}
+    evidence = evidence_of(full_plan(world), errors)
+    assert "all seeds share one draw of the noisy labels" in verdict(evidence, "noise10").reason
+    assert "draw" not in verdict(evidence, "arl-beats-nal-56").reason
+
+
+def test_two_draws_of_the_noisy_labels_are_counted(world: Any) -> None:
+    plan = full_plan(world)
+    plan.runs["resnet164-noise10-s1"].config["data"]["noise_checksum"] = "e" * 64
+    errors = {"attention92-noise10": [5.0, 5.1, 4.9], "resnet164-noise10": [6.0, 6.3, 5.8]}
+    assert "2 draws of the noisy labels" in verdict(evidence_of(plan, errors), "noise10").reason
 
 
 EXPERIMENTS = ("attention56", "attention56-nal", "attention92", "resnet164")
@@ -234,7 +285,7 @@ def test_no_errors_whatever_make_a_stand_in_or_a_short_schedule_read_as_a_reprod
     world: Any, errors: dict[str, list[float]], dataset: str, schedule: str
 ) -> None:
     plan = world.plan(seeds=5, dataset=dataset)
-    plan["labels"]["schedule"] = schedule
+    plan = replace(plan, label=plan.label.model_copy(update={"schedule": schedule}))
     for result in judge(evidence_of(plan, errors), COUNTS):
         assert "reproduced" not in result.text
         if result.text != "not run" and result.claim.kind != "ratio":

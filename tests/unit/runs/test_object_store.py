@@ -13,16 +13,17 @@ from pipeline import runs
 from pipeline.cli import main
 from pipeline.launch import doctor
 from pipeline.launch.driver import Driver
+from pipeline.runs import store_copies
 from pipeline.runs.execution import STOP
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_store import RunStore
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
-from pipeline.runs.store import store_copies
 from pipeline.runs.store_copies import Mirror, working_copy
 from pipeline.settings import config
 from pipeline.utils import object_store
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import write_json
+from tests.plans import make_plan
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 
 RUN = "attention56-s0-0123456789ab"
@@ -235,11 +236,8 @@ def paused(folder: Path, iteration: int) -> RunSpec:
 def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
     project = tmp_path / "project"
-    write_json(
-        project / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
-    )
+    make_plan(store=store.url).write(project / "plan.json")
     monkeypatch.chdir(project)
     elsewhere = tmp_path / "elsewhere"
     spec = paused(elsewhere / "run", 20)
@@ -266,10 +264,7 @@ def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
 def test_an_import_that_broke_off_is_completed_by_the_next(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
-    write_json(
-        tmp_path / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
-    )
+    make_plan(store=store.url).write(tmp_path / "plan.json")
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     spec = paused(elsewhere / "run", 20)
@@ -295,10 +290,7 @@ def test_an_import_that_broke_off_is_completed_by_the_next(
 def test_a_store_that_does_not_say_how_a_run_ended_is_not_told_that_it_failed(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked = {"enabled": False, "models": "none", "system_metrics": False}
-    checkpoints = {"seconds": 60.0, "keep": 2}
-    execution = {"store": store.url, "resources": {}, "checkpoints": checkpoints, "tracking": tracked}
-    driver = Driver({"profile": "digits", "execution": execution, "runs": {}}, tmp_path)
+    driver = Driver(make_plan(store=store.url), tmp_path)
     run = driver.begin(paused(tmp_path / "worker", 20))
     Provenance("running", "digits").write(run.folder)
     Provenance("finished", "digits").write(tmp_path / "worker")

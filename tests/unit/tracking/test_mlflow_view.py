@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -18,6 +17,7 @@ from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.tuning.trials import Settled, State, Trial
 from pipeline.utils.files import read_json, write_json
+from tests.plans import make_plan
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 ERRORS = (5.0, 3.0, 4.0)
@@ -27,16 +27,7 @@ ROOT = Path(__file__).parents[3]
 def project(root: Path, wanted: str = "best") -> Driver:
     """A project with three finished runs, the second the best of them, and one that has no weights here."""
     specs = [make_spec(seed=seed) for seed in range(len(ERRORS) + 1)]
-    plan: dict[str, Any] = {
-        "profile": "digits",
-        "execution": {
-            "store": "runs",
-            "resources": {},
-            "checkpoints": {"seconds": 60.0, "keep": 2},
-            "tracking": {"enabled": True, "models": wanted, "system_metrics": False},
-        },
-        "runs": {spec.name: {**spec.to_json(), "cost": {}} for spec in specs},
-    }
+    plan = make_plan(specs, models=wanted, tracked=True)
     for spec, error in zip(specs, (*ERRORS, 1.0), strict=True):
         folder = write_run(root / "runs", spec)
         write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": error})
