@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help repro test test-slow ui lint lock clean
+.PHONY: help environment repro test test-slow ui lint lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -26,7 +26,10 @@ $(READY): requirements.lock
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
+
+environment: $(READY) ## only the virtual environment
 
 repro: $(READY) ## the whole pipeline, from data to report (PROFILE=cifar10 and SET="data.source=/path" compose that first)
 ifneq ($(PROFILE)$(SET),)
@@ -34,6 +37,7 @@ ifneq ($(PROFILE)$(SET),)
 	@python -m pipeline compose $(or $(PROFILE),$(shell sed -n 's/^profile: *//p' params.yaml)) $(SET)
 endif
 	@echo "== dvc repro"
+	@git -c safe.directory='*' rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true # e.g. a ZIP download
 	@dvc repro
 	@python -m pipeline compare
 

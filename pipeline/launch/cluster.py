@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "31536000",  # runs wait for their turn
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, too, workers have the environment of the driver
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     **huge_pages.ENVIRONMENT,
 }

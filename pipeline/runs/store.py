@@ -29,6 +29,7 @@ from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, replace_folder, sha256_file
 from pipeline.utils.object_store import is_url
+from pipeline.utils.project import home
 
 PUBLISHED = Path("published")
 RESULTS = Path("results")
@@ -37,8 +38,8 @@ RESULTS = Path("results")
 def store_folder(store: str, root: Path) -> Path:
     """The folder of a run store: itself, or where the copies of its runs are kept if it is behind a URL."""
     if is_url(store):
-        return (root / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
-    return (root / store).absolute()
+        return (home(root) / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
+    return (home(root) / store).absolute()
 
 
 def finished(folder: Path, identity: str) -> bool:

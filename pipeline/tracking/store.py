@@ -33,6 +33,7 @@ from pipeline.tracking.database import (
     sqlite_uri,
 )
 from pipeline.utils.errors import one_line
+from pipeline.utils.project import home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +59,7 @@ def tracking_uri(root: Path) -> str:
     The path of an SQLite database is made absolute, so that the URI means the same to every process.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    path = sqlite_path(uri) if uri else root / "mlflow.db"
+    path = sqlite_path(uri) if uri else home(root).resolve() / "mlflow.db"
     return uri if uri and path is None else sqlite_uri(path or root)
 
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import create_model, list_models
 from models.counting import count
 from models.inception_resnet import inception_resnet_v1
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.report.counts import write_counts
 
 IMAGENET = {  # parameters for 1,000 classes; multiply-adds by image size

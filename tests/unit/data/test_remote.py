@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline import data
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.data import packing, remote
 from pipeline.data.manifest import checksum_of
 from pipeline.data.remote import CACHE, ensure_local, upload

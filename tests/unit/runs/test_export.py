@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from models import find_network, load_trained
 from models.weights import load_model
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.cli.networks import find_weights
 from pipeline.runs import export
 from pipeline.runs.export import export_hub

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from pipeline import runs
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.launch import doctor
 from pipeline.launch.driver import Driver
 from pipeline.runs import run_store

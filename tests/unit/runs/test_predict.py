@@ -11,7 +11,7 @@ from PIL import Image
 
 from models import create_model, load_trained
 from models.weights import save_weights
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.runs.predict import read_square
 from tests.unit.runs.trained_runs import CLASSES, NORMALISATION, SIZE, write_weights
 
