@@ -53,15 +53,19 @@ test-slow: $(READY) ## the slow tests: kills, searches, servers, browsers
 ui: $(READY) ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@python -m pipeline ui --port $(or $(PORT),5000)
 
-lint: $(READY) ## ruff and mypy
-	@echo "== ruff and mypy"
+lint: $(READY) ## ruff, mypy and the import contracts
+	@echo "== ruff, mypy, import-linter"
 	@ruff check
 	@ruff format --check
 	@mypy
+	@lint-imports --no-logo
 
-lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
-	    --group dev pyproject.toml --output-file requirements.lock
+lock: $(READY) ## resolve pyproject.toml anew into requirements.lock (KEEP=1 changes no version that is there)
+	@# uv resolves no project that is marked as unmanaged, which ours is for `uv run`: it gets a copy without the mark
+	@rm -rf .lock && mkdir .lock && sed '/^\[tool.uv\]/,/^$$/d' pyproject.toml > .lock/pyproject.toml
+	@cd .lock && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    $(if $(KEEP),,--upgrade) --group dev pyproject.toml --output-file ../requirements.lock
+	@rm -rf .lock
 
 clean: ## remove the virtual environment and caches; data, runs and results stay
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
