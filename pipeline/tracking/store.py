@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import http.client
 import logging
@@ -21,6 +20,8 @@ from shlex import quote
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from pipeline.tracking.database import (
     ARTIFACTS,
     SYNC,
@@ -32,9 +33,11 @@ from pipeline.tracking.database import (
     sqlite_uri,
 )
 from pipeline.utils.errors import one_line
+from pipeline.utils.project import home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from tenacity import Retrying
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,7 +59,7 @@ def tracking_uri(root: Path) -> str:
     The path of an SQLite database is made absolute, so that the URI means the same to every process.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    path = sqlite_path(uri) if uri else root / "mlflow.db"
+    path = sqlite_path(uri) if uri else home(root).resolve() / "mlflow.db"
     return uri if uri and path is None else sqlite_uri(path or root)
 
 
@@ -144,22 +147,36 @@ def tolerate_errors(
     @functools.wraps(function)
     def call(uri: str, *args: P.args, **kwargs: P.kwargs) -> R | None:
         target = store(uri)
-        for attempt in range(ATTEMPTS):
-            try:
-                result = function(target.client(), *args, **kwargs)
-            except Exception as error:
-                if not _of_mlflow(error):
-                    raise
-                if attempt + 1 < ATTEMPTS and any(sign in str(error) for sign in (LOCKED, *DUPLICATES)):
-                    time.sleep(_PAUSES.uniform(0, 0.1 * 2**attempt))
-                    continue
-                target.failed(error)
-                return None
-            target.answered()
-            return result
-        raise AssertionError("the last attempt returns")
+        try:
+            result = _attempts()(lambda: function(target.client(), *args, **kwargs))
+        except Exception as error:
+            if not _of_mlflow(error):
+                raise
+            target.failed(error)
+            return None
+        target.answered()
+        return result
 
     return cast("Callable[Concatenate[str, P], R | None]", call)
+
+
+def _attempts() -> Retrying:
+    """Return what calls a function again while other processes write to MLflow's database."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+    return Retrying(
+        retry=retry_if_exception(_is_conflict),
+        stop=stop_after_attempt(ATTEMPTS),
+        # tenacity's own random pauses draw from the global generator
+        wait=lambda state: _PAUSES.uniform(0, 0.1 * 2 ** (state.attempt_number - 1)),
+        reraise=True,
+    )
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Return whether MLflow failed because another process wrote at the same time."""
+    known = isinstance(error, Exception) and _of_mlflow(error)
+    return known and any(sign in str(error) for sign in (LOCKED, *DUPLICATES))
 
 
 def _of_mlflow(error: Exception) -> bool:
@@ -254,8 +271,8 @@ def exclusive(uri: str) -> Iterator[None]:
     with store(uri).lock, ExitStack() as stack:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(database.with_name(f"{database.name}.lock").open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock = FileLock(database.with_name(f"{database.name}.lock"), fallback_to_soft=False, poll_interval=0.01)
+            stack.enter_context(lock)
         yield
 
 

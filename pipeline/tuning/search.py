@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.array_folder import read_manifest
+from pipeline.data.manifest import read_manifest
 from pipeline.launch.driver import Driver
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import CHECKPOINTS

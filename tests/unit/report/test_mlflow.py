@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.launch.driver import Driver
 from pipeline.report.mlflow import log_report, synchronise
 from pipeline.runs.records import WEIGHTS

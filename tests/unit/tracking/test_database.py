@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline import tracking
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.launch import doctor
 from pipeline.settings import config
 from pipeline.tracking.database import moved_from

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline import tracking
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.tracking import store
 from tests.unit.tracking.run_folders import make_spec, write_run
 
