@@ -80,7 +80,7 @@ def load_source(dataset: str, raw: Path) -> Source:
             checked_path(name, str(path)): File(int(file["size"]), str(file["sha256"]))
             for name, file in record["files"].items()
         }
-        source = Source(*(str(record[key]) for key in ("dataset", "kind", "location")), files)
+        source = Source(str(record["dataset"]), str(record["kind"]), str(record["location"]), files)
     except UserError as error:
         raise UserError(f"{error}; fetch {dataset} again") from None
     except (KeyError, TypeError, ValueError, AttributeError):
