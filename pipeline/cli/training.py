@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.options import DATA, Commands, add_command, minutes, positive
+from pipeline.cli.options import DATA, REPORTS, Commands, add_command, minutes, positive
 from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def _make_plan() -> Plan:
         print(f"note: {line}", file=sys.stderr)
     if drift:
         print(
-            f"note: `make repro PROFILE={settings.profile}` and `dvc exp run -S profile={settings.profile}` would"
-            " overwrite these edits of params.yaml; `dvc repro` keeps them",
+            f"note: `make repro PROFILE={settings.profile}` would overwrite these edits of params.yaml; `dvc repro` and"
+            " `dvc exp run` keep them",
             file=sys.stderr,
         )
     plan = build_plan(settings, DATA)
@@ -187,8 +187,8 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
 
 
 def _runs(commands: Commands) -> None:
-    command = add_command(commands, "runs", _run_list, "list, publish or import runs")
-    actions = command.add_subparsers(metavar="list|publish|import", required=True)
+    command = add_command(commands, "runs", _run_list, "list, publish, import or archive runs")
+    actions = command.add_subparsers(metavar="list|publish|import|crate", required=True)
     listing = actions.add_parser("list", help="the runs of the plan and how far they are")
     listing.set_defaults(run=_run_list)
     publishing = actions.add_parser("publish", help="copy finished runs, without weights, to published/")
@@ -197,6 +197,10 @@ def _runs(commands: Commands) -> None:
     importing = actions.add_parser("import", help="bring runs made elsewhere into the store")
     importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
     importing.set_defaults(run=_run_import)
+    crate = actions.add_parser("crate", help="runs and report of a profile as an RO-Crate, for an archive")
+    crate.add_argument("folder", type=Path, help="a new folder for the crate")
+    crate.add_argument("--profile", help="default: that of plan.json, else of params.yaml")
+    crate.set_defaults(run=_run_crate)
 
 
 def _run_list(options: argparse.Namespace) -> None:
@@ -246,6 +250,26 @@ def _run_import(options: argparse.Namespace) -> None:
         print(f"{driver.store / name}: imported")
     if not names:
         print("nothing new")
+
+
+def _run_crate(options: argparse.Namespace) -> None:
+    from pipeline import runs
+    from pipeline.report.reporting import find_plan
+    from pipeline.runs.crate import write_crate
+
+    plan = find_plan(options.profile, Path.cwd())
+    profile, store = plan.profile, runs.store_folder(plan.store, Path.cwd())
+    found: list[Path] = []
+    for name, run in plan.runs.items():
+        if run.identity is None:  # a plan without data, in a fresh clone
+            folders = sorted((runs.PUBLISHED / profile).glob(f"{name}-*"))
+        else:
+            copies = sorted(runs.PUBLISHED.glob(f"*/{name}-{run.identity}"))
+            folders = [store / f"{name}-{run.identity}", *copies]
+        found += [folder for folder in folders if runs.finished(folder, folder.name.rpartition("-")[2])][:1]
+    report = REPORTS / profile
+    count = write_crate(profile, plan.label.statement, found, report, options.folder, Path.cwd())
+    print(f"{options.folder}: {len(found)} runs of profile {profile}, {count} files")
 
 
 def _tune(commands: Commands) -> None:

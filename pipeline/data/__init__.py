@@ -77,6 +77,7 @@ def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = p
         The manifest.
     """
     found, raw, prepared = find_dataset(dataset), raw_folder(root, dataset), prepared_folder(root, dataset)
+    (Path(root) / "noisy" / dataset).mkdir(parents=True, exist_ok=True)  # DVC's `plan` depends on it, noise or not
     if isinstance(found, ImageFolderSet):
         return prepare_images(found.name, raw, prepared, pack_shards=pack_shards)
     return prepare_arrays(found, raw, prepared)

@@ -92,7 +92,7 @@ def read_shards(folder: Path, names: Sequence[str], classes: Sequence[str]) -> I
                     place = f"{path} row {row}"
                     if image is None or image["bytes"] is None or value is None:
                         raise UserError(f"{place}: no image bytes or no label")
-                    yield Record(place, image["bytes"], columns.class_of(value, place))
+                    yield Record(place, image["bytes"], columns.class_index(value, place))
                     row += 1
 
 
@@ -120,7 +120,7 @@ class _Columns(NamedTuple):
     label: str
     classes: Mapping[Any, int] | None
 
-    def class_of(self, value: Any, place: str) -> int:
+    def class_index(self, value: Any, place: str) -> int:
         """Return the index of the class that a value stands for."""
         if self.classes is None:
             return int(value)

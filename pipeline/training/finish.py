@@ -19,7 +19,6 @@ from pipeline.training.evaluation import (
     write_pictures,
     write_responses,
 )
-from pipeline.utils.files import sha256_file
 
 
 def finish(
@@ -32,12 +31,14 @@ def finish(
 ) -> dict[str, Any]:
     """Write a trained run's files, all but ``metrics.json``, whose content is returned."""
     network = spec.network
-    save_weights(
+    weights_sha256 = save_weights(
         model,
         folder / WEIGHTS,
         name=network.name,
         num_classes=network.num_classes,
         options=dict(network.options),
+        classes=spec.data.classes,
+        normalisation=test.normalisation,
     )
     write_responses(folder, stage_responses(model, test, autocast))
     write_pictures(folder, attention_pictures(model, test, autocast))
@@ -56,5 +57,5 @@ def finish(
         "parameters": counts.parameters,
         "multiply_adds": counts.multiply_adds,
         "test_images": len(test),
-        "weights_sha256": sha256_file(folder / WEIGHTS),
+        "weights_sha256": weights_sha256,
     }

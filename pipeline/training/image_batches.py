@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.data.shards import ImageShards, Shards
 from pipeline.training.batches import epoch_order, own_share, stretches
-from pipeline.training.crops import ATTEMPTS, NUMBERS, centre_box, random_box
+from pipeline.training.crops import ATTEMPTS, NUMBERS, TEST_SHARE, centre_box, random_box
 from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
 from pipeline.training.randomness import generator
 from pipeline.utils.errors import UserError
@@ -196,6 +196,8 @@ class ImageTestSet:
         self.shards, self.device = images.test, device
         self.labels = torch.from_numpy(images.test.labels)
         self._normalise = Normaliser(images, device, channels_last=True)
+        mean, std = list(images.channel_mean), list(images.channel_std)
+        self.normalisation = {"image_size": crop, "crop_pct": TEST_SHARE, "mean": mean, "std": std}
         self._decoder = make_decoder(decoder, images.test, crop, pool, device)
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.data.arrays import load
-from pipeline.data.node_cache import photographs_here
+from pipeline.data.remote import ensure_local
 from pipeline.data.shards import open_image_shards
 from pipeline.runs.execution import Execution
 from pipeline.runs.spec import RunSpec
@@ -42,7 +42,7 @@ def _arrays(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stre
 
 
 def _images(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
-    found = photographs_here(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
+    found = ensure_local(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
     images, protocol = open_image_shards(found), spec.protocol
     _check(spec, execution, images.checksum, None)
     assert spec.crops is not None

@@ -18,10 +18,10 @@ from pipeline.runs.spec import DataSpec, RunSpec
 from pipeline.settings import config
 from pipeline.settings.plan import build_plan, run_spec
 from pipeline.settings.tree import Config
-from pipeline.tracking.searches import trial_tags
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder
 from pipeline.tuning.study import Suggestions
+from pipeline.tuning.tracking import trial_tags
 from pipeline.tuning.trials import SEARCH, Progress, Settled, State, Trial, read_progress, trials
 from pipeline.utils.errors import UserError
 

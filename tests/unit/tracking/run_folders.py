@@ -37,7 +37,7 @@ def make_spec(experiment: str = "attention56", seed: int = 0, noise: int = 0) ->
 
 
 def make_segment(start: int, end: int) -> Segment:
-    """A stretch of a run that began at ten o'clock, half a second an iteration."""
+    """A segment of a run that began at ten o'clock, half a second an iteration."""
     return Segment(
         from_iteration=start,
         to_iteration=end,

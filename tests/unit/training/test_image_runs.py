@@ -15,8 +15,7 @@ from models import create_model
 from models.staged import stages_of
 from pipeline import data
 from pipeline.data.manifest import read_manifest
-from pipeline.data.node_cache import CACHE
-from pipeline.data.remote import upload
+from pipeline.data.remote import CACHE, upload
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import DETERMINISTIC, WEIGHTS, Evaluation, read_rows
 from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
