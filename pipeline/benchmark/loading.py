@@ -111,6 +111,7 @@ class Colour:
     """AlexNet's colour augmentation of one image, float32 [3, H, W], as a transform."""
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Return the image with its channels shifted at random."""
         strengths = torch.randn(3) * COLOUR * EIGENVALUES.float()
         return image + (COMPONENTS.float() * strengths).sum(1)[:, None, None]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,92 +70,79 @@ def list_images(
     Raises:
         UserError: with a list of all that is wrong: class folders, files that are not images by their names, counts.
     """
-    found = {"train": _Split(folder, "train"), "val": _Split(folder, "val", solution)}
-    train, val = found["train"].by_class, found["val"].by_class
-    problems = []
-    for split, scanned in found.items():
-        count = sum(map(len, scanned.by_class.values()))
-        wrong = len(scanned.by_class) != class_count or count != images[split]
-        if len(scanned.by_class) != class_count:
-            problems.append(f"{split}/ has {len(scanned.by_class)} class folders, expected {class_count}")
-        if count != images[split]:
-            problems.append(f"{split}/ has {count} images, expected {images[split]}")
-        problems += scanned.problems(wrong)
-    problems += [f"{split}/ alone has {named(names)}" for split, names in _difference(train, val).items() if names]
+    train, val = _scan(folder, "train"), _scan(folder, "val", solution)
+    problems = [
+        problem
+        for split, scanned in (("train", train), ("val", val))
+        for problem in _problems(folder, split, scanned, class_count, images[split])
+    ]
+    for split, names in (("train", train.classes - val.classes), ("val", val.classes - train.classes)):
+        problems += [f"{split}/ alone has {named(sorted(names))}"] if names else []
     if problems:
         raise UserError(
             f"{folder}: {'; '.join(problems)}; needed are the same {class_count} class folders in train/ and val/,"
             f" with images ({', '.join(SUFFIXES)}) and nothing else"
         )
-    files = [listed for scanned in found.values() for name in sorted(scanned.by_class) for listed in scanned[name]]
+    files = sorted(train.files, key=_order) + sorted(val.files, key=_order)
     unused = read_excluded(excluded or folder / EXCLUDED, [listed.name for listed in files if listed.split == "val"])
     return [listed._replace(used=listed.name not in unused) for listed in files]
 
 
-def _difference(train: Mapping[str, object], val: Mapping[str, object]) -> dict[str, list[str]]:
-    return {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
+def _order(listed: Listed) -> list[str]:
+    return listed.name.split("/")
 
 
-class _Split:
-    """The files of a split by class, and those that do not belong there."""
+class _Scanned(NamedTuple):
+    """A split: its classes and images, and the names of what does not belong there, by reason."""
 
-    def __init__(self, folder: Path, split: str, solution: Mapping[str, str] | None = None) -> None:
-        self.folder, self.split = folder, split
-        self.by_class: dict[str, list[Listed]] = {}
-        self.odd: list[str] = []  # in class folders, but not images
-        self.loose: list[str] = []  # images outside of class folders
-        self.unknown: list[str] = []  # images that the solution does not name
-        loose: list[os.DirEntry[str]] = []
-        for entry in visible(folder / split):
-            if entry.is_dir():
-                self._add_class(checked_name(entry.name, str(folder / split)))
-            elif entry.name.lower().endswith(SUFFIXES):
-                loose.append(entry)
-        if solution is None:
-            self.loose = [entry.name for entry in loose]
-        else:
-            self._add_flat(loose, solution)
+    classes: set[str]
+    files: list[Listed]
+    wrong: defaultdict[str, list[str]]
 
-    def __getitem__(self, class_name: str) -> list[Listed]:
-        return sorted(self.by_class[class_name])
 
-    def _add_class(self, name: str) -> None:
-        files = self.by_class[name] = []
-        for entry in visible(self.folder / self.split / name):
-            if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                files.append(self._listed(name, entry))
+def _scan(folder: Path, split: str, solution: Mapping[str, str] | None = None) -> _Scanned:
+    place = folder / split
+    classes, files, wrong = scanned = _Scanned(set(), [], defaultdict(list))
+
+    def add(class_name: str, entry: os.DirEntry[str]) -> None:
+        classes.add(class_name)
+        files.append(Listed(f"{split}/{class_name}/{checked_name(entry.name, str(place))}", entry.stat().st_size))
+
+    for entry in visible(place):
+        if entry.is_dir():
+            classes.add(checked_name(entry.name, str(place)))
+            for inside in visible(Path(entry.path)):
+                if inside.name.lower().endswith(SUFFIXES) and inside.is_file():
+                    add(entry.name, inside)
+                else:
+                    wrong["not images by their names"].append(f"{entry.name}/{inside.name}")
+        elif entry.name.lower().endswith(SUFFIXES):
+            if solution is None:
+                wrong["images outside of class folders"].append(entry.name)
+            elif class_name := solution.get(Path(entry.name).stem):
+                add(class_name, entry)
             else:
-                self.odd.append(f"{name}/{entry.name}")
+                wrong[f"images that {SOLUTION} does not name"].append(entry.name)
+    return scanned
 
-    def _add_flat(self, loose: Sequence[os.DirEntry[str]], solution: Mapping[str, str]) -> None:
-        for entry in loose:
-            class_name = solution.get(Path(entry.name).stem)
-            if class_name is None:
-                self.unknown.append(entry.name)
-            else:
-                self.by_class.setdefault(class_name, []).append(self._listed(class_name, entry))
 
-    def _listed(self, class_name: str, entry: os.DirEntry[str]) -> Listed:
-        name = checked_name(entry.name, str(self.folder / self.split))
-        return Listed(f"{self.split}/{class_name}/{name}", entry.stat().st_size)
-
-    def problems(self, wrong: bool) -> Iterator[str]:
-        """Yield what does not belong there; the likely culprits, too, where counts are `wrong`."""
-        found = {
-            "not images by their names": self.odd,
-            "images outside of class folders": self.loose,
-            f"images that {SOLUTION} does not name": self.unknown,
-            "class folders without images": [name for name, files in self.by_class.items() if not files],
-        }
-        if wrong:
-            ours = [name for name in self.by_class if name[:1] == "n" and name[1:].isdecimal()]
-            unlike = set(self.by_class) - set(ours) if len(ours) > len(self.by_class) // 2 else set()
-            archives = (entry.name for entry in os.scandir(self.folder / self.split) if is_archive(entry.name))
-            found["class folders whose names are unlike the others"] = list(unlike)
-            found["archives that are not extracted"] = [n for n in archives if n.partition(".")[0] not in self.by_class]
-        for text, names in found.items():
-            if names:
-                yield f"{text}: {named([f'{self.split}/{name}' for name in sorted(names)])}"
+def _problems(folder: Path, split: str, scanned: _Scanned, class_count: int, count: int) -> Iterator[str]:
+    """Yield what is wrong with a split; where counts are wrong, the likely culprits, too."""
+    classes, files, wrong = scanned
+    if len(classes) != class_count:
+        yield f"{split}/ has {len(classes)} class folders, expected {class_count}"
+    if len(files) != count:
+        yield f"{split}/ has {len(files)} images, expected {count}"
+    wrong["class folders without images"] += classes - {listed.class_name for listed in files}
+    if len(classes) != class_count or len(files) != count:
+        ours = {name for name in classes if name[0] == "n" and name[1:].isdecimal()}  # as WordNet numbers its nouns
+        if len(ours) > len(classes) // 2:
+            wrong["class folders whose names are unlike the others"] += classes - ours
+        archives = [name for name in os.listdir(folder / split) if is_archive(name)]  # noqa: PTH208
+        wrong["archives that are not extracted"] += [name for name in archives if name.partition(".")[0] not in classes]
+    for reason, names in wrong.items():
+        if names:
+            yield f"{reason}: {named([f'{split}/{name}' for name in sorted(names)])}"
 
 
 def read_solution(path: Path) -> dict[str, str]:

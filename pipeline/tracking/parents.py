@@ -58,7 +58,7 @@ def log_artifacts(client: MlflowClient, run_id: str, folder: Path) -> None:
 
 @tolerate_errors
 def close_parent(client: MlflowClient, run_id: str, status: Status) -> None:
-    """End the run of a search. (A table's run only groups: it ends when it is made.)"""
+    """End the run of a search; a table's run only groups, and ends when it is made."""
     client.set_terminated(run_id, status)
 
 
@@ -161,7 +161,7 @@ def experiments(client: MlflowClient) -> dict[str, str]:
 
 
 def find(client: MlflowClient, experiment: str, key: Mapping[str, str]) -> Run | None:
-    """The oldest run with these tags. (Runs that someone deleted are not found.)"""
+    """Return the oldest run with these tags; runs that someone deleted are not found."""
     condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
     found = client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time ASC"])
     return found[0] if found else None

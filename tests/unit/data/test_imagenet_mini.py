@@ -64,14 +64,14 @@ def test_another_source_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"package": "scikit-nothing"}, "scikit-nothing is not there: the package is not installed; install"),
-        ({"file": "skimage/data/nobody.png"}, "skimage/data/nobody.png of scikit-image is not there; install"),
+        ({"package": "scikit-nothing"}, "scikit-nothing is missing: the package is not installed; install"),
+        ({"file": "skimage/data/nobody.png"}, "skimage/data/nobody.png of scikit-image is missing; install"),
         ({"file": "skimage/data/README.txt"}, "skimage/data/README.txt of scikit-image cannot be read; install"),
         ({"file": "skimage/data/camera.png"}, "its shape is (512, 512), expected (512, 512, 3); install"),
         ({"height": 600}, "astronaut.png of scikit-image is not the known one: its shape is (512, 512, 3), expected"),
     ],
 )
-def test_a_photograph_that_is_not_there_or_another_one_is_refused(
+def test_an_image_that_is_missing_or_another_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
 ) -> None:
     replaced(monkeypatch, **changes)
