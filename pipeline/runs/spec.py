@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, shown
+from pipeline.utils.names import checked_name
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 # The version of the arithmetic of training, a part of every run's identity. Raise it in the change that makes the same
 # run give other numbers (the test of golden losses fails then and says so); leave it alone in every other change.
@@ -21,6 +26,9 @@ NUMERICS = 1
 NOT_IN_IDENTITY = frozenset({"experiment"})
 NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
 IDENTITY_DIGITS = 12
+
+Precision = Literal["float32", "bfloat16"]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -96,11 +104,11 @@ class RunSpec:
     """One training run; `crops` are None for data that are no photographs."""
 
     experiment: str
-    seed: int
+    seed: Seed
     network: NetworkSpec
     data: DataSpec
     protocol: Protocol
-    precision: str = "float32"
+    precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False
     numerics: int = NUMERICS
@@ -134,28 +142,36 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str | Path = "config.json") -> RunSpec:
-        """The inverse of `to_json`; refuses content that is not a run's or whose identity does not fit."""
+        """Return the run that `to_json` gave.
+
+        Raises:
+            UserError: if the content is not the configuration of a run, or its identity does not belong to it.
+        """
+        from pydantic import ValidationError
+
         try:
-            crops = content.get("crops")
-            spec = cls(
-                **{
-                    **{f.name: content[f.name] for f in fields(cls) if f.name != "crops"},
-                    "crops": None if crops is None else Crops(**crops),
-                    "network": NetworkSpec(**content["network"]),
-                    "data": DataSpec(**{**content["data"], "classes": tuple(content["data"]["classes"])}),
-                    "protocol": Protocol(
-                        **{**content["protocol"], "milestones": tuple(content["protocol"]["milestones"])}
-                    ),
-                }
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{source}: not the configuration of a run ({error})") from None
+            spec = _adapter().validate_json(json.dumps(content), strict=True)
+            checked_name(spec.experiment, f"{source}: experiment")
+            checked_name(spec.data.dataset, f"{source}: data.dataset")
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UserError(f"{source}: not the configuration of a run ({place}: {first['msg']})") from None
         if content.get("identity") != spec.identity:
             raise UserError(
-                f"{source}: identity = {content.get('identity')!r} does not belong to this configuration,"
+                f"{source}: identity = {shown(content.get('identity'))} does not belong to this configuration,"
                 f" whose identity is {spec.identity!r}"
             )
+        if _plain(content) != spec.to_json():
+            raise UserError(f"{source}: not the configuration of a run (it has keys that a run does not have)")
         return spec
+
+
+@cache
+def _adapter() -> TypeAdapter[RunSpec]:
+    from pydantic import TypeAdapter  # training imports this module, and needs no pydantic
+
+    return TypeAdapter(RunSpec)
 
 
 def _plain(value: Any) -> Any:
