@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,9 +100,9 @@ def test_other_images_than_the_runs_are_refused(spec: RunSpec, prepared: Path, t
         loop.train(foreign, run_in(tmp_path / "run", prepared), LocalSession())
 
 
-@pytest.mark.parametrize("key", ["train", "test", "colour", "decoder"])
-def test_each_setting_for_images_is_part_of_the_identity(spec: RunSpec, key: str) -> None:
-    changed = replace(spec, crops=replace(CROPS, **{key: 3}))
+@pytest.mark.parametrize(("key", "value"), [("train", 3), ("test", 3), ("colour", 0.3), ("decoder", "nvjpeg")])
+def test_each_setting_for_images_is_part_of_the_identity(spec: RunSpec, key: str, value: Any) -> None:
+    changed = replace(spec, crops=replace(CROPS, **{key: value}))
     assert changed.identity != spec.identity
     assert RunSpec.from_json(json.loads(json.dumps(changed.to_json()))) == changed
 
