@@ -5,6 +5,13 @@ What a command needs is imported when it runs, so that every command starts quic
 
 from __future__ import annotations
 
-from pipeline.cli import benchmarking, data, networks, reporting, training
+from pipeline.cli import benchmarking, data, networks, reporting, runs, training
 
-ALL = (*data.COMMANDS, *training.COMMANDS, *reporting.COMMANDS, *networks.COMMANDS, *benchmarking.COMMANDS)
+ALL = (
+    *data.COMMANDS,
+    *training.COMMANDS,
+    *runs.COMMANDS,
+    *reporting.COMMANDS,
+    *networks.COMMANDS,
+    *benchmarking.COMMANDS,
+)

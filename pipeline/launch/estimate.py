@@ -9,11 +9,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pipeline import runs
-from pipeline.runs.records import CONFIG, METRICS, Provenance, Segment
+from pipeline.runs.finished import read_spec
+from pipeline.runs.records import CONFIG, Metrics, Provenance, Segment
 from pipeline.runs.spec import RunSpec
 from pipeline.settings.plan import PASSES
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 
 if TYPE_CHECKING:
     from pipeline.launch.driver import Driver
@@ -56,15 +56,14 @@ def throughputs(driver: Driver) -> list[Throughput]:
 def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
     """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
     try:
-        config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
-        name = f"{config['experiment']}-s{config['seed']}"
-        planned = plan["identity"].get(name) == config["identity"]  # another profile has other runs of that name
-        multiply_adds = (plan["runs"][name]["cost"] if planned else read_json(folder / METRICS))["multiply_adds"]
-    except (UserError, KeyError, TypeError, AttributeError):
+        spec, provenance = read_spec(folder), Provenance.read(folder)
+        planned = plan["identity"].get(spec.name) == spec.identity  # another profile has other runs of that name
+        cost = plan["runs"][spec.name]["cost"]["multiply_adds"] if planned else Metrics.read(folder).multiply_adds
+    except UserError:
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:
-            yield config["network"]["name"], PASSES * multiply_adds, segment
+            yield spec.network.name, PASSES * cost, segment
 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:

@@ -36,7 +36,7 @@ class Sample:
         """Standard error of a single run's error over its test images; None with more seeds or other quantities."""
         if len(self.values) != 1 or not self.quantity.endswith("_error"):
             return None
-        return binomial_error(next(iter(self.values.values())), int(self.runs[0].metrics["test_images"]))
+        return binomial_error(next(iter(self.values.values())), self.runs[0].metrics.test_images)
 
     @property
     def seeds(self) -> str:
@@ -179,7 +179,7 @@ def _sample(
 
 def _quantity(run: Run, quantity: str, stage: int | None) -> float | None:
     if quantity != "response":
-        value = run.metrics.get(quantity)
+        value = getattr(run.metrics, quantity, None)
         return None if value is None else float(value)
     if run.relative_responses is None or stage is None or stage > len(run.relative_responses):
         return None

@@ -33,6 +33,12 @@ def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present 
     for name, config in plan["runs"].items():
         exact = found.runs.get(plan["identity"][name])
         changes = _changes(exact.config, config) if exact is not None else []
+        planned = config.get("cost", {}).get("parameters")
+        if exact is not None and planned not in (None, exact.metrics.parameters):
+            reason = f"metrics.json: has {exact.metrics.parameters} parameters, the network {planned}"
+            problems.append(_as_problem(exact, reason))
+            used.add(exact.identity)
+            continue
         if exact is not None and changes:
             problems.append(_as_problem(exact, f"foreign: it has the plan's identity but another {changes[0]}"))
             used.add(exact.identity)

@@ -11,10 +11,9 @@ from typing import Any
 from pipeline import runs
 from pipeline.launch.driver import Driver
 from pipeline.report.reporting import find_plan
-from pipeline.runs.records import CONFIG, METRICS, WEIGHTS, Provenance
+from pipeline.runs.records import CONFIG, METRICS, WEIGHTS, Metrics
 from pipeline.settings.plan import planned_spec
 from pipeline.utils.errors import UserError, one_line
-from pipeline.utils.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def _log_models(uri: str, finished: Sequence[Path], wanted: str) -> int:
 
     folders = [folder for folder in finished if wanted != "none" and (folder / WEIGHTS).exists()]
     if wanted == "best" and folders:
-        folders = [min(folders, key=lambda folder: (read_json(folder / METRICS)["test_error"], folder.name))]
+        folders = [min(folders, key=lambda folder: (Metrics.read(folder).test_error, folder.name))]
     logged = 0
     for folder in folders:
         run_id = tracking.find_run(uri, folder)
@@ -56,12 +55,14 @@ def _sync_models(driver: Driver, uri: str) -> int:
     """Log the models of every profile that has finished runs in the store, as its own settings say."""
     finished: dict[str, list[Path]] = defaultdict(list)
     for folder in runs.folders(driver.store):
+        if not (folder / METRICS).is_file():
+            continue
         try:
-            provenance = Provenance.read(folder)
+            run = runs.read_finished(folder)
         except UserError:
             continue  # `sync` has named it
-        if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
-            finished[provenance.profile].append(folder)
+        if run.provenance is not None:
+            finished[run.provenance.profile].append(folder)
     wanted = {profile: _models(_plan_of(driver, profile)) for profile in finished}
     if any(models != "none" for models in wanted.values()):
         driver.fetch(weights=True)

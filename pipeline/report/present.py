@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runs.numerics import NUMERICS
-from pipeline.runs.segments import MOVED, was_moved
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
+MOVED = "moved between classes of hardware, threads or versions"
 OUR_READING = "the structure of the network, or part of it, is our reading"
 MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§", MOVED: "¶"}
 """What a marked number has against it, and its sign in the tables."""
@@ -37,7 +37,7 @@ class Present:
         """What is to be said of a run today, by what is tracked of it: the same in every checkout."""
         data = run.config["data"]
         marks = {OLDER_CODE} if run.config["numerics"] < self.numerics else set()
-        if run.published is not None and was_moved(run.published.provenance):
+        if run.published is not None and run.published.provenance.was_moved:
             marks.add(MOVED)
         same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]
         labels = data.get("noise_checksum")

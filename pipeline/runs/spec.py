@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.runs.numerics import NUMERICS
+from pipeline.runs.reading import DamagedError, parse
 from pipeline.utils.errors import UserError
+from pipeline.utils.names import checked_name
 
 # Left out of the identity, by name: they label a run and change none of its numbers. (The data are identified by
 # their checksums.)
 NOT_IN_IDENTITY = frozenset({"experiment"})
 NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
 IDENTITY_DIGITS = 12
+LONGEST_NAME = 120  # bytes: a temporary folder's name has the host and a process number, too, and ends at 255
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,17 @@ class RunSpec:
     numerics: int = NUMERICS
     crops: Crops | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an experiment, a seed or a data set that cannot be a part of a folder's name."""
+        checked_name(self.experiment, "experiment")
+        checked_name(self.data.dataset, "data.dataset")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise UserError(f"seed = {self.seed!r}: must be an integer from 0 to 2**63 - 1")
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"experiment = {self.experiment!r}: must be shorter, as a run's name has {LONGEST_NAME} bytes"
+            )
+
     @property
     def identity(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of all that changes the run's numbers."""
@@ -130,26 +144,17 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str | Path = "config.json") -> RunSpec:
-        """The inverse of `to_json`; refuses content that is not a run's or whose identity does not fit."""
-        try:
-            crops = content.get("crops")
-            spec = cls(
-                **{
-                    **{f.name: content[f.name] for f in fields(cls) if f.name != "crops"},
-                    "crops": None if crops is None else Crops(**crops),
-                    "network": NetworkSpec(**content["network"]),
-                    "data": DataSpec(**{**content["data"], "classes": tuple(content["data"]["classes"])}),
-                    "protocol": Protocol(
-                        **{**content["protocol"], "milestones": tuple(content["protocol"]["milestones"])}
-                    ),
-                }
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{source}: not the configuration of a run ({error})") from None
+        """The run of a ``config.json``, or of an entry of the plan.
+
+        Raises:
+            DamagedError: if a key is missing or of another type, or the identity is not that of the rest.
+        """
+        spec = parse(cls, content, Path(source))
         if content.get("identity") != spec.identity:
-            raise UserError(
-                f"{source}: identity = {content.get('identity')!r} does not belong to this configuration,"
-                f" whose identity is {spec.identity!r}"
+            raise DamagedError(
+                Path(source),
+                f"identity = {content.get('identity')!r} does not belong to this configuration, whose identity is"
+                f" {spec.identity!r}",
             )
         return spec
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.runs.records import CONFIG, METRICS, RESPONSES, Provenance
+from pipeline.runs.finished import read_spec
+from pipeline.runs.records import METRICS, RESPONSES, Metrics, Provenance, Responses
 from pipeline.tracking.paper import Cell, cells, table_title
-from pipeline.utils.files import read_json
 from pipeline.utils.git import Origin, origin
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
@@ -34,7 +34,7 @@ class Described:
     @classmethod
     def read(cls, folder: Path, search: str | None = None) -> Described:
         """A run folder; without a configuration it raises UserError."""
-        return cls(folder, read_json(folder / CONFIG), Provenance.read(folder), search)
+        return cls(folder, read_spec(folder).to_json(), Provenance.read(folder), search)
 
     @property
     def name(self) -> str:
@@ -207,18 +207,14 @@ def summary(folder: Path) -> dict[str, float]:
     if not (folder / METRICS).exists():
         return {}
     curves = ("train_loss", "train_error", "test_loss", "test_error", "top5_error")
-    metrics = read_json(folder / METRICS)
-    found = {key: float(value) for key, value in metrics.items() if key not in curves and _is_number(value)}
+    metrics = Metrics.read(folder).to_json()
+    found = {key: float(value) for key, value in metrics.items() if key not in curves and not isinstance(value, str)}
     if (folder / RESPONSES).exists():
-        responses = read_json(folder / RESPONSES)
-        found |= _numbered("response.stage", responses["stages"])
-        found |= _numbered("response.relative", responses["relative"])
+        responses = Responses.read(folder)
+        found |= _numbered("response.stage", responses.stages)
+        found |= _numbered("response.relative", responses.relative)
     return found
 
 
 def _numbered(prefix: str, values: Iterable[float]) -> dict[str, float]:
     return {f"{prefix}{number}": float(value) for number, value in enumerate(values, start=1)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.arrays import Masks
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
@@ -12,17 +14,16 @@ if TYPE_CHECKING:
 TILE, GAP, HEADING = 64, 4, 14  # pixels
 
 
-def draw_masks(source: Path, target: Path) -> None:
-    """Write a PNG from `masks.npz`: a row for each test picture, then the picture under each module's mask.
+def draw_masks(folder: Path, target: Path) -> None:
+    """Write a PNG of a run's masks: a row for each test image, with the image under each module's mask.
 
     A mask is shown by its own range: dark where it is lowest, untouched where it is highest.
     """
-    import numpy as np
     from PIL import Image, ImageDraw
 
-    with np.load(source, allow_pickle=False) as arrays:
-        pictures = arrays["images"]
-        masks = {name.removesuffix("_mask"): arrays[name] for name in arrays.files if _is_mask(name)}
+    read = Masks.read(folder)
+    pictures = read.images
+    masks = {name.removesuffix("_mask"): maps for name, maps in read.maps.items() if _is_mask(name)}
     step = TILE + GAP
     size = (GAP + step * (1 + len(masks)), HEADING + GAP + step * len(pictures))
     sheet = Image.new("RGB", size, "white")

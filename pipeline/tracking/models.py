@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.runs.records import METRICS, WEIGHTS
+from pipeline.runs.records import WEIGHTS, Metrics
 from pipeline.tracking.describe import IDENTITY, Described
 from pipeline.tracking.store import survives
-from pipeline.utils.files import read_json, sha256_file
+from pipeline.utils.files import sha256_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -124,7 +124,7 @@ def _register(client: MlflowClient, run_id: str, run: Described, profile: str, l
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    test_error = read_json(run.folder / METRICS)["test_error"]
+    test_error = Metrics.read(run.folder).test_error
     tags = {"profile": profile, IDENTITY: run.config["identity"], "test_error": repr(test_error)}
     # The location, not `models:/<id>`: that MLflow 3.17 resolves against its global tracking URI.
     client.create_model_version(name, logged.artifact_location, run_id, tags, model_id=logged.model_id)

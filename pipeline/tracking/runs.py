@@ -174,7 +174,7 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         for path in present:
             if path.name == MASKS:
-                draw_masks(path, Path(scratch) / "masks.png")
+                draw_masks(folder, Path(scratch) / "masks.png")
             else:
                 (Path(scratch) / path.name).symlink_to(path.resolve())
         client.log_artifacts(run_id, scratch)

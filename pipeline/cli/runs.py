@@ -1,0 +1,118 @@
+"""Commands about the runs on disk: list, publish and import them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.options import Commands, add_command
+from pipeline.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.launch.driver import Driver
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
+
+
+def _runs(commands: Commands) -> None:
+    command = add_command(commands, "runs", _run_list, "list, publish or import runs")
+    command.set_defaults(csv=None, json=False)
+    actions = command.add_subparsers(metavar="list|publish|import", required=True)
+    listing = actions.add_parser("list", help="the runs of the plan: status, error, time and progress")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--csv", type=Path, metavar="FILE", help="write all runs, in the store and published, as a table")
+    form.add_argument("--json", action="store_true", help="print that table as JSON")
+    listing.set_defaults(run=_run_list)
+    publishing = actions.add_parser("publish", help="copy finished runs, without weights, to published/")
+    publishing.add_argument("pattern", help="run names, e.g. 'attention56*'; '*' for all that are finished")
+    publishing.set_defaults(run=_run_publish)
+    importing = actions.add_parser("import", help="copy runs made elsewhere into the store")
+    importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
+    importing.set_defaults(run=_run_import)
+
+
+def _driver() -> Driver:
+    """The driver of the plan, once it knows what a store behind a URL has."""
+    from pipeline.launch.driver import Driver
+    from pipeline.settings import plan
+
+    driver = Driver(plan.read_plan(), Path.cwd())
+    driver.fetch()
+    return driver
+
+
+def _run_list(options: argparse.Namespace) -> None:
+    from pipeline import runs
+    from pipeline.settings import plan
+    from pipeline.utils.files import write_atomic
+
+    driver = _driver()
+    frame = runs.as_frame(driver.plan["execution"]["store"], Path.cwd())
+    if options.csv:
+        write_atomic(options.csv, frame.map(_plain_cell).to_csv(lineterminator="\n"))
+        print(f"{options.csv}: {len(frame)} runs")
+    elif options.json:
+        print(frame.reset_index().to_json(orient="records", indent=2, double_precision=15))
+    else:
+        specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"]]
+        width = max(len(spec.name) for spec in specs)
+        for spec in specs:
+            print(f"{spec.name:{width}}  {spec.identity}  {_line(spec, frame, driver)}".rstrip())
+
+
+def _plain_cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _line(spec: Any, frame: pd.DataFrame, driver: Driver) -> str:
+    """Status, error, time and progress of a planned run."""
+    from datetime import timedelta
+
+    import pandas as pd
+
+    from pipeline import runs
+
+    if spec.folder_name not in frame.index:
+        return "pending"
+    row = frame.loc[spec.folder_name]
+    if row["status"] == "damaged":
+        return f"damaged    {row['problem']}"
+    error = "" if pd.isna(row["test_error"]) else f"{row['test_error']:.2f} %"
+    time = "" if pd.isna(row["seconds"]) else timedelta(seconds=round(row["seconds"]))
+    progress = f"{row['iteration']:.0f}/{spec.protocol.iterations} iterations"
+    unverified = "  unverified" if row["status"] == "finished" and not row["verified"] else ""
+    return f"{runs.status(spec, driver.store):9}  {error:>8}  {time!s:>9}  {progress}{unverified}"
+
+
+def _run_publish(options: argparse.Namespace) -> None:
+    from fnmatch import fnmatchcase
+
+    from pipeline import runs
+    from pipeline.settings import plan
+
+    driver = _driver()
+    specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
+    done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
+    if not done:
+        raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
+    for spec in done:
+        print(runs.publish(spec, driver.plan["profile"], driver.store))
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from pipeline import runs
+
+    driver = _driver()
+    names = runs.import_runs(options.folder, driver.store, driver.mirror.store if driver.mirror else None)
+    for name in names:
+        if driver.mirror is not None:
+            driver.mirror.add(name)
+        print(f"{driver.store / name}: imported")
+    if not names:
+        print("nothing new")
+
+
+COMMANDS = (_runs,)
