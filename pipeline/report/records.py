@@ -241,7 +241,7 @@ def _read(folder: Path, shown: str, profile: str | None) -> Run:
     except DamagedError as damage:
         notes.append(f"{_reason(damage)}; the run counts, without its responses")
     if not (folder / MASKS).is_file():
-        notes.append(f"{MASKS}: missing; the run counts, without its masks")
+        notes.append(f"{MASKS}: no such file; the run counts, without its masks")
     return Run(
         folder=folder,
         shown=shown,

@@ -181,8 +181,8 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def _row(kind: type[Row], content: Mapping[str, str]) -> Row:
     values: dict[str, Any] = {f.name: float(content[f.name]) for f in fields(kind) if f.name in content}
-    if len(values) < len(content) or any(map(math.isnan, values.values())):
-        raise ValueError(f"a row has {len(content)} cells, or one that is not a number")
+    if len(values) < len(content):
+        raise ValueError(f"a row has {len(content)} cells instead of {len(values)}")
     return kind(**(values | {"iteration": int(content["iteration"])}))
 
 
@@ -243,7 +243,7 @@ class Metrics:
         if self.test_images != test_images:
             raise DamagedError(path, f"the error was counted on {self.test_images} of {test_images} test images")
         if not history:
-            raise DamagedError(folder / HISTORY, "has no row")
+            raise DamagedError(folder / HISTORY, "no such file, or no row in it")
         last = history[-1]
         if last.iteration != self.iterations:
             raise DamagedError(folder / HISTORY, f"ends at iteration {last.iteration}, {METRICS} at {self.iterations}")

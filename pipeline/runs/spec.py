@@ -149,7 +149,10 @@ class RunSpec:
         Raises:
             DamagedError: if a key is missing or of another type, or the identity is not that of the rest.
         """
-        spec = parse(cls, content, Path(source))
+        try:
+            spec = parse(cls, content, Path(source))
+        except DamagedError as error:
+            raise DamagedError(error.path, f"not the configuration of a run ({error.reason})") from None
         if content.get("identity") != spec.identity:
             raise DamagedError(
                 Path(source),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from pipeline.report.counts import Count
 from pipeline.report.evidence import Evidence
 from pipeline.report.matching import gather
 from pipeline.report.records import Run, Scan
+from pipeline.runs.records import Metrics
 from pipeline.settings.paper import load_paper
 
 COUNTS = {
@@ -29,8 +31,12 @@ def evidence_of(plan: dict[str, Any], errors: Mapping[str, list[float]]) -> Evid
     for experiment, values in errors.items():
         for seed, error in enumerate(values):
             config = plan["runs"][f"{experiment}-s{seed}"]
-            metrics = {"test_error": error, "test_images": 10000, "iterations": config["protocol"]["iterations"]}
-            run = Run(Path(), "memory", config, metrics, {}, None, None, plan["profile"])
+            metrics = Metrics(
+                test_error=error, test_loss=1.0, train_error=error, train_loss=1.0, best_test_error=error,
+                best_epoch=1.0, iterations=config["protocol"]["iterations"], epochs=1.0, parameters=1,
+                multiply_adds=1, test_images=10000, weights_sha256="",
+            )  # fmt: skip
+            run = Run(Path(), "memory", config, metrics, pd.DataFrame(), None, None, plan["profile"])
             runs[run.identity] = run
     return gather(plan, Scan(runs, ()), load_paper())
 

@@ -17,7 +17,6 @@ from pipeline.runs.records import WEIGHTS
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.tuning.trials import Settled, State, Trial
-from pipeline.utils.files import read_json, write_json
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 ERRORS = (5.0, 3.0, 4.0)
@@ -38,10 +37,8 @@ def project(root: Path, wanted: str = "best") -> Driver:
         "runs": {spec.name: {**spec.to_json(), "cost": {}} for spec in specs},
     }
     for spec, error in zip(specs, (*ERRORS, 1.0), strict=True):
-        folder = write_run(root / "runs", spec)
-        write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": error})
-        if error > 1:
-            (folder / WEIGHTS).write_text(f"weights of seed {spec.seed}")
+        weights = f"weights of seed {spec.seed}".encode() if error > 1 else None
+        write_run(root / "runs", spec, error=error, weights=weights)
     return Driver(plan, root)
 
 

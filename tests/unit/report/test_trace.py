@@ -10,6 +10,7 @@ import pytest
 from pipeline.report import trace
 from pipeline.report.machine import mlflow_address
 from pipeline.runs.numerics import NUMERICS
+from pipeline.runs.records import Provenance
 from pipeline.utils.errors import UserError
 
 
@@ -53,7 +54,7 @@ def test_a_run_of_another_profile_is_traced_with_its_marks(world: Any) -> None:
 
 
 def test_a_link_to_mlflow_leads_to_the_server_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    provenance = {"mlflow_run_id": "abc"}
+    provenance = Provenance("finished", "digits", mlflow_run_id="abc")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")

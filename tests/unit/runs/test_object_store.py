@@ -13,17 +13,18 @@ from pipeline import runs
 from pipeline.__main__ import main
 from pipeline.launch import doctor
 from pipeline.launch.driver import Driver
+from pipeline.runs import store_copies
 from pipeline.runs.execution import STOP
-from pipeline.runs.records import DETERMINISTIC, Provenance
+from pipeline.runs.records import Provenance
 from pipeline.runs.run_store import RunStore
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
-from pipeline.runs.store import store_copies
 from pipeline.runs.store_copies import Mirror, working_copy
 from pipeline.settings import config
 from pipeline.utils import object_store
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import write_json
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
+from tests.unit.tracking.run_folders import make_spec, write_run
 
 RUN = "attention56-s0-0123456789ab"
 
@@ -272,10 +273,8 @@ def test_an_import_that_broke_off_is_completed_by_the_next(
     )
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
-    spec = paused(elsewhere / "run", 20)
-    for name in DETERMINISTIC:
-        if name != "config.json":
-            write_json(elsewhere / "run" / name, {})
+    spec = make_spec()
+    write_run(elsewhere, spec)
     put = RunStore.write
 
     def write_or_fail(self: RunStore, path: str, content: bytes) -> None:
