@@ -61,7 +61,7 @@ def test_a_link_to_mlflow_leads_to_the_server_in_use(monkeypatch: pytest.MonkeyP
     assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org:8080/lab/")
     assert mlflow_address(provenance) == "https://mlflow.example.org:8080/lab/#/runs/abc"
-    assert mlflow_address({"mlflow_run_id": None}) is None
+    assert mlflow_address(Provenance("finished", "digits")) is None
 
 
 def test_a_pending_number_says_so(world: Any) -> None:
