@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -16,6 +17,8 @@ from torch import nn
 
 from models.registry import create_model
 
+RECORDS: Final = ("checksums.json", "metrics.json")
+"""Files of a finished run that have the SHA-256 of its weights, which lie beside them."""
 KEY: Final = "network"
 """The file's one metadata entry, in JSON: name, num_classes, options. (With several their order would not be fixed.)"""
 
@@ -73,8 +76,25 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
     return _read(Path(path))[0]
 
 
+def _verify(path: Path) -> None:
+    """Refuse weights that are not those of the finished run in whose folder they lie."""
+    for record in (path.with_name(name) for name in RECORDS):
+        try:
+            content = json.loads(record.read_bytes())
+            expected = content["files"].get(path.name) if "files" in content else content["weights_sha256"]
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{record}: damaged, so the weights beside it cannot be verified") from None
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if expected not in (None, found):
+            raise ValueError(f"{path}: damaged: its SHA-256 is {found}, in {record.name} it is {expected}")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
+        _verify(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping

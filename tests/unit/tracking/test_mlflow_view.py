@@ -13,7 +13,6 @@ from mlflow.models import Model
 from pipeline.__main__ import main
 from pipeline.launch.driver import Driver
 from pipeline.report.mlflow_view import log_models, log_report, synchronise
-from pipeline.runs.records import WEIGHTS
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.tuning.trials import Settled, State, Trial
@@ -77,7 +76,7 @@ def test_models_are_logged_as_the_profile_wants_and_once(
 def test_models_of_every_profile_are_rebuilt_as_that_profile_wants(uri: str, tmp_path: Path, saved: list[str]) -> None:
     driver = project(tmp_path)
     for name in ("attention92", "attention128"):
-        (write_run(tmp_path / "runs", make_spec(name), profile="cifar10") / WEIGHTS).write_text(name)
+        write_run(tmp_path / "runs", make_spec(name), profile="cifar10", weights=name.encode())
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     assert dict(synchronise(driver, uri))["3 logged models"]
     assert saved == ["attention128-s0", "attention92-s0", "attention56-s1"], "all of cifar10, the best of digits"
