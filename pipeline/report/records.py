@@ -25,6 +25,7 @@ from pipeline.runs.records import (
 )
 from pipeline.runs.spec import RunSpec
 from pipeline.runs.store import PUBLISHED
+from pipeline.utils.statistics import is_at_chance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +87,16 @@ class Run:
         return str(self.config["identity"])
 
     @property
+    def tracked_provenance(self) -> Provenance | None:
+        """Its provenance: of a published run the committed one, which is the same in every checkout."""
+        return self.published.provenance if self.published is not None else self.provenance
+
+    @property
+    def experiment(self) -> str:
+        """Name of its experiment."""
+        return str(self.config["experiment"])
+
+    @property
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.config["seed"])
@@ -94,6 +105,17 @@ class Run:
     def dataset(self) -> str:
         """Name of the data set it was trained on."""
         return str(self.config["data"]["dataset"])
+
+    @property
+    def noise(self) -> int:
+        """Label noise in percent."""
+        return int(self.config["data"].get("noise") or 0)
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether its test error is not better than guessing among the classes."""
+        classes = int(self.config["network"]["num_classes"])
+        return is_at_chance(self.metrics.test_error, self.metrics.test_images, classes)
 
     @property
     def iterations(self) -> int:

@@ -125,7 +125,12 @@ class Provenance:
     @property
     def was_moved(self) -> bool:
         """Whether the segments differ in hardware, threads or versions, so that bit-equality is not promised."""
-        return len({(segment.hardware, segment.libraries) for segment in self.segments}) > 1
+        return len(self.surroundings) > 1
+
+    @property
+    def surroundings(self) -> set[tuple[str, str]]:
+        """Hardware with threads, and library versions, that the segments ran on."""
+        return {(segment.hardware, segment.libraries) for segment in self.segments}
 
     @property
     def seconds(self) -> float:
