@@ -49,7 +49,8 @@ from pipeline.runs.records import (  # noqa: E402
     write_rows,
 )
 from pipeline.runs.spec import RunSpec, evaluation_iterations  # noqa: E402
-from pipeline.settings import config, plan  # noqa: E402
+from pipeline.settings import config  # noqa: E402
+from pipeline.settings.plan import Plan, build_plan  # noqa: E402
 from pipeline.training.environment import device_name, versions  # noqa: E402
 from pipeline.utils.files import write_json  # noqa: E402
 
@@ -115,9 +116,9 @@ def measure_driver() -> None:
             return result
 
         settings = config.load(root / config.PARAMS)
-        content = timed("plan, with identities and costs", lambda: plan.build_plan(settings, root / "data"))
-        assert isinstance(content, dict)
-        driver = Driver(content, root)
+        made = timed("plan, with identities and costs", lambda: build_plan(settings, root / "data"))
+        assert isinstance(made, Plan)
+        driver = Driver(made, root)
         specs = pending(driver)
         timed("what is pending", lambda: pending(driver))
 
@@ -156,10 +157,10 @@ def bare_seconds(root: Path) -> float:
     from pipeline.training.loop import train
     from pipeline.training.session import LocalSession
 
-    driver = Driver(plan.build_plan(config.load(root / config.PARAMS), root / "data"), root)
+    driver = Driver(build_plan(config.load(root / config.PARAMS), root / "data"), root)
     taken = []
     for number in range(3):
-        spec = plan.find_run(driver.plan, EXPERIMENT, number)
+        spec = driver.plan.run(EXPERIMENT, number).spec
         execution = replace(driver.execution(spec), folder=root / "bare" / str(number))
         execution.folder.mkdir(parents=True)
         begun = time.process_time()
@@ -262,7 +263,7 @@ def _measure_logging(seconds: float) -> None:
     from pipeline.tracking.system import SHORTEST, sampler
 
     with project([f"seeds=[{','.join(map(str, range(SEEDS)))}]"]) as root:
-        driver = Driver(plan.build_plan(config.load(root / config.PARAMS), root / "data"), root)
+        driver = Driver(build_plan(config.load(root / config.PARAMS), root / "data"), root)
         specs = pending(driver)[:20]
         uri = tracking.tracking_uri(root)
         tracking.initialise(uri)

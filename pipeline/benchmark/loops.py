@@ -173,13 +173,13 @@ def under_ray(job: Job) -> Iterator[Blocks]:
     """Our loop under Ray Train, on a cluster of its own; start-up is that of Ray, its processes and the run."""
     started = _process_started()
     from pipeline.launch import cluster, ray_train
-    from pipeline.launch.driver import Resources
+    from pipeline.runs.execution import Resources
 
     spec = run_spec(job)
     execution = _execution(job, spec)
     with cluster.connected(Path.cwd()):
         cluster.quiet()
-        resources = Resources(workers=job.workers, threads=job.threads)
+        resources = Resources(job.workers, job.threads, "auto", max_parallel=None, max_failures=0)
         controllers = ray_train.start_controllers(1)
         status = ray_train.train_under_ray(spec, execution, resources, cluster.share(resources), controllers)
     if status != "finished":

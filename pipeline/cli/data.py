@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.options import DATA, Commands, add_command
 
 if TYPE_CHECKING:
-    from pipeline.settings import config
+    from pipeline.settings.tree import Data
 
 
 def _compose(commands: Commands) -> None:
@@ -63,7 +63,7 @@ def _configured_source(dataset: str) -> str:
     return found.source if found else "official"
 
 
-def _configured(dataset: str) -> config.Data | None:
+def _configured(dataset: str) -> Data | None:
     """What params.yaml says about a data set, if it is for this one."""
     from pipeline.settings import config
 

@@ -37,30 +37,28 @@ def _runs(commands: Commands) -> None:
 def _driver() -> Driver:
     """The driver of the plan, once it knows what a store behind a URL has."""
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
+    driver = Driver(Plan.read(), Path.cwd())
     driver.fetch()
     return driver
 
 
 def _run_list(options: argparse.Namespace) -> None:
     from pipeline import runs
-    from pipeline.settings import plan
     from pipeline.utils.files import write_atomic
 
     driver = _driver()
-    frame = runs.as_frame(driver.plan["execution"]["store"], Path.cwd())
+    frame = runs.as_frame(driver.plan.store, Path.cwd())
     if options.csv:
         write_atomic(options.csv, frame.map(_plain_cell).to_csv(lineterminator="\n"))
         print(f"{options.csv}: {len(frame)} runs")
     elif options.json:
         print(frame.reset_index().to_json(orient="records", indent=2, double_precision=15))
     else:
-        specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"]]
-        width = max(len(spec.name) for spec in specs)
-        for spec in specs:
-            print(f"{spec.name:{width}}  {spec.identity}  {_line(spec, frame, driver)}".rstrip())
+        width = max(map(len, driver.plan.runs), default=0)
+        for name, run in driver.plan.runs.items():
+            print(f"{name:{width}}  {run.identity}  {_line(run.spec, frame, driver)}".rstrip())
 
 
 def _plain_cell(value: Any) -> Any:
@@ -91,15 +89,14 @@ def _run_publish(options: argparse.Namespace) -> None:
     from fnmatch import fnmatchcase
 
     from pipeline import runs
-    from pipeline.settings import plan
 
     driver = _driver()
-    specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
+    specs = [run.spec for name, run in driver.plan.runs.items() if fnmatchcase(name, options.pattern)]
     done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
     if not done:
         raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
     for spec in done:
-        print(runs.publish(spec, driver.plan["profile"], driver.store))
+        print(runs.publish(spec, driver.plan.profile, driver.store))
 
 
 def _run_import(options: argparse.Namespace) -> None:

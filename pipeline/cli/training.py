@@ -6,9 +6,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.cli.options import DATA, Commands, add_command, minutes, positive
+
+if TYPE_CHECKING:
+    from pipeline.settings.plan import Plan
 
 PAUSED = 75  # EX_TEMPFAIL: inside a DVC stage a paused run leaves the stage pending
 MARKER = "launched\n"
@@ -24,17 +27,17 @@ def _plan(commands: Commands) -> None:
 
 
 def _run_plan(options: argparse.Namespace) -> None:
-    from pipeline.settings import plan
+    from pipeline.settings.plan import PLAN
 
-    content = _make_plan()
-    names = content["runs"]
-    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}", flush=True)
-    print(_outlook(content, by_probe=options.probe))
+    plan = _make_plan()
+    print(f"{PLAN}: {len(plan.runs)} runs of profile {plan.profile}", flush=True)
+    print(_outlook(plan, by_probe=options.probe))
 
 
-def _make_plan() -> dict[str, Any]:
+def _make_plan() -> Plan:
     """Check the settings, say where they differ from conf/, and write ``plan.json``."""
-    from pipeline.settings import config, plan
+    from pipeline.settings import config
+    from pipeline.settings.plan import build_plan
 
     settings = config.load()
     drift = config.drift()
@@ -46,19 +49,19 @@ def _make_plan() -> dict[str, Any]:
             " overwrite these edits of params.yaml; `dvc repro` keeps them",
             file=sys.stderr,
         )
-    content = plan.build_plan(settings, DATA)
-    plan.write_plan(content)
-    return content
+    plan = build_plan(settings, DATA)
+    plan.write()
+    return plan
 
 
-def _outlook(content: dict[str, Any], *, by_probe: bool) -> str:
+def _outlook(plan: Plan, *, by_probe: bool) -> str:
     """What is pending, and what it will cost."""
     from pipeline.launch.driver import Driver
     from pipeline.launch.estimate import outlook
     from pipeline.launch.probe import probe
     from pipeline.launch.scheduler import pending
 
-    driver = Driver(content, Path.cwd())
+    driver = Driver(plan, Path.cwd())
     specs = pending(driver)
     return outlook(driver, specs, probe(driver, specs) if by_probe else ())
 
@@ -79,11 +82,11 @@ def _run_launch(options: argparse.Namespace) -> int:
     from pipeline.launch.progress import Board
     from pipeline.launch.scheduler import launch, pending
     from pipeline.runs.store import RESULTS
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
     from pipeline.utils.files import write_atomic
 
     in_stage = "DVC_STAGE" in os.environ
-    driver = Driver(plan.read_plan() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
+    driver = Driver(Plan.read() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
     if options.max_parallel:
         driver.resources = replace(driver.resources, max_parallel=options.max_parallel)
     specs = pending(driver, options.only)
@@ -116,11 +119,11 @@ def _train(commands: Commands) -> None:
 def _run_train(options: argparse.Namespace) -> int:
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd(), stop_after=options.stop_after)
-    spec = plan.find_run(driver.plan, options.experiment, options.seed)
-    target = runs.result_folder(spec, driver.plan["profile"])
+    driver = Driver(Plan.read(), Path.cwd(), stop_after=options.stop_after)
+    spec = driver.plan.run(options.experiment, options.seed).spec
+    target = runs.result_folder(spec, driver.plan.profile)
     driver.fetch()
     found = runs.locate(spec, driver.store)
     if found is None:
@@ -159,10 +162,10 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     from pipeline.data.arrays import read_manifest
     from pipeline.launch.driver import Driver
     from pipeline.launch.verify_resume import COMPARED, ResumeError, shortened, verify
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
-    spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
+    driver = Driver(Plan.read(), Path.cwd())
+    spec = shortened(driver.plan.run(options.experiment, options.seed).spec, options.iterations)
     execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
     for folder in filter(None, (execution.prepared, execution.noisy)):
         read_manifest(folder)  # before processes are begun that need it

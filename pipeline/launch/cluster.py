@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.data.node_cache import CACHE, holds, photographs_here
 from pipeline.data.remote import RemoteFolder
-from pipeline.launch.driver import Resources
+from pipeline.runs.execution import Resources
 from pipeline.training import huge_pages
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import write_atomic

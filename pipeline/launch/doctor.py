@@ -16,7 +16,7 @@ from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.object_store import ObjectStore, is_url
 
 if TYPE_CHECKING:
-    from pipeline.settings.config import Config
+    from pipeline.settings.tree import Config
 
 LOCK = "requirements.lock"
 PYTHON = (3, 11)
@@ -134,9 +134,8 @@ def gpu(settings: Config) -> Finding:
 def ray(settings: Config, root: Path) -> Finding:
     """Whether Ray starts here, or answers at RAY_ADDRESS, and has what a run of the profile needs."""
     from pipeline.launch import cluster
-    from pipeline.launch.driver import Resources
 
-    resources = Resources(**settings.resources.model_dump())
+    resources = settings.resources
     address = os.environ.get("RAY_ADDRESS")
     try:
         with cluster.connected(root):

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from pipeline import runs
 from pipeline.data.layout import noisy_folder, prepared_folder
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP, Execution, Resources
 from pipeline.runs.records import CONFIG, METRICS, PROGRESS, PROVENANCE, Provenance
 from pipeline.runs.run_lock import hold
 from pipeline.runs.run_store import RunStore, is_result, is_small
 from pipeline.runs.spec import RunSpec
 from pipeline.runs.store_copies import Mirror
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import write_json
 from pipeline.utils.git import Origin, origin
@@ -30,23 +31,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What each run is given; see `pipeline.settings.config.Resources`."""
-
-    workers: int = 1
-    threads: int = 1
-    gpus: float | str = "auto"
-    max_parallel: int | None = None
-    max_failures: int = 2
-
-
 @dataclass
 class Driver:
     """The driver of the runs of one plan.
 
     Attributes:
-        plan: content of ``plan.json``.
+        plan: the plan of the profile.
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds from now after which everything is paused.
         parent: the search in MLflow that the runs are trials of.
@@ -54,7 +44,7 @@ class Driver:
         mirror: keeps those copies.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     root: Path
     stop_after: float | None = None
     data: Path = field(init=False)
@@ -67,12 +57,11 @@ class Driver:
     mirror: Mirror | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        execution = self.plan["execution"]
         self.data = self.root / "data"
-        self.store = runs.store_folder(execution["store"], self.root)
-        if is_url(execution["store"]):
-            self.mirror = Mirror(RunStore(execution["store"]), self.store)
-        self.resources = Resources(**execution["resources"])
+        self.store = runs.store_folder(self.plan.store, self.root)
+        if is_url(self.plan.store):
+            self.mirror = Mirror(RunStore(self.plan.store), self.store)
+        self.resources = self.plan.resources
         self.origin = origin(self.root)
         self._held: dict[Path, IO[str]] = {}
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
@@ -90,7 +79,7 @@ class Driver:
     @contextmanager
     def tracked(self, enabled: bool = True) -> Iterator[None]:
         """Follow the runs that begin in this block in MLflow, if the plan says so and MLflow answers."""
-        if not enabled or not self.plan["execution"]["tracking"]["enabled"]:
+        if not enabled or not self.plan.tracking.enabled:
             yield
             return
         from pipeline import tracking
@@ -121,7 +110,7 @@ class Driver:
         for left in (STOP, PROGRESS):  # by an earlier process
             (folder / left).unlink(missing_ok=True)
         write_json(folder / CONFIG, spec.to_json())
-        profile = self.plan["profile"]
+        profile = self.plan.profile
         before = Provenance.read(folder) or Provenance("running", profile)
         if self.mirror is not None:
             self.mirror.follow(folder.name)
@@ -137,22 +126,20 @@ class Driver:
 
     def execution(self, spec: RunSpec) -> Execution:
         """How and where a run is executed; touches nothing."""
-        checkpoints = self.plan["execution"]["checkpoints"]
         return Execution(
             folder=self.store / spec.folder_name,
             prepared=prepared_folder(self.data, spec.data.dataset).absolute(),
             noisy=noisy_folder(self.data, spec.data.dataset, spec.data.noise).absolute() if spec.data.noise else None,
-            profile=self.plan["profile"],
+            profile=self.plan.profile,
             threads=self.resources.threads,
-            checkpoint_seconds=checkpoints["seconds"],
-            keep_checkpoints=checkpoints["keep"],
+            checkpoints=self.plan.checkpoints,
             stop_at=self._stop_at,
             commit=self.origin.commit,
             dirty=self.origin.dirty,
             command=self.origin.command,
-            system_metrics=self.plan["execution"]["tracking"]["system_metrics"],
+            system_metrics=self.plan.tracking.system_metrics,
             store=self.mirror.store.url if self.mirror else None,
-            remote=self.plan["execution"].get("remote"),  # a plan from before there were remotes has none
+            remote=self.plan.remote,
         )
 
     def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import runs
 from pipeline.runs.finished import read_spec
 from pipeline.runs.records import CONFIG, Metrics, Provenance, Segment
 from pipeline.runs.spec import RunSpec
-from pipeline.settings.plan import PASSES
+from pipeline.settings.plan import PASSES, Plan
 from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,13 +53,16 @@ def throughputs(driver: Driver) -> list[Throughput]:
     return list(found.values())
 
 
-def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
+def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segment]]:
     """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
     try:
         spec, provenance = read_spec(folder), Provenance.read(folder)
-        planned = plan["identity"].get(spec.name) == spec.identity  # another profile has other runs of that name
-        cost = plan["runs"][spec.name]["cost"]["multiply_adds"] if planned else Metrics.read(folder).multiply_adds
-    except UserError:
+        planned = plan.runs.get(spec.name)
+        if planned is not None and planned.identity == spec.identity:
+            cost = planned.cost.multiply_adds
+        else:  # another profile has other runs of that name
+            cost = Metrics.read(folder).multiply_adds
+    except (UserError, AttributeError):
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:
@@ -68,10 +71,10 @@ def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:
     """What is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
-    total = len(driver.plan["runs"])
+    total = len(driver.plan.runs)
     if not specs:
         return f"nothing pending: all {total} runs are in the store or published"
-    work = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+    work = {spec.name: driver.plan.runs[spec.name].cost.training_multiply_adds for spec in specs}
     measured = list(probed) or throughputs(driver)
     width = max(map(len, work))
     lines = []

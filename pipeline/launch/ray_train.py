@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.launch.cluster import WATCHER, Share
-from pipeline.launch.driver import Resources
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP, Execution, Resources
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError

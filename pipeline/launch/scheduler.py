@@ -17,7 +17,6 @@ from pipeline.report.mlflow_view import log_models
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
-from pipeline.settings.plan import planned_spec
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.signals import interruptible
 
@@ -40,12 +39,12 @@ class Summary:
 
 def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
     """The runs of the plan that are neither in the store nor published, the longest first."""
-    plan = driver.plan
-    names = [name for name in plan["runs"] if fnmatchcase(name, only) or fnmatchcase(name.rpartition("-s")[0], only)]
-    if not names:
-        raise UserError(f"--only {only!r}: fits no run of the plan, which has {', '.join(plan['runs'])}")
-    names.sort(key=lambda name: -plan["runs"][name]["cost"]["training_multiply_adds"])
-    specs = [planned_spec(plan, name) for name in names]
+    planned = driver.plan.runs
+    chosen = [run for run in planned.values() if fnmatchcase(run.name, only) or fnmatchcase(run.experiment, only)]
+    if not chosen:
+        raise UserError(f"--only {only!r}: fits no run of the plan, which has {', '.join(planned)}")
+    chosen.sort(key=lambda run: -run.cost.training_multiply_adds)
+    specs = [run.spec for run in chosen]
     driver.fetch()
     return [spec for spec in specs if runs.locate(spec, driver.store, driver.root / runs.PUBLISHED) is None]
 
@@ -66,7 +65,7 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         on = each.describe(driver.resources.workers)
         board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {on}")
 
-        costs = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+        costs = {spec.name: driver.plan.runs[spec.name].cost.training_multiply_adds for spec in specs}
         board.expect(costs)
 
         slots += 0 if driver.resources.max_parallel else AHEAD

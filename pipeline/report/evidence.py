@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from pipeline.report.present import MIXED, Present
 from pipeline.report.records import Problem, Run
 from pipeline.settings.paper import Paper, deviations
+from pipeline.settings.plan import Plan
 from pipeline.utils.statistics import Estimate, binomial_error, estimate, prediction_interval, slope
 
 
@@ -74,7 +74,7 @@ class Evidence:
         elsewhere: problems that concern other profiles.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     paper: Paper
     runs: Mapping[str, Run]
     marks: Mapping[str, tuple[str, ...]]
@@ -87,12 +87,12 @@ class Evidence:
     @property
     def profile(self) -> str:
         """Name of the report's profile."""
-        return str(self.plan["profile"])
+        return self.plan.profile
 
     @cached_property
     def deviations(self) -> tuple[str, ...]:
         """Settings in which a planned or finished run differs from the paper's run of that name."""
-        configs = (*self.plan["runs"].values(), *(run.config for run in self.runs.values()))
+        configs = [*(run.config for run in self.plan.runs.values()), *(run.config for run in self.runs.values())]
         return tuple(dict.fromkeys(key for config in configs for key in deviations(config, self.paper)))
 
     @cached_property
@@ -101,24 +101,24 @@ class Evidence:
 
         What the profile says of itself is not enough: the configuration of every run is checked.
         """
-        labels = self.plan["labels"]
-        return not labels["standin"] and labels["schedule"] == "full" and not self.deviations
+        label = self.plan.label
+        return not label.standin and label.schedule == "full" and not self.deviations
 
     @cached_property
     def has_cifar_networks(self) -> bool:
         """Whether the plan trains the paper's CIFAR networks; those for ImageNet share their names."""
-        return any(config["network"]["name"].startswith("cifar_") for config in self.plan["runs"].values())
+        return any(run.network.startswith("cifar_") for run in self.plan.runs.values())
 
     @cached_property
     def datasets(self) -> list[str]:
         """Data sets of the plan, by name."""
-        return sorted({config["data"]["dataset"] for config in self.plan["runs"].values()})
+        return sorted({run.dataset for run in self.plan.runs.values()})
 
     @cached_property
     def _seeds(self) -> dict[str, list[int]]:
         seeds: dict[str, list[int]] = {}
-        for config in self.plan["runs"].values():
-            seeds.setdefault(config["experiment"], []).append(config["seed"])
+        for run in self.plan.runs.values():
+            seeds.setdefault(run.experiment, []).append(run.seed)
         return seeds
 
     @cached_property

@@ -25,7 +25,7 @@ TRAINING_CODE = ("pipeline/training", "models")
 
 def machine_page(evidence: Evidence) -> dict[str, Any]:
     """Context of the local page's own part: one entry for each run with its provenance, and totals."""
-    runs = [_entry(evidence.runs[name]) for name in evidence.plan["runs"] if name in evidence.runs]
+    runs = [_entry(evidence.runs[name]) for name in evidence.plan.runs if name in evidence.runs]
     known = [entry for entry in runs if entry["seconds"] is not None]
     return {
         "runs": runs,

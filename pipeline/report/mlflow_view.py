@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline import runs
 from pipeline.launch.driver import Driver
 from pipeline.report.reporting import find_plan
 from pipeline.runs.records import CONFIG, METRICS, WEIGHTS, Metrics
-from pipeline.settings.plan import planned_spec
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
@@ -23,15 +22,10 @@ def log_models(driver: Driver, uri: str) -> int:
 
     Only what has weights in the store, and only once. Returns how many of the wanted ones MLflow has.
     """
-    specs = [planned_spec(driver.plan, name) for name in driver.plan["runs"]]
+    specs = [run.spec for run in driver.plan.runs.values()]
     found = [(driver.store / spec.folder_name, spec) for spec in specs]
     finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
-    return _log_models(uri, finished, _models(driver.plan))
-
-
-def _models(plan: Mapping[str, Any]) -> str:
-    """Which networks of a plan are logged as models: none, best or all."""
-    return str(plan["execution"]["tracking"]["models"])
+    return _log_models(uri, finished, driver.plan.tracking.models)
 
 
 def _log_models(uri: str, finished: Sequence[Path], wanted: str) -> int:
@@ -63,15 +57,15 @@ def _sync_models(driver: Driver, uri: str) -> int:
             continue  # `sync` has named it
         if run.provenance is not None:
             finished[run.provenance.profile].append(folder)
-    wanted = {profile: _models(_plan_of(driver, profile)) for profile in finished}
+    wanted = {profile: _plan_of(driver, profile).tracking.models for profile in finished}
     if any(models != "none" for models in wanted.values()):
         driver.fetch(weights=True)
     return sum(_log_models(uri, folders, wanted[profile]) for profile, folders in finished.items())
 
 
-def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
+def _plan_of(driver: Driver, profile: str) -> Plan:
     """The plan of a profile that runs say they are of; of one that is no more, the driver's."""
-    if profile == driver.plan["profile"]:
+    if profile == driver.plan.profile:
         return driver.plan
     try:
         return find_plan(profile, driver.root)
@@ -79,7 +73,7 @@ def _plan_of(driver: Driver, profile: str) -> Mapping[str, Any]:
         return driver.plan
 
 
-def log_report(plan: Mapping[str, Any], root: Path) -> None:
+def log_report(plan: Plan, root: Path) -> None:
     """Log the report of a plan's profile, if the plan is tracked, in a store that is there.
 
     A store is made by the first run that is tracked: without runs beside it a report has no business in MLflow.
@@ -89,8 +83,8 @@ def log_report(plan: Mapping[str, Any], root: Path) -> None:
 
     uri = tracking.tracking_uri(root)
     database = sqlite_path(uri)
-    if plan["execution"]["tracking"]["enabled"] and (database is None or database.exists()):
-        tracking.log_report(uri, plan["profile"], root / "reports" / plan["profile"])
+    if plan.tracking.enabled and (database is None or database.exists()):
+        tracking.log_report(uri, plan.profile, root / "reports" / plan.profile)
 
 
 def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:

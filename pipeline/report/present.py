@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.runs.numerics import NUMERICS
+from pipeline.runs.spec import NUMERICS
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 

@@ -13,26 +13,27 @@ from pipeline.utils.statistics import Estimate
 
 INDEXED = {
     "profile", "statement", "standin", "reproduction", "iterations", "runs", "results", "key_numbers", "claims",
+    "tables",
 }  # fmt: skip
 """What the index over all profiles reads of a summary."""
 
 
 def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Every number and verdict of the report, with what it stands on."""
-    labels = evidence.plan["labels"]
+    label = evidence.plan.label
     return {
         "profile": evidence.profile,
-        "statement": labels["statement"],
-        "standin": labels["standin"],
-        "schedule": labels["schedule"],
+        "statement": label.statement,
+        "standin": label.standin,
+        "schedule": label.schedule,
         "reproduction": evidence.is_reproduction,
         "runs": {
             "done": len(evidence.runs),
-            "planned": len(evidence.plan["runs"]),
+            "planned": len(evidence.plan.runs),
             "published_seeds": len(evidence.published),
         },
         "results": results(evidence, verdicts),
-        "iterations": max(config["protocol"]["iterations"] for config in evidence.plan["runs"].values()),
+        "iterations": max(run.config["protocol"]["iterations"] for run in evidence.plan.runs.values()),
         "key_numbers": key_numbers(evidence),
         "tally": tally(verdicts),
         "claims": {verdict.claim.id: _verdict(verdict) for verdict in verdicts},

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
@@ -18,6 +17,7 @@ from pipeline.report.records import Run, scan
 from pipeline.report.tables import Cell, build_tables
 from pipeline.runs.records import Provenance
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
@@ -25,7 +25,7 @@ Group = list[tuple[str, str]]
 
 
 def trace(
-    plan: Mapping[str, Any],
+    plan: Plan,
     sources: Sequence[Path],
     name: str,
     counts: Path | None = None,
@@ -75,7 +75,7 @@ def trace_cell(cell: Cell, evidence: Evidence, machine: bool) -> list[Group]:
     head.append(("seeds", sample.seeds))
     if sample.binomial_error is not None:
         head.append(("standard error", f"{number(sample.binomial_error)} (binomial, one seed)"))
-    head += [("experiment", sample.experiment), ("statement", str(evidence.plan["labels"]["statement"]))]
+    head += [("experiment", sample.experiment), ("statement", evidence.plan.label.statement)]
     return [head, *_run_groups(cell.id, sample.runs, evidence, machine)]
 
 
@@ -95,7 +95,7 @@ def trace_claim(verdict: Verdict, evidence: Evidence, machine: bool) -> list[Gro
     if verdict.seeds_needed:
         head.append(("seeds needed", f"about {verdict.seeds_needed}, by the spread observed"))
     head += [("experiments", ", ".join(sample.experiment for sample in verdict.samples) or "none here")]
-    head += [("statement", str(evidence.plan["labels"]["statement"]))]
+    head += [("statement", evidence.plan.label.statement)]
     runs = {run.identity: run for sample in verdict.samples for run in sample.runs}
     return [head, *_run_groups(verdict.cell, list(runs.values()), evidence, machine)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 
 from pipeline.runs.arrays import Masks, read_mistakes
@@ -10,6 +11,7 @@ from pipeline.runs.reading import DamagedError, read_object, verify
 from pipeline.runs.records import (
     CONFIG,
     HISTORY,
+    METRICS,
     TIMING,
     WEIGHTS,
     Evaluation,
@@ -20,6 +22,7 @@ from pipeline.runs.records import (
     read_rows,
 )
 from pipeline.runs.spec import RunSpec
+from pipeline.utils.errors import one_line
 from pipeline.utils.files import sha256_file
 
 
@@ -61,7 +64,20 @@ def read_finished(folder: Path) -> FinishedRun:
     wrong = read_mistakes(folder)
     if wrong is not None and len(wrong) != metrics.test_images:
         raise DamagedError(folder, f"has the mistakes on {len(wrong)} of {metrics.test_images} test images")
-    weights = folder / WEIGHTS
-    if not verified and weights.exists() and (found := sha256_file(weights)) != metrics.weights_sha256:
-        raise DamagedError(weights, f"checksum {found} is not {metrics.weights_sha256}, the one in metrics.json")
+    if not verified and lexists(folder / WEIGHTS):
+        _check_weights(folder / WEIGHTS, metrics)
     return FinishedRun(folder, spec, metrics, tuple(history), Provenance.read(folder), verified)
+
+
+def _check_weights(path: Path, metrics: Metrics) -> None:
+    """Refuse weights that are not those of the metrics."""
+    from models.weights import network_sha256
+
+    try:
+        if sha256_file(path) == metrics.weights_sha256:  # a file without class names and normalisation
+            return
+        found = network_sha256(path)
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, one_line(error)) from None
+    if found != metrics.weights_sha256:
+        raise DamagedError(path, f"checksum {found} is not {metrics.weights_sha256}, the one in {METRICS}")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.attention import AttentionModule
+from models.attention import attention_outputs
 from models.staged import stages_of
 from pipeline.runs.records import Responses, Sums
 from pipeline.training.batches import TestImages, normalise, on_device
@@ -30,6 +30,11 @@ class TestSet:
         self.images = on_device(images, device)
         self.labels = on_device(labels, device).long()
         self.mean = on_device(mean, device)
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """See `TestImages`: the mean image is subtracted, and nothing divided."""
+        return {"image_size": len(self.mean), "crop_pct": 1.0, "mean": self.mean.tolist(), "std": [1.0, 1.0, 1.0]}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,25 +110,10 @@ def attention_pictures(model: nn.Module, test: TestImages, autocast: Callable[[]
     For each module: the mask averaged over channels, and mask, trunk feature and module output of the one channel
     whose mask varies most over the positions (compare Figure 1 of the paper). All float16 [8, h, w].
     """
-    captured: dict[str, Tensor] = {}
-    hooks = []
-    for s, stage in enumerate(stages_of(model), start=1):
-        modules = (module for module in stage.modules() if isinstance(module, AttentionModule))
-        for m, module in enumerate(modules, start=1):
-            for part in ("trunk", "mask", "fusion"):
-                hooks.append(
-                    getattr(module, part).register_forward_hook(
-                        lambda _module, _input, output, key=f"s{s}m{m}/{part}": captured.update({key: output})
-                    )
-                )
-    try:
-        model.eval()
-        images, labels = next(test.batches(0, min(PICTURES, len(test))))
-        with autocast():
-            predictions = model(images).argmax(1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    model.eval()
+    images, labels = next(test.batches(0, min(PICTURES, len(test))))
+    with attention_outputs(model, "trunk", "mask", "fusion") as captured, autocast():
+        predictions = model(images).argmax(1)
     arrays = {"images": test.pictures(len(labels)), "labels": labels, "predictions": predictions}
     for name in dict.fromkeys(key.partition("/")[0] for key in captured):
         mask, trunk, fused = (captured[f"{name}/{part}"].float() for part in ("mask", "trunk", "fusion"))

@@ -15,7 +15,6 @@ from pipeline.runs.records import MASKS, WEIGHTS, Metrics, Position
 from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import TestImages
 from pipeline.training.evaluation import attention_pictures, last_pass
-from pipeline.utils.files import sha256_file
 
 
 def finish(
@@ -28,12 +27,14 @@ def finish(
 ) -> Metrics:
     """Write a trained run's files, all but ``metrics.json``, whose content is returned."""
     network = spec.network
-    save_weights(
+    weights_sha256 = save_weights(
         model,
         folder / WEIGHTS,
         name=network.name,
         num_classes=network.num_classes,
         options=dict(network.options),
+        classes=spec.data.classes,
+        normalisation=test.normalisation,
     )
     responses, wrong = last_pass(model, test, autocast)
     responses.write(folder)
@@ -54,5 +55,5 @@ def finish(
         parameters=counts.parameters,
         multiply_adds=counts.multiply_adds,
         test_images=len(test),
-        weights_sha256=sha256_file(folder / WEIGHTS),
+        weights_sha256=weights_sha256,
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.data.shards import Photographs, Shards
 from pipeline.training.batches import epoch_order, own_share, stretches
-from pipeline.training.crops import ATTEMPTS, NUMBERS, centre_box, random_box
+from pipeline.training.crops import ATTEMPTS, NUMBERS, TEST_SHARE, centre_box, random_box
 from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
 from pipeline.training.randomness import generator
 from pipeline.utils.errors import UserError
@@ -196,6 +196,8 @@ class PhotographTestSet:
         self.shards, self.device = photographs.test, device
         self.labels = torch.from_numpy(photographs.test.labels)
         self._normalise = Normaliser(photographs, device, channels_last=True)
+        mean, std = list(photographs.channel_mean), list(photographs.channel_std)
+        self.normalisation = {"image_size": crop, "crop_pct": TEST_SHARE, "mean": mean, "std": std}
         self._decoder = make_decoder(decoder, photographs.test, crop, pool, device)
 
     def __len__(self) -> int:

@@ -62,7 +62,7 @@ class Reporter:
         self._saved = (self._clock, position.iteration)
         self._rated = (self._clock, position.iteration)  # where the speed is measured from
         self._shown = 0.0
-        self._saver = state.Saver(execution.folder, execution.keep_checkpoints)
+        self._saver = state.Saver(execution.folder, execution.checkpoints.keep)
         if self.active:
             self._open()
 
@@ -145,7 +145,7 @@ class Reporter:
         """Whether it is time for a checkpoint."""
         seconds, iteration = time.monotonic() - self._saved[0], self.position.iteration - self._saved[1]
         every = self.execution.checkpoint_iterations
-        return seconds >= self.execution.checkpoint_seconds or (every is not None and iteration >= every)
+        return seconds >= self.execution.checkpoints.seconds or (every is not None and iteration >= every)
 
     def save(self, model: nn.Module, optimiser: SGD) -> None:
         """Take a checkpoint; it is written while training goes on."""

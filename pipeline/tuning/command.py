@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.settings import config
+from pipeline.settings.reading import read_yaml
 from pipeline.tracking.searches import log_search
 from pipeline.tuning.results import Findings, verdict, write_results
 from pipeline.tuning.search import Search, prepare
@@ -30,7 +31,7 @@ def tune(
         UserError: if something does not fit, or a search was begun and `resume` is not asked for.
         KeyboardInterrupt: when Ctrl-C has ended it.
     """
-    settings, tree = config.load(root / config.PARAMS), config.read_yaml(root / config.PARAMS)
+    settings, tree = config.load(root / config.PARAMS), read_yaml(root / config.PARAMS)
     search = prepare(settings, tree, load_space(space, root), experiment, wanted, root)
     _check_begun(search, resume=resume)
     search.settled.write(search.folder)

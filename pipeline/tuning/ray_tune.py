@@ -56,7 +56,7 @@ def run_search(search: Search, board: Board) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     resources = search.driver.resources
     each = cluster.share(resources)
-    cluster.check_search_shared(search.folder, search.driver.plan["execution"]["store"])
+    cluster.check_search_shared(search.folder, search.driver.plan.store)
     count, slots = search.missing(), cluster.parallel(resources, each)
     board.note(
         f"{count} trials to train, {min(slots, count)} at once, each on {each.describe(resources.workers)}; an error is"

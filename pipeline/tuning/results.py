@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import config
+from pipeline.settings.reading import check
 from pipeline.tuning.override import write_override
 from pipeline.tuning.space import Space, Value, override
 from pipeline.tuning.trials import Progress, Settled, trials
@@ -30,7 +30,7 @@ class Findings:
     def read(cls, folder: Path) -> Findings:
         """Of the folder of a search."""
         settled = Settled.read(folder)
-        space = config.check(Space, settled.space, str(folder))
+        space = check(Space, settled.space, str(folder))
         return cls(settled, space, tuple(sorted(trials(folder), key=_rank)))
 
     def count(self, state: str) -> int:

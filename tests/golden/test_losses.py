@@ -16,9 +16,8 @@ import torch
 
 from pipeline.data.array_folder import write_arrays
 from pipeline.runs.execution import Execution
-from pipeline.runs.numerics import NUMERICS
 from pipeline.runs.records import Sums
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import NUMERICS, DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training.loop import Worker
 from pipeline.training.session import LocalSession
 
@@ -94,7 +93,7 @@ def test_the_first_losses_are_those_of_this_version_of_the_numerics(network: str
     golden = json.loads(GOLDEN.read_text())
     assert golden["numerics"] == NUMERICS, f"NUMERICS was raised: {__doc__}"
     assert losses(network, tmp_path) == pytest.approx(golden["losses"][network], abs=TOLERANCE), (
-        "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/runs/numerics.py"
+        "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/runs/spec.py"
         " and write the golden losses anew; runs made before are then other runs"
     )
 

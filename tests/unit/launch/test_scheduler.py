@@ -26,6 +26,7 @@ from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import sha256_file, write_json
+from tests.plans import make_plan
 
 PROTOCOL = Protocol(10, 4, 0.1, (5,), 0.1, 0.9, True, 1e-4, 2, False, 4)
 DATA = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
@@ -40,20 +41,7 @@ SPECS = [spec(name) for name in ("a", "bb", "ccc")]
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Driver:
-    plan = {
-        "profile": "digits",
-        "execution": {
-            "store": "runs",
-            "resources": {},
-            "checkpoints": {"seconds": 60.0, "keep": 2},
-            "tracking": {"enabled": False, "models": "none", "system_metrics": False},
-        },
-        "runs": {
-            s.name: {**s.to_json(), "cost": {"training_multiply_adds": size}}
-            for s, size in zip(SPECS, (1, 3, 2), strict=True)
-        },
-    }
-    return Driver(plan, tmp_path)
+    return Driver(make_plan(SPECS, costs=(1, 3, 2)), tmp_path)
 
 
 def finish(folder: Path, run: RunSpec) -> None:
@@ -168,7 +156,7 @@ def test_data_that_a_node_lacks_are_no_obstacle_where_a_remote_has_them(
     driver: Driver, blind: str, tmp_path: Path
 ) -> None:
     url = f"file://{tmp_path}/datasets"
-    driver.plan["execution"]["remote"] = url
+    driver.plan = replace(driver.plan, remote=url)
     with pytest.raises(UserError, match=rf"data\.remote = '{url}': digits-{'c' * 12}/manifest\.json is missing"):
         check_data(driver, SPECS, Share(1, 0.0))
     files = {"train-00000.bin": "0" * 64}

@@ -116,7 +116,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_run_is_named_and_gives_no_number(world: Any, damage: Callable[[Path], None], reason: str) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    damage(world.result("digits", plan["runs"][NAME]))
+    damage(world.result("digits", plan.runs[NAME].config))
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").values == {}
     [problem] = evidence.problems
@@ -128,7 +128,7 @@ def test_a_damaged_run_is_named_and_gives_no_number(world: Any, damage: Callable
 @pytest.mark.parametrize("status", ["running", "paused", "failed"])
 def test_an_unfinished_run_of_the_store_is_named_and_gives_no_number(world: Any, status: str) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.stored(plan["runs"][NAME], status=status)
+    world.stored(plan.runs[NAME].config, status=status)
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.runs == {}
     assert evidence.status("attention56", 0) == "unfinished"
@@ -137,8 +137,8 @@ def test_an_unfinished_run_of_the_store_is_named_and_gives_no_number(world: Any,
 
 def test_a_whole_copy_counts_where_the_first_one_is_damaged(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.result("digits", plan["runs"][NAME])
-    world.stored(plan["runs"][NAME])
+    folder = world.result("digits", plan.runs[NAME].config)
+    world.stored(plan.runs[NAME].config)
     (folder / "metrics.json").write_text("")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.status("attention56", 0) == "done"
@@ -147,8 +147,8 @@ def test_a_whole_copy_counts_where_the_first_one_is_damaged(world: Any) -> None:
 
 def test_a_copy_without_provenance_takes_that_of_the_store(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.result("digits", plan["runs"][NAME])
-    world.stored(plan["runs"][NAME])
+    world.result("digits", plan.runs[NAME].config)
+    world.stored(plan.runs[NAME].config)
     run = gather(plan, scan(world.sources), load_paper()).runs[NAME]
     assert run.shown.startswith("results/")
     assert run.provenance is not None and run.provenance.mlflow_run_id == "a" * 32
@@ -156,9 +156,9 @@ def test_a_copy_without_provenance_takes_that_of_the_store(world: Any) -> None:
 
 def test_a_copy_with_another_number_is_named_and_not_used(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.stored(plan["runs"][NAME])
+    folder = world.stored(plan.runs[NAME].config)
     first = json.loads((folder / "metrics.json").read_text())["test_error"]
-    copy = world.result("digits", plan["runs"][NAME])
+    copy = world.result("digits", plan.runs[NAME].config)
     change(copy, "metrics.json", test_error=first - 0.005)
     evidence = gather(plan, scan([world.store, world.results]), load_paper())
     assert evidence.sample("attention56", "test_error").values == {0: first}
@@ -178,8 +178,8 @@ def test_a_folder_that_should_hold_a_run_and_holds_none_is_named(world: Any, nam
 
 def test_a_damaged_copy_beside_a_whole_one_is_named_whatever_is_left_of_it(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.stored(plan["runs"][NAME])
-    (world.result("digits", plan["runs"][NAME]) / "config.json").write_text("{")
+    world.stored(plan.runs[NAME].config)
+    (world.result("digits", plan.runs[NAME].config) / "config.json").write_text("{")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.status("attention56", 0) == "done"
     assert len(evidence.problems) == 1
@@ -188,7 +188,7 @@ def test_a_damaged_copy_beside_a_whole_one_is_named_whatever_is_left_of_it(world
 
 def test_damaged_responses_or_masks_are_named_but_the_error_counts(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.result("digits", plan["runs"][NAME])
+    folder = world.result("digits", plan.runs[NAME].config)
     (folder / "responses.json").write_text('{"relative": ["x"]}')
     (folder / "masks.npz").unlink()
     evidence = gather(plan, scan(world.sources), load_paper())
@@ -203,7 +203,7 @@ def test_missing_sources_are_no_error(tmp_path: Path) -> None:
 
 def test_half_written_folders_of_others_are_not_looked_at(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.result("digits", plan["runs"][NAME])
+    folder = world.result("digits", plan.runs[NAME].config)
     shutil.copytree(folder, folder.with_name(".seed0.123.tmp"))
     shutil.rmtree(folder)
     found = scan(world.sources)
@@ -212,7 +212,7 @@ def test_half_written_folders_of_others_are_not_looked_at(world: Any) -> None:
 
 def test_a_run_by_older_code_counts_and_is_marked(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    old = plan["runs"][NAME] | {"numerics": 1, "identity": "0" * 12}
+    old = plan.runs[NAME].config | {"numerics": 1, "identity": "0" * 12}
     world.result("digits", old)
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").marks == (OLDER_CODE,)
@@ -222,7 +222,7 @@ def test_a_run_by_older_code_counts_and_is_marked(world: Any) -> None:
 
 def test_a_run_on_data_that_changed_since_counts_and_is_marked(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     world.result("digits", run | {"data": run["data"] | {"checksum": "9" * 64}, "identity": "0" * 12})
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").marks == (CHANGED_DATA,)
@@ -230,7 +230,7 @@ def test_a_run_on_data_that_changed_since_counts_and_is_marked(world: Any) -> No
 
 def test_a_run_of_the_plan_is_marked_when_code_or_data_are_newer_than_the_plan(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     world.result("digits", run)
     (world.root / "data/prepared/digits").mkdir(parents=True)
     manifest = world.root / "data/prepared/digits/manifest.json"
@@ -259,11 +259,13 @@ def test_noisy_labels_that_changed_since_mark_the_runs_on_them(world: Any) -> No
 def test_a_plan_without_data_takes_the_runs_that_fit_in_all_the_rest(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5, "attention92": 5.0})
     world.train(plan)
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         run["data"] = {"dataset": "digits", "noise": 0}
         del run["network"]["num_classes"]
-    plan["identity"] = dict.fromkeys(plan["identity"])
-    plan["runs"]["attention92-s0"]["protocol"] = plan["runs"]["attention92-s0"]["protocol"] | {"learning_rate": 0.2}
+        del run["identity"]
+    plan.runs["attention92-s0"].config["protocol"] = plan.runs["attention92-s0"].config["protocol"] | {
+        "learning_rate": 0.2
+    }
     evidence = gather(plan, scan(world.sources), load_paper())
     assert list(evidence.runs) == [NAME] and evidence.marks == {}
     assert "protocol.learning_rate" in evidence.problems[0].reason
@@ -271,17 +273,17 @@ def test_a_plan_without_data_takes_the_runs_that_fit_in_all_the_rest(world: Any)
 
 def test_a_current_run_counts_before_an_older_one(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.result("digits", plan["runs"][NAME])
-    world.stored(plan["runs"][NAME] | {"numerics": 1, "identity": "0" * 12})
+    world.result("digits", plan.runs[NAME].config)
+    world.stored(plan.runs[NAME].config | {"numerics": 1, "identity": "0" * 12})
     evidence = gather(plan, scan(world.sources), load_paper())
-    assert evidence.runs[NAME].identity == plan["identity"][NAME]
+    assert evidence.runs[NAME].identity == plan.runs[NAME].identity
     assert evidence.problems == () and evidence.marks == {}
     assert len(evidence.elsewhere) == 1
 
 
 def test_a_run_of_another_schedule_never_slips_into_a_mean(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     longer = run | {"protocol": run["protocol"] | {"iterations": 360}, "identity": "0" * 12}
     world.result("digits", longer)
     evidence = gather(plan, scan(world.sources), load_paper())
@@ -291,7 +293,7 @@ def test_a_run_of_another_schedule_never_slips_into_a_mean(world: Any) -> None:
 
 def test_a_run_that_only_claims_the_plans_identity_is_foreign(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     world.result("digits", run | {"protocol": run["protocol"] | {"learning_rate": 0.2}})
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.runs == {}
@@ -300,7 +302,7 @@ def test_a_run_that_only_claims_the_plans_identity_is_foreign(world: Any) -> Non
 
 def test_an_experiment_that_the_plan_does_not_have_is_named(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    stranger = world.plan(experiments={"attention99": 5.5})["runs"]["attention99-s0"]
+    stranger = world.plan(experiments={"attention99": 5.5}).runs["attention99-s0"].config
     world.result("digits", stranger)
     evidence = gather(plan, scan(world.sources), load_paper())
     assert "the plan has no such run" in evidence.problems[0].reason
@@ -311,7 +313,7 @@ def test_runs_of_other_profiles_are_no_problem_of_this_one(world: Any) -> None:
     other = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention56": 5.5})
     world.train(other)
     unfinished = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention92": 5})
-    world.stored(unfinished["runs"]["attention92-s0"], status="paused", profile="cifar10")
+    world.stored(unfinished.runs["attention92-s0"].config, status="paused", profile="cifar10")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.problems == ()
     assert {problem.profile for problem in evidence.elsewhere} == {"cifar10"}

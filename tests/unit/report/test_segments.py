@@ -13,6 +13,7 @@ from pipeline.report import build_report, trace
 from pipeline.report.machine import DIRTY, marks_here, training_code_changed
 from pipeline.report.present import MOVED
 from pipeline.runs.records import Provenance, Segment
+from pipeline.settings.plan import Plan
 from tests.unit.report.test_build import build
 
 NAME = "attention92-s0"
@@ -25,9 +26,9 @@ def plan(world: Any) -> dict[str, Any]:
     return made
 
 
-def publish(world: Any, plan: dict[str, Any]) -> Path:
+def publish(world: Any, plan: Plan) -> Path:
     """The run as `runs publish` leaves it, and no copy in the store."""
-    stored = world.stored(plan["runs"][NAME])
+    stored = world.stored(plan.runs[NAME].config)
     folder = world.published / "digits" / stored.name
     folder.parent.mkdir(parents=True)
     return Path(stored.rename(folder))
@@ -49,7 +50,7 @@ def of_machine(world: Any) -> str:
 
 
 def test_the_tracked_page_walks_a_published_number_back_to_commit_command_hardware_and_time(
-    world: Any, plan: dict[str, Any]
+    world: Any, plan: Plan
 ) -> None:
     folder = publish(world, plan)
     build(world, plan)
@@ -64,12 +65,12 @@ def test_the_tracked_page_walks_a_published_number_back_to_commit_command_hardwa
 
 
 def test_the_tracked_page_of_a_published_run_does_not_depend_on_a_copy_in_the_store(
-    world: Any, plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    world: Any, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(world, plan)
     build(world, plan)
     before = tracked(world)
-    move(world.stored(plan["runs"][NAME]), device="cpu: of the store")
+    move(world.stored(plan.runs[NAME].config), device="cpu: of the store")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
     sources = [world.store, world.published, world.results]
     local = world.root / "reports/local/digits"
@@ -79,9 +80,7 @@ def test_the_tracked_page_of_a_published_run_does_not_depend_on_a_copy_in_the_st
 
 
 @pytest.mark.parametrize("other", [{"device": "cuda: H100"}, {"threads": 2, "device": "cpu"}, {"versions": {"a": "1"}}])
-def test_a_published_run_that_was_moved_is_marked_in_every_form(
-    world: Any, plan: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_a_published_run_that_was_moved_is_marked_in_every_form(world: Any, plan: Plan, other: dict[str, Any]) -> None:
     move(publish(world, plan), **other)
     build(world, plan)
     report = world.root / "reports/digits"
@@ -91,15 +90,15 @@ def test_a_published_run_that_was_moved_is_marked_in_every_form(
     assert trace(plan, world.sources, CELL).count(MOVED) == 1
 
 
-def test_a_moved_run_of_the_store_is_marked_on_this_machine_alone(world: Any, plan: dict[str, Any]) -> None:
-    move(world.stored(plan["runs"][NAME]), device="cuda: H100")
+def test_a_moved_run_of_the_store_is_marked_on_this_machine_alone(world: Any, plan: Plan) -> None:
+    move(world.stored(plan.runs[NAME].config), device="cuda: H100")
     build(world, plan)
     assert '<abbr title="moved' not in tracked(world)
     assert f"<small>{MOVED}</small>" in of_machine(world)
     assert MOVED in trace(plan, world.sources, CELL)
 
 
-def test_a_second_segment_on_the_same_machine_is_no_move(world: Any, plan: dict[str, Any]) -> None:
+def test_a_second_segment_on_the_same_machine_is_no_move(world: Any, plan: Plan) -> None:
     move(publish(world, plan), from_iteration=90, hostname="another node of the kind")
     assert MOVED not in trace(plan, world.sources, CELL)
 
@@ -156,8 +155,8 @@ def test_a_commit_that_git_does_not_know_is_said_to_be_unknown(checkout: Path, t
     assert training_code_changed("--output=stolen", checkout) is None
 
 
-def test_a_run_from_a_working_tree_with_changes_is_marked(world: Any, plan: dict[str, Any]) -> None:
-    move(world.stored(plan["runs"][NAME]), dirty=True)
+def test_a_run_from_a_working_tree_with_changes_is_marked(world: Any, plan: Plan) -> None:
+    move(world.stored(plan.runs[NAME].config), dirty=True)
     build(world, plan)
     assert DIRTY in of_machine(world) and DIRTY not in tracked(world)
     assert DIRTY in trace(plan, world.sources, CELL)

@@ -23,6 +23,7 @@ from pipeline.settings import config
 from pipeline.utils import object_store
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import write_json
+from tests.plans import make_plan
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 from tests.unit.tracking.run_folders import make_spec, write_run
 
@@ -236,11 +237,8 @@ def paused(folder: Path, iteration: int) -> RunSpec:
 def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
     project = tmp_path / "project"
-    write_json(
-        project / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
-    )
+    make_plan(store=store.url).write(project / "plan.json")
     monkeypatch.chdir(project)
     elsewhere = tmp_path / "elsewhere"
     spec = paused(elsewhere / "run", 20)
@@ -267,10 +265,7 @@ def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
 def test_an_import_that_broke_off_is_completed_by_the_next(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
-    write_json(
-        tmp_path / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
-    )
+    make_plan(store=store.url).write(tmp_path / "plan.json")
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     spec = make_spec()
@@ -294,10 +289,7 @@ def test_an_import_that_broke_off_is_completed_by_the_next(
 def test_a_store_that_does_not_say_how_a_run_ended_is_not_told_that_it_failed(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked = {"enabled": False, "models": "none", "system_metrics": False}
-    checkpoints = {"seconds": 60.0, "keep": 2}
-    execution = {"store": store.url, "resources": {}, "checkpoints": checkpoints, "tracking": tracked}
-    driver = Driver({"profile": "digits", "execution": execution, "runs": {}}, tmp_path)
+    driver = Driver(make_plan(store=store.url), tmp_path)
     run = driver.begin(paused(tmp_path / "worker", 20))
     Provenance("running", "digits").write(run.folder)
     Provenance("finished", "digits").write(tmp_path / "worker")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_every_profile_composes_into_a_valid_tree(profile: str, tmp_path: Path) 
 @pytest.mark.parametrize("profile", ["cifar10", "cifar100"])
 def test_the_full_profiles_are_the_papers_protocol_to_the_letter(profile: str, tmp_path: Path) -> None:
     protocol = config.compose(profile, [], tmp_path / "params.yaml", ROOT).protocol
-    assert protocol.model_dump() == {
+    assert asdict(protocol) == {
         "iterations": 160_000,
         "batch_size": 64,
         "learning_rate": 0.1,
@@ -139,6 +140,9 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
         ("data.remote", "", "data.remote = '': must be null or a URL"),
         ("data.remote", 3, "data.remote = 3: Input should be a valid string"),
         ("precision", "float16", "precision = 'float16': Input should be 'float32' or 'bfloat16'"),
+        ("resources.worker", 1, "resources.worker: unknown key, did you mean 'workers'?"),
+        ("experiments.attention56.optoins", {}, "did you mean 'options'?"),
+        ("experiments.attention56.options", {"lerning": "nal"}, "did you mean 'learning'?"),
         ("profil", "x", "profil: unknown key, did you mean 'profile'?"),
     ],
 )

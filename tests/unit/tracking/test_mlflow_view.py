@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -16,6 +15,7 @@ from pipeline.report.mlflow_view import log_models, log_report, synchronise
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.tuning.trials import Settled, State, Trial
+from tests.plans import make_plan
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 ERRORS = (5.0, 3.0, 4.0)
@@ -25,16 +25,7 @@ ROOT = Path(__file__).parents[3]
 def project(root: Path, wanted: str = "best") -> Driver:
     """A project with three finished runs, the second the best of them, and one that has no weights here."""
     specs = [make_spec(seed=seed) for seed in range(len(ERRORS) + 1)]
-    plan: dict[str, Any] = {
-        "profile": "digits",
-        "execution": {
-            "store": "runs",
-            "resources": {},
-            "checkpoints": {"seconds": 60.0, "keep": 2},
-            "tracking": {"enabled": True, "models": wanted, "system_metrics": False},
-        },
-        "runs": {spec.name: {**spec.to_json(), "cost": {}} for spec in specs},
-    }
+    plan = make_plan(specs, models=wanted, tracked=True)
     for spec, error in zip(specs, (*ERRORS, 1.0), strict=True):
         weights = f"weights of seed {spec.seed}".encode() if error > 1 else None
         write_run(root / "runs", spec, error=error, weights=weights)

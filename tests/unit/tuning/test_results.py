@@ -97,7 +97,7 @@ def test_the_override_makes_the_profile_train_what_the_best_trial_trained(done: 
 
     settings = config.parse(merged(done.tree, yaml.safe_load(text)))
     wanted = done.spec(found.best.trial.number, found.best.trial.values)
-    assert settings.protocol.model_dump() == {**wanted.protocol.__dict__}
+    assert settings.protocol == wanted.protocol
     options = settings.experiments["attention56"].options.model_dump(exclude_none=True)
     assert options == dict(wanted.network.options)
 
