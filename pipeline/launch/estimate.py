@@ -62,7 +62,7 @@ def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segmen
             cost = planned.cost.multiply_adds
         else:  # another profile has other runs of that name
             cost = Metrics.read(folder).multiply_adds
-    except (UserError, AttributeError):
+    except UserError:
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:

@@ -54,7 +54,7 @@ def read_finished(folder: Path) -> FinishedRun:
     Raises:
         DamagedError: for the first file of which this is not true.
     """
-    verified = verify(folder)
+    verified = verify(folder, may_lack=WEIGHTS)
     spec, metrics = read_spec(folder), Metrics.read(folder)
     history = read_rows(folder / HISTORY, Evaluation)
     metrics.check(folder, history, spec.protocol.iterations, spec.data.test_images)

@@ -1,7 +1,7 @@
 """A run store behind a URL: the files of runs, to and from folders.
 
 An object appears whole or not at all, but a folder of objects does not. What makes one whole is therefore copied last,
-in both directions: ``state.json`` of a checkpoint, ``metrics.json`` of a finished run.
+in both directions: ``state.json`` of a checkpoint, ``checksums.json`` and then ``metrics.json`` of a finished run.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.runs.execution import STOP
+from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 from pipeline.utils.files import write_atomic
 from pipeline.utils.object_store import ObjectStore, Stamp
 
-LAST = (STATE, METRICS)
+LAST = (STATE, CHECKSUMS, METRICS)
 
 Seen = dict[str, Stamp]  # files of a run by name, as both sides had them when they were last copied
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from os.path import lexists
 from pathlib import Path
+from typing import Any
 
 from pipeline.runs.execution import STOP
 from pipeline.runs.finished import FinishedRun, read_finished, read_spec
@@ -189,11 +191,10 @@ def check_replaceable(target: Path, identity: str | None = None) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise UserError(f"{target}: is not a run's folder, so it is not replaced; move it away")
     if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
-        try:
+        found: Any = identity
+        with suppress(DamagedError):
             found = read_object(target / CONFIG).get("identity")
-        except DamagedError:
-            found = None
-        if found is None or identity not in (None, found):
+        if not lexists(target / CONFIG) or identity not in (None, found):
             raise UserError(f"{target}: is not the folder of this run, so it is not replaced; move it away")
 
 

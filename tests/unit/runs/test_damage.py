@@ -5,7 +5,10 @@ from __future__ import annotations
 import builtins
 import io
 import random
+import re
+import shutil
 from collections.abc import Callable
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ from safetensors.torch import save
 from models import create_model
 from models.weights import load_model, save_weights
 from pipeline import runs
+from pipeline.__main__ import main
 from pipeline.report.records import scan
 from pipeline.runs.finished import read_finished
 from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import DETERMINISTIC, MACHINE, METRICS, PROVENANCE, WEIGHTS
 from pipeline.tracking import sync
 from pipeline.utils.errors import UserError
+from tests.plans import make_plan
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 FILES = (*DETERMINISTIC, *MACHINE, WEIGHTS, CHECKSUMS)
@@ -100,7 +105,9 @@ def test_a_damaged_file_is_named_and_nothing_is_made_of_the_run(
     kept = {path: path.read_bytes() for path in target.iterdir()}
     folder = store / SPEC.folder_name
     damage(folder / name)
-
+    if name == WEIGHTS and not lexists(folder / name):
+        assert read_finished(folder).metrics.test_error == ERROR  # copies of runs are without weights
+        return
     refused(name, lambda: read_finished(folder))
     refused(name, lambda: runs.collect(folder, target))
     assert {path: path.read_bytes() for path in target.iterdir()} == kept
@@ -203,3 +210,57 @@ def test_of_a_damaged_run_nothing_is_logged(
     done = sync.sync("sqlite:///", [folder])
     # Without its metrics a run is one that was not finished: what is left of it is logged as that of a broken-off run.
     assert (done.failed == (folder.name,) and not logged) or (name in (METRICS, PROVENANCE) and not done.failed)
+
+
+QUICK = (
+    ["runs", "list"],
+    ["runs", "list", "--json"],
+    ["runs", "list", "--csv", "runs.csv"],
+    ["runs", "publish", "*"],
+    ["launch", "--dry-run"],
+    ["train", SPEC.experiment],
+    ["trace", "table3/attention56/arl"],
+)
+
+
+@pytest.fixture
+def project(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose plan has the one finished run."""
+    make_plan([SPEC], parameters=[1030362]).write(store.parent / "plan.json")
+    monkeypatch.chdir(store.parent)
+    monkeypatch.setenv("DVC_STAGE", "launch")  # so that the plan is taken as it is
+    return store.parent
+
+
+def answers(command: list[str], capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """A command ends with a status; of the run it prints the right error, or names the damaged file."""
+    status = main(command)
+    printed = capsys.readouterr()
+    assert status in (0, 1, 2) and "Traceback" not in printed.err
+    if status == 2:
+        assert name in printed.err and printed.err.count("\n") == 1
+    for error in re.findall(r"([\d.]+) % test error|test error +([\d.]+)", printed.out):
+        assert "".join(error) == f"{ERROR:.2f}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_names_the_file_or_has_the_right_number(
+    project: Path, damage: Callable[[Path], None], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project / "runs" / SPEC.folder_name
+    damage(folder / name)
+    for command in QUICK:
+        if command[0] != "train" or runs.finished(folder, SPEC.identity):  # else it would be trained again
+            answers(command, capsys, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_the_report_names_the_file_or_has_the_right_number(
+    project: Path, damage: Callable[[Path], None], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(Path(__file__).parents[3] / "conf", project / "conf")
+    damage(project / "runs" / SPEC.folder_name / name)
+    answers(["report"], capsys, name)
+    for line in (project / "reports/digits/runs.csv").read_text().splitlines()[1:]:
+        assert f",{ERROR}," in line
