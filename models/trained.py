@@ -85,7 +85,8 @@ class Trained(nn.Module):
         Raises:
             ValueError: for images of another type or shape, or of a size that the network does not take.
         """
-        batch = torch.as_tensor(images, device=self.normalise.mean.device)
+        batch = images if isinstance(images, Tensor) else torch.tensor(images)  # a copy: Pillow's arrays are read-only
+        batch = batch.to(self.normalise.mean.device)
         return self.forward(batch[None] if batch.dim() == 3 else batch).softmax(dim=1)
 
 

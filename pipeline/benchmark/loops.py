@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from models import create_model
-from pipeline.data.array_folder import write_arrays
+from pipeline.data.arrays import write_arrays
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import TIMING, Position, Timing, read_rows
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec

@@ -55,8 +55,11 @@ MEASURED_SECONDS, MOST_REPEATS = 3.0, 100
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured by default. Batches of 64 and 32 images are the paper's and its authors' per card; a
-    processor takes smaller ones, so that the whole list stays a matter of minutes."""
+    """How much is measured by default.
+
+    Batches of 64 and 32 images are the paper's and its authors' per card; a CPU takes smaller ones, so that all
+    networks are measured in minutes.
+    """
 
     warm_up: int
     repeats: int
@@ -80,6 +83,7 @@ class Settings:
 
     @property
     def effort(self) -> Effort:
+        """The defaults of the device, with the given number of repeats."""
         effort = EFFORTS[torch.device(self.device).type]
         return effort if self.repeats is None else replace(effort, repeats=self.repeats)
 

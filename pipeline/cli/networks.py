@@ -10,13 +10,14 @@ from pipeline.utils.errors import UserError
 
 
 def _counts(commands: Commands) -> None:
-    add_command(commands, "counts", _run_counts, "count parameters and multiply-adds of every network")
+    command = add_command(commands, "counts", _run_counts, "count parameters and multiply-adds of every network")
+    command.add_argument("--json", action="store_true", help="print the table as JSON; no file is written")
 
 
 def _run_counts(options: argparse.Namespace) -> None:
-    from pipeline.report.counts import write_counts
+    from pipeline.report.counts import count_all, write_counts
 
-    print(write_counts(REPORTS / "counts"))
+    print(count_all().to_json(orient="records", indent=2) if options.json else write_counts(REPORTS / "counts"))
 
 
 def _describe(commands: Commands) -> None:

@@ -15,7 +15,7 @@ def _report(commands: Commands) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> None:
-    from pipeline.report.mlflow_view import log_report
+    from pipeline.report.mlflow import log_report
     from pipeline.report.reporting import find_plan, write_report
 
     print(write_report(options.profile, Path.cwd(), replace=options.replace))
@@ -55,7 +55,7 @@ def _track(commands: Commands) -> None:
 def _run_track(options: argparse.Namespace) -> int:
     from pipeline import tracking
     from pipeline.launch.driver import Driver
-    from pipeline.report.mlflow_view import synchronise
+    from pipeline.report.mlflow import synchronise
     from pipeline.report.reporting import find_plan
 
     driver = Driver(find_plan(None, Path.cwd()), Path.cwd())

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.options import Commands, add_command
+from pipeline.cli.options import REPORTS, Commands, add_command
 from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed 
 
 
 def _runs(commands: Commands) -> None:
-    command = add_command(commands, "runs", _run_list, "list, publish or import runs")
+    command = add_command(commands, "runs", _run_list, "list, publish, import or archive runs")
     command.set_defaults(csv=None, json=False)
-    actions = command.add_subparsers(metavar="list|publish|import", required=True)
+    actions = command.add_subparsers(metavar="list|publish|import|crate", required=True)
     listing = actions.add_parser("list", help="the runs of the plan: status, error, time and progress")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--csv", type=Path, metavar="FILE", help="write all runs, in the store and published, as a table")
@@ -32,6 +32,10 @@ def _runs(commands: Commands) -> None:
     importing = actions.add_parser("import", help="copy runs made elsewhere into the store")
     importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
     importing.set_defaults(run=_run_import)
+    crate = actions.add_parser("crate", help="runs and report of a profile as an RO-Crate, for an archive")
+    crate.add_argument("folder", type=Path, help="a new folder for the crate")
+    crate.add_argument("--profile", help="default: that of plan.json, else of params.yaml")
+    crate.set_defaults(run=_run_crate)
 
 
 def _driver() -> Driver:
@@ -110,6 +114,26 @@ def _run_import(options: argparse.Namespace) -> None:
         print(f"{driver.store / name}: imported")
     if not names:
         print("nothing new")
+
+
+def _run_crate(options: argparse.Namespace) -> None:
+    from pipeline import runs
+    from pipeline.report.reporting import find_plan
+    from pipeline.runs.crate import write_crate
+
+    plan = find_plan(options.profile, Path.cwd())
+    profile, store = plan.profile, runs.store_folder(plan.store, Path.cwd())
+    found: list[Path] = []
+    for name, run in plan.runs.items():
+        if run.identity is None:  # a plan without data, in a fresh clone
+            folders = sorted((runs.PUBLISHED / profile).glob(f"{name}-*"))
+        else:
+            copies = sorted(runs.PUBLISHED.glob(f"*/{name}-{run.identity}"))
+            folders = [store / f"{name}-{run.identity}", *copies]
+        found += [folder for folder in folders if runs.finished(folder, folder.name.rpartition("-")[2])][:1]
+    report = REPORTS / profile
+    count = write_crate(profile, plan.label.statement, found, report, options.folder, Path.cwd())
+    print(f"{options.folder}: {len(found)} runs of profile {profile}, {count} files")
 
 
 COMMANDS = (_runs,)

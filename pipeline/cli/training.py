@@ -45,8 +45,8 @@ def _make_plan() -> Plan:
         print(f"note: {line}", file=sys.stderr)
     if drift:
         print(
-            f"note: `make repro PROFILE={settings.profile}` and `dvc exp run -S profile={settings.profile}` would"
-            " overwrite these edits of params.yaml; `dvc repro` keeps them",
+            f"note: `make repro PROFILE={settings.profile}` would overwrite these edits of params.yaml; `dvc repro` and"
+            " `dvc exp run` keep them",
             file=sys.stderr,
         )
     plan = build_plan(settings, DATA)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.node_cache import CACHE, holds, photographs_here
-from pipeline.data.remote import RemoteFolder
+from pipeline.data.remote import CACHE, RemoteFolder, ensure_local, has_data
 from pipeline.runs.execution import Resources
 from pipeline.training import huge_pages
 from pipeline.utils.errors import UserError, one_line
@@ -40,6 +39,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "31536000",  # runs wait for their turn
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, too, workers have the environment of the driver
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     **huge_pages.ENVIRONMENT,
 }
@@ -116,23 +116,23 @@ def _check_answers(address: str) -> None:
 def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
     """`ray.init`, once more where a busy machine did not start Ray's processes within the 30 s that Ray allows."""
     import ray
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-    for attempt in (1, 2, 3):
-        try:
-            ray.init(
-                address=address or "local",  # never another cluster that happens to run on this machine
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env=runtime_env,
-            )
-            if not address:
-                _stop_log_monitor()
-            return
-        except Exception as error:
-            if "timed out during startup" not in str(error) or attempt == 3:
-                raise
-            ray.shutdown()
+    Retrying(
+        retry=retry_if_exception(lambda error: "timed out during startup" in str(error)),
+        stop=stop_after_attempt(3),
+        before_sleep=lambda _: ray.shutdown(),
+        reraise=True,
+    )(
+        ray.init,
+        address=address or "local",  # never another cluster that happens to run on this machine
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env=runtime_env,
+    )
+    if not address:
+        _stop_log_monitor()
 
 
 def _stop_log_monitor() -> None:
@@ -244,10 +244,8 @@ def blind_to(place: Path | ObjectStore) -> list[str]:
     if isinstance(place, Path):
         write_atomic(place / name, question)
     else:
-        try:
+        with place.required("; it must be writable"):
             place.write(name, question.encode())
-        except OSError as error:
-            raise UserError(f"{place.setting} = {place.url!r}: cannot be written ({one_line(error)})") from None
     try:
         return blind_nodes(place, name)
     finally:
@@ -267,7 +265,7 @@ def nodes_without(folder: Path, checksum: str, each: Share) -> list[str]:
     nodes = _alive()
     if len(nodes) == 1:
         return []
-    return _denied([node for node in nodes if _holds(node["Resources"], each)], holds, folder, checksum)
+    return _denied([node for node in nodes if _holds(node["Resources"], each)], has_data, folder, checksum)
 
 
 def bring(nodes: Sequence[str], folder: Path, remote: RemoteFolder) -> None:
@@ -281,10 +279,10 @@ def bring(nodes: Sequence[str], folder: Path, remote: RemoteFolder) -> None:
 
     chosen = [node for node in _alive() if node["NodeManagerAddress"] in nodes]
     try:
-        ray.get(_ask(chosen, photographs_here, folder, remote.dataset, remote.checksum, remote.url))
+        ray.get(_ask(chosen, ensure_local, folder, remote.dataset, remote.checksum, remote.url))
     except RayError as error:
         cause = getattr(error, "cause", error)  # what a task raised, or why it was lost
-        raise cause if isinstance(cause, UserError) else remote.problem(one_line(cause)) from None
+        raise cause if isinstance(cause, UserError) else remote.store.error(one_line(cause)) from None
 
 
 def _denied(nodes: Sequence[Mapping[str, Any]], question: Callable[..., bool], *arguments: Any) -> list[str]:

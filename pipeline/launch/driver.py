@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from pipeline import runs
-from pipeline.data.layout import noisy_folder, prepared_folder
+from pipeline.data import noisy_folder, prepared_folder
 from pipeline.runs.execution import STOP, Execution, Resources
 from pipeline.runs.records import CONFIG, METRICS, PROGRESS, PROVENANCE, Provenance
-from pipeline.runs.run_lock import hold
-from pipeline.runs.run_store import RunStore, is_result, is_small
+from pipeline.runs.run_lock import lock_run
+from pipeline.runs.run_store import Mirror, RunStore, is_result, is_small
 from pipeline.runs.spec import RunSpec
-from pipeline.runs.store_copies import Mirror
 from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import write_json
@@ -26,7 +25,7 @@ from pipeline.utils.object_store import is_url
 
 if TYPE_CHECKING:
     from pipeline.tracking import Follower
-    from pipeline.tracking.runs import Status
+    from pipeline.tracking.parents import Status
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Driver:
             self.mirror = Mirror(RunStore(self.plan.store), self.store)
         self.resources = self.plan.resources
         self.origin = origin(self.root)
-        self._held: dict[Path, IO[str]] = {}
+        self._held: dict[Path, AbstractContextManager[object]] = {}
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
 
     @property
@@ -89,22 +88,41 @@ class Driver:
             self.uri, self.follower = uri, follower
             yield
 
-    def begin(self, spec: RunSpec) -> Execution:
-        """Make the run's folder and its entry in MLflow.
+    def claim(self, spec: RunSpec) -> bool:
+        """Lock a run for this process; return False, without a lock, if another process has finished it meanwhile.
 
         Raises:
-            UserError: if its provenance is damaged, or another process trains it; OSError, if its folder cannot be
-                written.
+            UserError: if another process trains the run.
+            OSError: if its folder cannot be written.
         """
-        folder = self.store / spec.folder_name
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder not in self._held:
-            self._held[folder] = hold(folder)
+        folder = self._lock(spec)
+        if self.mirror is not None:
+            self.mirror.update(folder.name)
+        if not runs.finished(folder, spec.identity):
+            return True
+        with self._held.pop(folder):
+            return False
+
+    def begin(self, spec: RunSpec) -> Execution:
+        """Make the run's folder and its entry in MLflow; the run is locked until it ends.
+
+        Raises:
+            UserError: if its provenance is damaged, or another process trains it.
+            OSError: if its folder cannot be written.
+        """
+        folder = self._lock(spec)
         try:
             return self._begin(spec, folder)
         except BaseException:
-            self._held.pop(folder).close()
-            raise
+            with self._held.pop(folder):
+                raise
+
+    def _lock(self, spec: RunSpec) -> Path:
+        folder = self.store / spec.folder_name
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder not in self._held:
+            self._held[folder] = lock_run(folder)
+        return folder
 
     def _begin(self, spec: RunSpec, folder: Path) -> Execution:
         for left in (STOP, PROGRESS):  # by an earlier process
@@ -170,10 +188,8 @@ class Driver:
             self._close(execution, found if found.status == "finished" else found.ended("paused"))
 
     def _settle(self, execution: Execution) -> None:
-        if self.mirror is not None and not self.mirror.settle(execution.folder.name):
-            raise UserError(
-                f"store = {self.mirror.store.url!r}: does not say how the run ended; the same command looks again"
-            )
+        if self.mirror is not None:
+            self.mirror.finish(execution.folder.name)
 
     def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
         if not _is_finished(execution):

@@ -74,12 +74,12 @@ def _train_loop(job: dict[str, Any]) -> str:
     or a loss that is no number: those end here. Several workers have the same loss, but a mistake, such as a damaged
     file, may be seen by one alone while the others wait for it: that one raises, and `_control` tries no more.
     """
-    from pipeline.launch.worker_folder import workplace
+    from pipeline.launch.worker_folder import worker_folder
     from pipeline.training.loop import DivergedError, train
 
     spec: RunSpec = job["spec"]
     session = RaySession(reports=job["is_trial"])
-    with workplace(job["execution"], first_here=session.local_rank == 0) as execution:
+    with worker_folder(job["execution"], first_here=session.local_rank == 0) as execution:
         if session.rank == 0:
             handler = logging.FileHandler(execution.folder / LOG)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -13,7 +13,6 @@ from pipeline import runs
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import Board
-from pipeline.report.mlflow_view import log_models
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
@@ -59,7 +58,7 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
         each = cluster.share(driver.resources)
         cluster.check_shared(driver.store, driver.mirror.store.url if driver.mirror else None)
         for lacking in check_data(driver, specs, each):
-            board.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, brought from {lacking.remote.url}")
+            board.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, downloaded from {lacking.remote.url}")
             cluster.bring(lacking.nodes, lacking.folder, lacking.remote)
         slots = cluster.parallel(driver.resources, each)
         on = each.describe(driver.resources.workers)
@@ -76,13 +75,23 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
 
         run_all(driver, specs, train, slots, board, summary)
         if summary.finished and driver.uri is not None:
-            log_models(driver, driver.uri)
+            _log_models(driver, driver.uri)
     return summary
+
+
+def _log_models(driver: Driver, uri: str) -> None:
+    """Log the networks of the plan's finished runs as models: all, the best, or none, as the plan says."""
+    from pipeline import tracking
+
+    plan = driver.plan
+    found = [(driver.store / run.spec.folder_name, run.spec) for run in plan.runs.values()]
+    finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
+    tracking.log_models(uri, finished, plan.profile, plan.tracking.models, driver.root)
 
 
 @dataclass(frozen=True)
 class Lacking:
-    """Prepared data that nodes lack, and what they can be brought from."""
+    """Prepared data that nodes lack, and where they can download it from."""
 
     folder: Path
     nodes: Sequence[str]
@@ -157,14 +166,17 @@ def run_all(
 
 
 def _begun(driver: Driver, spec: RunSpec, board: Board, summary: Summary) -> Execution | None:
-    """Begin a run; None where its folder is damaged or cannot be written, which is a failure of that run alone."""
+    """Begin a run; return None if it failed, e.g. because its folder cannot be written, or was finished meanwhile."""
     folder = driver.store / spec.folder_name
     board.begun(spec, folder)
     try:
-        return driver.begin(spec)
+        if driver.claim(spec):
+            return driver.begin(spec)
+        board.note(f"{spec.name}: another process has finished it meanwhile")
+        _note(spec, folder, "finished", None, board, summary)
     except (UserError, OSError) as problem:
         _note(spec, folder, "failed", one_line(problem), board, summary)
-        return None
+    return None
 
 
 def _ended(

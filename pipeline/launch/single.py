@@ -39,12 +39,14 @@ def _status(summary: Summary, name: str) -> str:
 def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     import torch
 
-    from pipeline.launch.worker_folder import workplace
+    from pipeline.launch.worker_folder import worker_folder
     from pipeline.runs.records import Evaluation, Timing
     from pipeline.training.loop import DivergedError, train
     from pipeline.training.session import LocalSession
     from pipeline.utils.errors import UserError
 
+    if not driver.claim(spec):
+        return "finished", ""
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
     execution = replace(driver.begin(spec), gpus=float(session.device.type == "cuda"))
     error = None
@@ -59,7 +61,7 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
 
         with _refreshing(board):
             try:
-                with workplace(execution, first_here=True) as here:
+                with worker_folder(execution, first_here=True) as here:
                     train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
             except (UserError, DivergedError) as problem:
                 error = str(problem)

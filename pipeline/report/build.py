@@ -129,7 +129,7 @@ def _data_files(
     files["runs.csv"] = csv_text(*run_rows(evidence))
     for name, content in (
         ("summary.json", summarise(evidence, tables, verdicts)),
-        ("metrics.json", metrics(tables, verdicts)),
+        ("metrics.json", metrics(evidence, verdicts)),
     ):
         files[name] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return files

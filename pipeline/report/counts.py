@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from models import find_network, list_models
 from pipeline.report.records import Problem
 from pipeline.settings.paper import Printed, load_paper
 from pipeline.utils.files import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OTHER_SIZES: Final = {"inception_resnet_v1": (), "inception_resnet_v2": (), "attentioninception56": (299,)}
 """Image sizes that are counted besides a network's own; 320 for the other ImageNet networks."""
@@ -50,17 +53,19 @@ Counts = Mapping[str, Count]
 """Counts by network."""
 
 
-def write_counts(folder: Path) -> Path:
-    """Write `networks.csv` and return its path.
-
-    The table has every network in natural order, first at the data set and image size of the paper, then at others.
-    """
+def count_all() -> pd.DataFrame:
+    """Count every network, in natural order, first at the data set and image size of the paper, then at others."""
     import pandas as pd
 
     printed = printed_sizes()
     rows = [_row(*case, printed) for name in list_models() for case in _cases(name)]
+    return pd.DataFrame(rows, dtype=object)  # whole numbers and printed digits stay as they are beside empty cells
+
+
+def write_counts(folder: Path) -> Path:
+    """Write `networks.csv` and return its path."""
     path = folder / "networks.csv"
-    write_atomic(path, pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
+    write_atomic(path, count_all().to_csv(index=False, lineterminator="\n"))
     return path
 
 

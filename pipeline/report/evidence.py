@@ -169,8 +169,11 @@ class Evidence:
         )
 
     def sample_of(self, dataset: str, experiment: str, quantity: str) -> Sample:
-        """A quantity of an experiment on a data set: of this profile where it plans that, else of any other
-        profile whose runs follow the paper's protocol."""
+        """Return a quantity of an experiment on a data set over its seeds.
+
+        The runs are those of this profile where it plans the experiment, else those of any other profile that follow
+        the paper's protocol.
+        """
         if dataset in self.datasets and self.seeds(experiment):
             return self.sample(experiment, quantity)
         alike: dict[str, dict[int, Run]] = defaultdict(dict)

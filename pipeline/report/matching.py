@@ -141,8 +141,10 @@ def _as_problem(run: Run, reason: str) -> Problem:
 
 
 def _concerns(problem: Problem, plan: Plan, runs: Mapping[str, Run]) -> bool:
-    """Whether a problem is named in the profile's tracked report: not when it is another profile's, nor when
-    it is an old or stray run beside one that the report has."""
+    """Whether a problem is named in the profile's tracked report.
+
+    It is not when it is another profile's, nor when it is an old or stray run beside one that the report has.
+    """
     if problem.profile not in (None, plan.profile):
         return False
     if problem.run is None or problem.run not in runs:

@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pipeline.report.compare import SUMMARY
-from pipeline.runs.run_store import RunStore
+from pipeline.runs.run_store import Mirror, RunStore
 from pipeline.runs.store import PUBLISHED, RESULTS, store_folder
-from pipeline.runs.store_copies import Mirror
 from pipeline.settings.plan import PLAN, Plan, build_plan
 from pipeline.settings.reading import read_yaml
 from pipeline.utils.errors import UserError

@@ -45,6 +45,7 @@ class Statement:
 
     @property
     def unit(self) -> str:
+        """Unit of the difference."""
         return "points" if self.kind == "less" else "%"
 
     def write(self, first: str, second: str, value: float) -> str:

@@ -40,10 +40,12 @@ class Cost:
 
     @property
     def status(self) -> str:
+        """Status of the measurement of its speed."""
         return NOT_MEASURED if self.speed is None else self.speed.status
 
     @property
     def images_per_second(self) -> float | None:
+        """Training images a second; None where they were not measured."""
         return None if self.speed is None else self.speed.images_per_second
 
     @property
@@ -54,6 +56,7 @@ class Cost:
 
     @property
     def joules_per_image(self) -> float | None:
+        """Energy of a training image in joules; None where it was not measured."""
         return None if self.speed is None else self.speed.joules_per_image
 
     @property

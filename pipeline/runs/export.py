@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models import find_network
-from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, WEIGHTS
+from pipeline.runs.finished import read_finished
+from pipeline.runs.records import CONFIG, METRICS, WEIGHTS
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, replace_folder, write_json
@@ -103,8 +104,10 @@ def export_hub(weights: Path, target: Path) -> None:
         trained = load_trained(weights)
     except ValueError as error:
         raise UserError(str(error)) from None
-    spec, metrics = RunSpec.from_json(read_json(run / CONFIG), run / CONFIG), read_json(run / METRICS)
-    segments = read_json(run / PROVENANCE).get("segments", []) if (run / PROVENANCE).is_file() else []
+    finished = read_finished(run)
+    spec, provenance, test_error = finished.spec, finished.provenance, finished.metrics.test_error
+    commit = provenance.segments[-1].commit if provenance and provenance.segments else None
+    size = trained.normalise.image_size
     with replace_folder(target) as fresh:
         shutil.copyfile(weights, fresh / HUB_WEIGHTS)
         config = {
@@ -112,20 +115,20 @@ def export_hub(weights: Path, target: Path) -> None:
             "num_classes": len(trained.classes),
             "options": dict(spec.network.options),
             "label_names": list(trained.classes),
-            "input_size": [3, trained.normalise.image_size, trained.normalise.image_size],
+            "input_size": [3, size, size],
             "crop_pct": trained.normalise.crop_pct,
             "run": spec.to_json(),
         }
         write_json(fresh / "config.json", config)
-        commit = segments[-1].get("commit") if segments else None
-        (fresh / "README.md").write_text(model_card(spec, metrics["test_error"], commit), encoding="utf-8")
+        (fresh / "README.md").write_text(model_card(spec, size, test_error, commit), encoding="utf-8")
 
 
-def model_card(spec: RunSpec, test_error: float, commit: str | None) -> str:
+def model_card(spec: RunSpec, image_size: int, test_error: float, commit: str | None) -> str:
     """Return the model card of a run: Markdown, with the hub's metadata as front matter.
 
     Args:
         spec: the run.
+        image_size: height and width, in pixels, of the images that it was tested on.
         test_error: its test error in percent.
         commit: the commit of this project that trained it; None if unknown.
     """
@@ -179,7 +182,7 @@ In a checkout of the project:
 from models import load_trained
 
 net = load_trained("{HUB_WEIGHTS}")
-probabilities = net.predict(images)  # uint8 [N, {data.image_size}, {data.image_size}, 3]
+probabilities = net.predict(images)  # uint8 [N, {image_size}, {image_size}, 3]
 print(net.classes[probabilities[0].argmax()])
 ```
 

@@ -37,6 +37,7 @@ from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import replace_folder
 from pipeline.utils.names import checked_name
 from pipeline.utils.object_store import is_url
+from pipeline.utils.project import home
 
 PUBLISHED = Path("published")
 RESULTS = Path("results")
@@ -45,8 +46,8 @@ RESULTS = Path("results")
 def store_folder(store: str, root: Path) -> Path:
     """The folder of a run store: itself, or where the copies of its runs are kept if it is behind a URL."""
     if is_url(store):
-        return (root / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
-    return (root / store).absolute()
+        return (home(root) / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
+    return (home(root) / store).absolute()
 
 
 def finished(folder: Path, identity: str) -> bool:
@@ -217,10 +218,8 @@ def _is_behind(spec: RunSpec, behind: RunStore | None) -> bool:
     """Whether a store behind a URL has the end of a run, too; what was copied there in part is copied again."""
     if behind is None:
         return True
-    try:
+    with behind.required():
         return behind.exists(f"{spec.folder_name}/{METRICS}")
-    except OSError as error:
-        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
 
 
 def _reached(folder: Path) -> int:
@@ -230,13 +229,11 @@ def _reached(folder: Path) -> int:
 
 
 def _reached_here(store: Path, run: str, behind: RunStore | None) -> int:
-    """Iteration of the newest checkpoint of a run of the store; -1 without one."""
+    """Iteration of the newest checkpoint of a run in the store; -1 without one."""
     if behind is None:
         return _reached(store / run)
-    try:
-        return behind.reached(run)
-    except OSError as error:
-        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
+    with behind.required():
+        return behind.newest_checkpoint(run)
 
 
 def folders(store: Path) -> Iterator[Path]:

@@ -78,7 +78,7 @@ class NetworkOptions(Settings):
 class Experiment(Settings):
     """One row of a table: a network, its options, and the label noise in percent.
 
-    `train_crop` and `test_crop`, in pixels, are for photographs; without them the profile's `crops` count.
+    `train_crop` and `test_crop`, in pixels, are for image files; without them the profile's `crops` count.
     """
 
     network: str
@@ -174,25 +174,25 @@ class Config(Settings):
         return self
 
     def _check_kind_of_data(self) -> None:
-        """Settings for photographs go with photographs, and no others."""
-        from pipeline.data import DATASETS, PhotographSet
+        """Settings for image files go with data sets of image files, and no others."""
+        from pipeline.data import DATASETS, ImageFolderSet
 
         dataset = self.data.name
-        if isinstance(DATASETS[dataset], PhotographSet):
+        if isinstance(DATASETS[dataset], ImageFolderSet):
             if self.crops is None:
-                raise ValueError(f"crops: missing; {dataset} has photographs, which are cut to the sizes named there")
+                raise ValueError(f"crops: missing; {dataset} has image files, which are cut to the sizes named there")
             if self.protocol.padding:
-                raise ValueError(f"protocol.padding = {self.protocol.padding}: must be 0 for photographs")
+                raise ValueError(f"protocol.padding = {self.protocol.padding}: must be 0 for image files")
             if self.data.noise_levels:
                 raise ValueError(f"data.noise_levels = {list(self.data.noise_levels)}: must be [] for {dataset}")
             return
         if self.data.remote is not None:
-            raise ValueError(f"data.remote = {self.data.remote!r}: must be null, {dataset} has no photographs")
+            raise ValueError(f"data.remote = {self.data.remote!r}: must be null, {dataset} has no image files")
         if self.crops is not None:
-            raise ValueError(f"crops: are for photographs, which {dataset} has none of")
+            raise ValueError(f"crops: are for image files, which {dataset} has none of")
         for name, experiment in self.experiments.items():
             if experiment.train_crop or experiment.test_crop:
-                raise ValueError(f"experiments.{name}: crops are for photographs, which {dataset} has none of")
+                raise ValueError(f"experiments.{name}: crops are for image files, which {dataset} has none of")
 
 
 def _one_of(value: str, allowed: Any) -> str:

@@ -13,7 +13,7 @@ from pipeline.runs.finished import read_finished
 from pipeline.runs.records import METRICS
 from pipeline.tracking.describe import Described
 from pipeline.tracking.runs import ensure_run, finish_run
-from pipeline.tracking.store import initialise, survives
+from pipeline.tracking.store import initialise, tolerate_errors
 from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class SyncResult:
 
 
 def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> SyncResult:
-    """Bring MLflow to what the run folders say: runs, points, final numbers and files that are missing, nothing twice.
+    """Log what MLflow lacks of the run folders: runs, points, constants and files, nothing twice.
 
     Of folders with one name (in the store and published) the first counts. A folder without provenance, of a run that
-    never started, is passed over; a finished run that is damaged is not taken. `parent` is the run of the search that
-    they are trials of.
+    never started, is passed over; a finished run that is damaged is not taken.
+
+    Args:
+        parent: id of the run of the search that they are trials of.
     """
     folders = list({folder.name: folder for folder in reversed(folders)}.values())[::-1]
     if not initialise(uri):
@@ -64,7 +66,7 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
     return SyncResult(runs, created, points, tuple(failed))
 
 
-@survives
+@tolerate_errors
 def _sync_run(client: MlflowClient, run: Described) -> tuple[bool, int]:
     """Whether the run is new, and how many points were missing."""
     assert run.provenance is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.array_folder import read_manifest
+from pipeline.data.manifest import read_manifest
 from pipeline.launch.driver import Driver
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import CHECKPOINTS
@@ -18,10 +18,10 @@ from pipeline.runs.spec import DataSpec, RunSpec
 from pipeline.settings import config
 from pipeline.settings.plan import build_plan, run_spec
 from pipeline.settings.tree import Config
-from pipeline.tracking.searches import trial_tags
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder
 from pipeline.tuning.study import Suggestions
+from pipeline.tuning.tracking import trial_tags
 from pipeline.tuning.trials import SEARCH, Progress, Settled, State, Trial, read_progress, trials
 from pipeline.utils.errors import UserError
 

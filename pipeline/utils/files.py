@@ -114,12 +114,14 @@ def sha256_file(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object that a JSON file holds; a missing or malformed file, or one that holds no object, raises UserError."""
+    """Return the object that a JSON file holds; UserError for a file that cannot be read or holds anything else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except ValueError as error:
+    except OSError as error:  # a folder, a loop of links, no permission
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a JSON {type(content).__name__}, needed is an object")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unicodedata import category
 
 from pipeline.utils.errors import UserError
 
@@ -37,8 +36,8 @@ def _problem(value: Any) -> str | None:
     if not isinstance(value, str):
         return f"is of type {type(value).__name__}, not a string"
     problems = {
-        # Category C has control and format characters, and the surrogates that stand for bytes of no known encoding.
-        "has a control character, or bytes that are not text": any(category(c).startswith("C") for c in value),
+        # Control and format characters, and surrogates that stand for bytes of no known encoding.
+        "has a control character, or bytes that are not text": not value.isprintable(),
         "is empty": not value,
         "begins or ends with a blank": value != value.strip(),
         "leads out of its folder": value in (".", ".."),

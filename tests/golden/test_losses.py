@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.array_folder import write_arrays
+from pipeline.data.arrays import write_arrays
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import Sums
 from pipeline.runs.spec import NUMERICS, DataSpec, NetworkSpec, Protocol, RunSpec

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -14,15 +18,17 @@ import pytest
 from rich.console import Console
 
 from pipeline import runs, tracking
-from pipeline.data.array_folder import checksum_of
+from pipeline.data.manifest import checksum_of
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import Board
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all
+from pipeline.launch.single import train_one
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
+from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import sha256_file, write_json
@@ -239,6 +245,51 @@ def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None
     other.interrupt(execution)
     summary, _ = go(driver, lambda run, execution: finish(execution.folder, run) or "finished")
     assert SPECS[0].name in summary.finished
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_not_trained_again(driver: Driver) -> None:
+    waiting = pending(driver)
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    finish(execution.folder, SPECS[0])
+    other.end(execution)
+    before = (execution.folder / "provenance.json").read_bytes()
+    trained: list[str] = []
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        trained.append(run.name)
+        finish(execution.folder, run)
+        return "finished"
+
+    summary, text = go(driver, train)
+    assert SPECS[0] in waiting and SPECS[0].name not in trained
+    assert sorted(summary.finished) == [s.name for s in SPECS] and not summary.failed
+    assert f"{SPECS[0].name}: another process has finished it meanwhile" in text
+    assert (execution.folder / "provenance.json").read_bytes() == before
+    assert train_one(driver, SPECS[0], in_process=True) == ("finished", "")
+    assert (execution.folder / "provenance.json").read_bytes() == before
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from pipeline.runs.run_lock import lock_run\n"
+    code += "held = lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"is being trained by process {other.pid} on "):
+            lock_run(tmp_path)
+        other.kill()
+        other.wait()
+    with lock_run(tmp_path), pytest.raises(UserError, match=f"is being trained by process {os.getpid()} on "):
+        lock_run(tmp_path)
+
+
+def test_a_file_system_without_locks_lets_every_process_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with lock_run(tmp_path), lock_run(tmp_path):
+        pass
 
 
 def test_a_mistake_in_mlflow_stops_no_run(

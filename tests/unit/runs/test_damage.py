@@ -18,7 +18,7 @@ from safetensors.torch import save
 from models import create_model
 from models.weights import load_model, save_weights
 from pipeline import runs
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.report.records import scan
 from pipeline.runs.finished import read_finished
 from pipeline.runs.reading import CHECKSUMS

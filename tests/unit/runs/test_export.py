@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from models import find_network, load_trained
 from models.weights import load_model
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.cli.networks import find_weights
 from pipeline.runs import export
 from pipeline.runs.export import export_hub
@@ -143,7 +143,7 @@ def test_the_card_says_how_the_network_was_trained_and_how_it_is_used(tmp_path: 
         "100 iterations of 64 images, float32, seed 0",
         "mask = local, t = 1",
         spec.folder_name,
-        "abc1234",
+        "c0ffee",
         f"Our reading of the paper: {find_network('cifar_attention56').our_reading}.",
         'load_trained("model.safetensors")',
     ):
@@ -158,11 +158,14 @@ def test_what_cannot_go_to_the_hub_is_one_line_and_no_folder(
     full.mkdir()
     (full / "thesis.tex").write_text("")
     run = str(write_run(tmp_path / "run").parent)
+    damaged = write_run(tmp_path / "damaged")
+    damaged.with_name("metrics.json").write_text('{"test_error": null}')
     alone, old = str(write_weights(tmp_path / "alone")), str(write_run(tmp_path / "old", old=True))
     for arguments, message in (
         ([run, "--hub", str(full)], "exists and is not an empty folder"),
         ([alone, "--hub", str(tmp_path / "hub")], "is not the folder of a finished run"),
         ([old, "--hub", str(tmp_path / "hub")], "carries no class names and no normalisation"),
+        ([str(damaged), "--hub", str(tmp_path / "hub")], "metrics.json: not the metrics of a run"),
         ([run, "--hub", str(tmp_path / "hub"), "--image-size", "32"], "only with --onnx"),
         ([run, "--hub", str(tmp_path / "hub"), "--float-images"], "only with --onnx"),
     ):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.tracking.paper import cells
+from pipeline.tracking.describe import cells
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A small tree of class folders with photographs of several sizes, as ImageNet's is."""
+"""A small tree of class folders with images of several sizes, as ImageNet's is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def encode(seed: int, height: int, width: int, mode: str = "RGB", image_format: 
 
 
 def write_tree(folder: Path) -> Path:
-    """Four training and two validation photographs of each class, named as ImageNet's are."""
+    """Four training and two validation images of each class, named as ImageNet's are."""
     number = 0
     for label, name in enumerate(CLASSES):
         for k in range(4):

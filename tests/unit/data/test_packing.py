@@ -1,4 +1,4 @@
-"""Photographs: counted, checked, packed into shards, and read back as they were."""
+"""Images of any size: counted, checked, packed into shards, and read back as they were."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from pipeline import data
 from pipeline.data import packing
-from pipeline.data.shards import open_photographs
+from pipeline.data.shards import open_image_shards
 from pipeline.utils.errors import UserError
-from tests.unit.data.photographs import CLASSES, SmallImageNet, encode, write_tree
+from tests.unit.data.image_tree import CLASSES, SmallImageNet, encode, write_tree
 
 FIRST = f"train/{CLASSES[0]}/{CLASSES[0]}_0.JPEG"
 SECOND = f"train/{CLASSES[1]}/{CLASSES[1]}_1.JPEG"
@@ -36,14 +36,14 @@ def prepared(tree: Path, tmp_path: Path) -> Path:
     return data.prepared_folder(tmp_path, "imagenet")
 
 
-def test_every_photograph_is_packed_as_it_was_with_its_label_and_size(tree: Path, prepared: Path) -> None:
-    photographs = open_photographs(prepared, verify=True)
-    assert photographs.classes == CLASSES
-    for shards, split in ((photographs.train, "train"), (photographs.test, "val")):
+def test_every_image_is_packed_as_it_was_with_its_label_and_size(tree: Path, prepared: Path) -> None:
+    images = open_image_shards(prepared, verify=True)
+    assert images.classes == CLASSES
+    for shards, split in ((images.train, "train"), (images.test, "val")):
         files = sorted((tree / split).rglob("*.JPEG"))
         assert [shards.encoded(k) for k in range(len(shards))] == [path.read_bytes() for path in files]
         assert [CLASSES[label] for label in shards.labels] == [path.parent.name for path in files]
-    assert photographs.train.size(1) == (47, 60)
+    assert images.train.size(1) == (47, 60)
 
 
 def test_the_manifest_has_size_and_checksum_of_every_file(prepared: Path) -> None:
@@ -53,10 +53,10 @@ def test_the_manifest_has_size_and_checksum_of_every_file(prepared: Path) -> Non
     assert (manifest["train_images"], manifest["test_images"], manifest["excluded"]) == (12, 6, 0)
 
 
-def test_the_shards_are_cut_by_size_and_hold_the_same_photographs(tree: Path, prepared: Path, tmp_path: Path) -> None:
-    whole = open_photographs(prepared).train
-    packing.prepare_photographs("imagenet", data.raw_folder(tmp_path, "imagenet"), tmp_path / "cut", shard_bytes=4000)
-    cut = open_photographs(tmp_path / "cut", verify=True).train
+def test_the_shards_are_cut_by_size_and_hold_the_same_images(tree: Path, prepared: Path, tmp_path: Path) -> None:
+    whole = open_image_shards(prepared).train
+    packing.prepare_images("imagenet", data.raw_folder(tmp_path, "imagenet"), tmp_path / "cut", shard_bytes=4000)
+    cut = open_image_shards(tmp_path / "cut", verify=True).train
     assert len(list((tmp_path / "cut").glob("train-*.bin"))) > 2
     assert [cut.encoded(k) for k in range(12)] == [whole.encoded(k) for k in range(12)]
 
@@ -114,14 +114,14 @@ def test_an_interrupted_packing_continues_with_the_next_shard(
     with monkeypatch.context() as patch:
         patch.setattr(packing, "pack", counting)
         with pytest.raises(KeyboardInterrupt):
-            packing.prepare_photographs("imagenet", raw, prepared, shard_bytes=4000)
+            packing.prepare_images("imagenet", raw, prepared, shard_bytes=4000)
     assert not prepared.exists()
     again: list[str] = []
     monkeypatch.setattr(packing, "pack", lambda shard, *rest: again.append(shard.name) or pack(shard, *rest))
-    packing.prepare_photographs("imagenet", raw, prepared, shard_bytes=4000)
+    packing.prepare_images("imagenet", raw, prepared, shard_bytes=4000)
     assert begun == ["train-00000", "train-00001"] and "train-00002" in again and not set(begun) & set(again)
     assert [path.name for path in prepared.parent.iterdir()] == ["imagenet"]
-    open_photographs(prepared, verify=True)
+    open_image_shards(prepared, verify=True)
 
 
 def packed_apart(shards: Sequence[packing.Shard], advance: packing.Advance) -> list[packing.Broken]:
@@ -137,7 +137,7 @@ def packed_apart(shards: Sequence[packing.Shard], advance: packing.Advance) -> l
 def test_shards_packed_in_any_order_and_after_an_interruption_make_the_same_folder(tree: Path, tmp_path: Path) -> None:
     data.fetch("imagenet", str(tree), tmp_path)
     raw, here, there = data.raw_folder(tmp_path, "imagenet"), tmp_path / "here", tmp_path / "there"
-    packing.prepare_photographs("imagenet", raw, here, shard_bytes=4000)
+    packing.prepare_images("imagenet", raw, here, shard_bytes=4000)
     kept: list[Path] = []
     seen: list[int] = []
 
@@ -152,9 +152,9 @@ def test_shards_packed_in_any_order_and_after_an_interruption_make_the_same_fold
         return packed_apart(shards, seen.append)
 
     with pytest.raises(KeyboardInterrupt):
-        packing.prepare_photographs("imagenet", raw, there, shard_bytes=4000, pack_shards=interrupted)
+        packing.prepare_images("imagenet", raw, there, shard_bytes=4000, pack_shards=interrupted)
     made = {path.name: path.stat().st_ino for path in kept}
-    packing.prepare_photographs("imagenet", raw, there, shard_bytes=4000, pack_shards=watched)
+    packing.prepare_images("imagenet", raw, there, shard_bytes=4000, pack_shards=watched)
     assert {path.name: path.read_bytes() for path in there.iterdir()} == {
         path.name: path.read_bytes() for path in here.iterdir()
     }
@@ -169,12 +169,12 @@ def test_broken_files_are_named_in_one_order_wherever_they_are_found(tree: Path,
     raw, told = data.raw_folder(tmp_path, "imagenet"), []
     for pack_shards in (packing.pack_here, packed_apart):
         with pytest.raises(UserError, match="2 of 18 images cannot be decoded") as caught:
-            packing.prepare_photographs("imagenet", raw, tmp_path / "p", shard_bytes=4000, pack_shards=pack_shards)
+            packing.prepare_images("imagenet", raw, tmp_path / "p", shard_bytes=4000, pack_shards=pack_shards)
         told.append((str(caught.value), (raw / "unreadable.csv").read_bytes()))
     assert told[0] == told[1]
 
 
-def test_packed_photographs_are_left_alone_and_damaged_ones_packed_again(
+def test_packed_images_are_left_alone_and_damaged_ones_packed_again(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = prepared / "train-00000.bin"
@@ -191,18 +191,18 @@ def test_what_is_missing_or_cut_off_is_named(prepared: Path, name: str) -> None:
     path = prepared / name
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
-        open_photographs(prepared)
+        open_image_shards(prepared)
 
 
 def test_a_wrong_count_is_refused(tree: Path, tmp_path: Path) -> None:
     (tree / FIRST).unlink()
-    with pytest.raises(UserError, match=r"train: 11 images, expected 12"):
+    with pytest.raises(UserError, match=r"train/ has 11 images, expected 12"):
         data.fetch("imagenet", str(tree), tmp_path)
 
 
 def test_a_class_in_one_split_only_is_refused(tree: Path, tmp_path: Path) -> None:
     (tree / "val" / CLASSES[0]).rename(tree / "val" / "n00000009")
-    with pytest.raises(UserError, match=r"class folder n0000000\d is in one of train/ and val/ only"):
+    with pytest.raises(UserError, match=r"train/ alone has n00000001; val/ alone has n00000009;"):
         data.fetch("imagenet", str(tree), tmp_path)
 
 
@@ -217,14 +217,14 @@ def test_excluded_validation_images_are_not_tested_on(tree: Path, tmp_path: Path
     data.fetch("imagenet", str(tree), tmp_path)
     manifest = data.prepare("imagenet", tmp_path)
     assert (manifest["test_images"], manifest["excluded"]) == (5, 1)
-    kept = open_photographs(data.prepared_folder(tmp_path, "imagenet")).test
+    kept = open_image_shards(data.prepared_folder(tmp_path, "imagenet")).test
     left_out = (tree / "val" / CLASSES[1] / "ILSVRC2012_val_00000003.JPEG").read_bytes()
     assert left_out not in [kept.encoded(k) for k in range(5)]
 
 
-def test_an_excluded_image_that_is_none_is_refused(tree: Path, tmp_path: Path) -> None:
-    (tree / "excluded.txt").write_text("50001\n")
-    with pytest.raises(UserError, match=r"excluded\.txt: '50001' is no validation image"):
+def test_excluded_images_that_do_not_exist_are_all_named(tree: Path, tmp_path: Path) -> None:
+    (tree / "excluded.txt").write_text("50001\n3\nx\n")
+    with pytest.raises(UserError, match=r"excluded\.txt: not validation images: '50001', 'x'"):
         data.fetch("imagenet", str(tree), tmp_path)
 
 
@@ -249,14 +249,14 @@ def test_a_byte_order_mark_before_the_excluded_images_is_no_part_of_a_name(tree:
     assert data.prepare("imagenet", tmp_path)["excluded"] == 1
 
 
-def test_a_photograph_that_changed_since_it_was_fetched_is_named(tree: Path, tmp_path: Path) -> None:
+def test_an_image_that_changed_since_it_was_fetched_is_named(tree: Path, tmp_path: Path) -> None:
     data.fetch("imagenet", str(tree), tmp_path)
-    photograph = next((tree / "val" / CLASSES[1]).iterdir())
-    photograph.write_bytes(photograph.read_bytes() + b"more")
-    with pytest.raises(UserError, match=rf"{photograph.name} \(\d+ bytes, it had \d+ when it was fetched"):
+    image = next((tree / "val" / CLASSES[1]).iterdir())
+    image.write_bytes(image.read_bytes() + b"more")
+    with pytest.raises(UserError, match=rf"{image.name} \(\d+ bytes, it had \d+ when it was fetched"):
         data.prepare("imagenet", tmp_path)
 
 
-def test_label_noise_on_photographs_is_refused(tmp_path: Path) -> None:
+def test_label_noise_on_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="label noise is for data sets of arrays"):
         data.corrupt("imagenet", 10, tmp_path)

@@ -1,32 +1,22 @@
-"""Searches in MLflow: their results, and everything again from the folders of their trials."""
+"""Searches in MLflow, logged again from the folders of their trials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline import tracking
 from pipeline.runs.records import Provenance
-from pipeline.tracking.runs import Status, close_parent, close_run, open_parent
-from pipeline.tracking.store import survives
+from pipeline.tracking.parents import Status
 from pipeline.tuning.trials import Settled, Trial, trials
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 STATUS: Mapping[str, Status] = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:
-    """What tells a trial from its neighbours: its number, whether it was stopped early, and its values."""
+    """Tags that tell a trial from its neighbours: its number, its state, and its values."""
     values = {f"tuned.{name}": str(value) for name, value in trial.values.items()}
     return {"trial.number": str(trial.number), "trial.state": trial.state} | values
-
-
-@survives
-def log_search(client: MlflowClient, run_id: str, results: Path) -> None:
-    """Log the results of a search, table, pictures and override, as artifacts of its run."""
-    client.log_artifacts(run_id, str(results))
 
 
 def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
@@ -38,7 +28,7 @@ def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
         the run of the search (None where MLflow fails), and the number of its trials.
     """
     settled = Settled.read(folder)
-    parent = open_parent(uri, "search", settled.folder_name, settled.profile)
+    parent = tracking.open_parent(uri, "search", settled.folder_name, settled.profile)
     if parent is None:
         return None, 0
     synced, begun = 0, trials(folder)
@@ -47,8 +37,8 @@ def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
         if provenance is None or progress.trial.state not in STATUS:
             continue
         status, tags = STATUS[progress.trial.state], trial_tags(progress.trial)
-        done = close_run(uri, provenance.mlflow_run_id, progress.folder, status, parent=parent, tags=tags)
+        done = tracking.close_run(uri, None, progress.folder, status, parent=parent, tags=tags)
         synced += done is not None
     ended = bool(begun) and all(progress.trial.state in STATUS for progress in begun)
-    close_parent(uri, parent, "FINISHED" if ended else "KILLED")
+    tracking.close_parent(uri, parent, "FINISHED" if ended else "KILLED")
     return parent, synced

@@ -1,4 +1,4 @@
-"""Whole runs on photographs: top-1 and top-5, and a resume in the middle of an epoch."""
+"""Whole runs on images: top-1 and top-5, and a resume in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ import torch.multiprocessing as mp
 from models import create_model
 from models.staged import stages_of
 from pipeline import data
-from pipeline.data.array_folder import read_manifest
-from pipeline.data.node_cache import CACHE
-from pipeline.data.remote import upload
+from pipeline.data.manifest import read_manifest
+from pipeline.data.remote import CACHE, upload
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import DETERMINISTIC, WEIGHTS, Evaluation, read_rows
 from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.training import loop
 from pipeline.training.session import LocalSession
 from pipeline.utils.errors import UserError
-from tests.unit.data.photographs import SmallImageNet, write_tree
+from tests.unit.data.image_tree import SmallImageNet, write_tree
 
 CROPS = Crops(train=16, test=24, colour=0.1)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photographs")
+    root = tmp_path_factory.mktemp("images")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(data.DATASETS, "imagenet", SmallImageNet())
         data.fetch("imagenet", str(write_tree(root / "tree")), root)
@@ -53,7 +52,7 @@ def run_in(folder: Path, prepared: Path, threads: int = 1) -> Execution:
     return Execution(folder, prepared, noisy=None, profile="imagenet", threads=threads)
 
 
-def test_a_run_on_photographs_measures_both_errors(spec: RunSpec, prepared: Path, tmp_path: Path) -> None:
+def test_a_run_on_images_measures_both_errors(spec: RunSpec, prepared: Path, tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", prepared)
     assert loop.train(spec, run, LocalSession()) == "finished"
     metrics = json.loads((run.folder / "metrics.json").read_text())
@@ -76,7 +75,7 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_bit_equal(
         assert (broken.folder / name).read_bytes() == (straight.folder / name).read_bytes(), name
 
 
-def test_a_run_on_a_node_without_the_photographs_brings_them_and_ends_bit_equal(
+def test_a_run_on_a_node_without_the_images_brings_them_and_ends_bit_equal(
     spec: RunSpec, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = f"file://{tmp_path}/datasets"
@@ -91,21 +90,21 @@ def test_a_run_on_a_node_without_the_photographs_brings_them_and_ends_bit_equal(
     assert (tmp_path / "cache" / f"imagenet-{spec.data.checksum[:12]}" / "train-00000.bin").is_file()
 
 
-def test_other_photographs_than_the_runs_are_refused(spec: RunSpec, prepared: Path, tmp_path: Path) -> None:
+def test_other_images_than_the_runs_are_refused(spec: RunSpec, prepared: Path, tmp_path: Path) -> None:
     foreign = replace(spec, data=replace(spec.data, checksum="0" * 64))
     with pytest.raises(UserError, match=r"checksum = .* is not '0000"):
         loop.train(foreign, run_in(tmp_path / "run", prepared), LocalSession())
 
 
 @pytest.mark.parametrize("key", ["train", "test", "colour", "decoder"])
-def test_each_setting_for_photographs_is_part_of_the_identity(spec: RunSpec, key: str) -> None:
+def test_each_setting_for_images_is_part_of_the_identity(spec: RunSpec, key: str) -> None:
     changed = replace(spec, crops=replace(CROPS, **{key: 3}))
     assert changed.identity != spec.identity
     assert RunSpec.from_json(json.loads(json.dumps(changed.to_json()))) == changed
 
 
-def test_runs_on_arrays_know_nothing_of_photographs() -> None:
-    """The identity is that of a run made before there were photographs; another one would train it again."""
+def test_runs_on_arrays_know_nothing_of_images() -> None:
+    """The identity is that of a run made before there were images; another one would train it again."""
     protocol = Protocol(160000, 64, 0.1, (64000, 96000), 0.1, 0.9, True, 1e-4, 4, True, 64)
     found = DataSpec("cifar10", 0, "c" * 64, None, 32, 50000, 10000, ("airplane",))
     spec = RunSpec("attention56", 0, NetworkSpec("cifar_attention56", 10), found, protocol, numerics=1)

@@ -1,6 +1,6 @@
-"""Training batches and test images from shards of photographs, decoded by threads ahead of their use.
+"""Training batches and test images from image shards, decoded by threads ahead of their use.
 
-As with arrays, the photographs of all epochs form one continuous stream, each epoch in an order of its own, and a batch
+As with arrays, the images of all epochs form one continuous stream, each epoch in an order of its own, and a batch
 is the same for any number of workers and after any resume: the order depends on (seed, epoch) alone; crops, flips and
 colours on (seed, iteration).
 """
@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pipeline.data.shards import Photographs, Shards
+from pipeline.data.shards import ImageShards, Shards
 from pipeline.training.batches import epoch_order, own_share, stretches
 from pipeline.training.crops import ATTEMPTS, NUMBERS, TEST_SHARE, centre_box, random_box
 from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
@@ -48,7 +48,7 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, iteration: int, batch_size: int, flip: bool, colour: float) -> Draw:
-        """Draw them on the CPU, each kind from a generator of its own."""
+        """Draw the numbers of an iteration on the CPU, each kind from a generator of its own."""
 
         def numbers(purpose: str) -> torch.Generator:
             return generator(seed, purpose, iteration)
@@ -61,15 +61,15 @@ class Draw:
 
 
 class Normaliser:
-    """From pixels to what a network takes, on the device: scaled to [0, 1], less the mean, over the deviation."""
+    """Turns pixels into inputs of a network, on the device: scaled to [0, 1], minus the mean, over the deviation."""
 
-    def __init__(self, photographs: Photographs, device: torch.device, channels_last: bool) -> None:
-        self.mean = torch.tensor(photographs.channel_mean, device=device)
-        self.scale = 1 / torch.tensor(photographs.channel_std, device=device)
+    def __init__(self, images: ImageShards, device: torch.device, channels_last: bool) -> None:
+        self.mean = torch.tensor(images.channel_mean, device=device)
+        self.scale = 1 / torch.tensor(images.channel_std, device=device)
         self.channels_last = channels_last
 
     def __call__(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
-        """uint8 [B, H, W, 3], and what is added to each colour [B, 3], to float32 [B, 3, H, W]."""
+        """Normalise uint8 [B, H, W, 3], with `colours` [B, 3] added to the channels, to float32 [B, 3, H, W]."""
         added = (-self.mean if colours is None else colours - self.mean) * self.scale
         batch, height, width, _ = pixels.shape
         rows = pixels.reshape(batch, height, width * 3).to(torch.float32)  # long rows: PyTorch's loops are over them
@@ -79,7 +79,7 @@ class Normaliser:
 
 
 def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor, device: torch.device) -> Decoder:
-    """The decoder of a run, by the name in `pipeline.runs.spec.Crops`.
+    """Return the decoder of a run, by the name in `pipeline.runs.spec.Crops`.
 
     Raises:
         UserError: if it needs a GPU and there is none.
@@ -91,19 +91,19 @@ def make_decoder(name: str, shards: Shards, size: int, pool: ThreadPoolExecutor,
     return DeviceDecoder(shards, size, pool, device)
 
 
-class PhotographStream:
-    """Batches of one worker, by iteration; see `pipeline.training.batches.TrainingStream` for the other kind.
+class ImageStream:
+    """Batches of one worker, by iteration; see `pipeline.training.batches.TrainingStream` for the one over arrays.
 
     Args:
-        photographs: the data set.
+        images: the data set.
         seed: seed of the run.
         batch_size: images in the global batch; the workers share it evenly.
         crop: side of the training images in pixels.
         flip: whether images are mirrored at random.
         colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
-        iterations: of the run; nothing is decoded ahead beyond them.
+        iterations: of the run; no images beyond them are decoded ahead.
         pool: threads that decode.
-        decoder: what decodes; see `make_decoder`.
+        decoder: its name; see `make_decoder`.
         rank, world_size: this worker among all.
         device: where the batches are normalised.
         channels_last: memory format of the batches.
@@ -111,7 +111,7 @@ class PhotographStream:
 
     def __init__(
         self,
-        photographs: Photographs,
+        images: ImageShards,
         *,
         seed: int,
         batch_size: int,
@@ -128,12 +128,12 @@ class PhotographStream:
     ) -> None:
         self.share = own_share(batch_size, rank, world_size)
         self.device = torch.device(device)
-        self.shards = photographs.train
-        self.labels = torch.from_numpy(photographs.train.labels)
+        self.shards = images.train
+        self.labels = torch.from_numpy(images.train.labels)
         self.seed, self.batch_size, self.flip, self.colour = seed, batch_size, flip, colour
         self.iterations = iterations
-        self._normalise = Normaliser(photographs, self.device, channels_last)
-        self._decoder = make_decoder(decoder, photographs.train, crop, pool, self.device)
+        self._normalise = Normaliser(images, self.device, channels_last)
+        self._decoder = make_decoder(decoder, images.train, crop, pool, self.device)
         self._begun: dict[int, tuple[Squares, Tensor, Tensor]] = {}  # with labels and colours
         self._order = lru_cache(maxsize=2)(self._draw_order)  # a batch may reach into the next epoch
 
@@ -141,45 +141,45 @@ class PhotographStream:
         return len(self.shards)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """This worker's share of the batch of an iteration (counted from 0).
+        """Return the share of this worker in the batch of an iteration (counted from 0).
 
         Returns:
             images float32 [B / world_size, 3, S, S], labels int64 [B / world_size].
         """
-        wanted = range(iteration, max(iteration + 1, min(iteration + 1 + AHEAD, self.iterations)))
-        for number in [number for number in self._begun if number not in wanted]:
-            del self._begun[number]
-        for number in wanted:
-            if number not in self._begun:
-                self._begun[number] = self._begin(number)
+        needed = range(iteration, max(iteration + 1, min(iteration + 1 + AHEAD, self.iterations)))
+        for known in [known for known in self._begun if known not in needed]:
+            del self._begun[known]
+        for ahead in needed:
+            if ahead not in self._begun:
+                self._begun[ahead] = self._begin(ahead)
         squares, labels, colours = self._begun.pop(iteration)
         return self._normalise(squares(), colours.to(self.device)), labels.to(self.device)
 
     def _begin(self, iteration: int) -> tuple[Squares, Tensor, Tensor]:
         start = iteration * self.batch_size
         stretch = stretches(start + self.share.start, start + self.share.stop, len(self))
-        which = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
+        indices = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
         draw = Draw.of(self.seed, iteration, self.batch_size, self.flip, self.colour)
         boxes = [
-            random_box(*self.shards.size(number), numbers)
-            for number, numbers in zip(which.tolist(), draw.crops[self.share].tolist(), strict=True)
+            random_box(*self.shards.size(index), numbers)
+            for index, numbers in zip(indices.tolist(), draw.crops[self.share].tolist(), strict=True)
         ]
-        squares = self._decoder.begin(which.tolist(), boxes, draw.mirrored[self.share].tolist())
-        return squares, self.labels[which], draw.colours[self.share]
+        squares = self._decoder.begin(indices.tolist(), boxes, draw.mirrored[self.share].tolist())
+        return squares, self.labels[indices], draw.colours[self.share]
 
     def _draw_order(self, epoch: int) -> Tensor:
         return epoch_order(self.seed, epoch, len(self))
 
 
-class PhotographTestSet:
-    """The test photographs: one square crop from the middle of each (paper, Table 7).
+class ImageTestSet:
+    """Test images: one square crop from the middle of each (paper, Table 7).
 
     Args:
-        photographs: the data set.
+        images: the data set.
         crop: its side in pixels.
         pool: threads that decode.
         device: where they are tested.
-        decoder: what decodes; see `make_decoder`.
+        decoder: its name; see `make_decoder`.
     """
 
     has_top5 = True
@@ -187,24 +187,24 @@ class PhotographTestSet:
 
     def __init__(
         self,
-        photographs: Photographs,
+        images: ImageShards,
         crop: int,
         pool: ThreadPoolExecutor,
         device: torch.device,
         decoder: str = "libjpeg-turbo",
     ) -> None:
-        self.shards, self.device = photographs.test, device
-        self.labels = torch.from_numpy(photographs.test.labels)
-        self._normalise = Normaliser(photographs, device, channels_last=True)
-        mean, std = list(photographs.channel_mean), list(photographs.channel_std)
+        self.shards, self.device = images.test, device
+        self.labels = torch.from_numpy(images.test.labels)
+        self._normalise = Normaliser(images, device, channels_last=True)
+        mean, std = list(images.channel_mean), list(images.channel_std)
         self.normalisation = {"image_size": crop, "crop_pct": TEST_SHARE, "mean": mean, "std": std}
-        self._decoder = make_decoder(decoder, photographs.test, crop, pool, device)
+        self._decoder = make_decoder(decoder, images.test, crop, pool, device)
 
     def __len__(self) -> int:
         return len(self.shards)
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images float32 [B, 3, S, S] and labels int64 [B] of the photographs `first` ... `end` - 1, in order."""
+        """Yield images float32 [B, 3, S, S] and labels int64 [B] of the images `first` ... `end` - 1, in order."""
         parts = [range(start, min(start + self.batch_size, end)) for start in range(first, end, self.batch_size)]
         begun = [self._begin(part) for part in parts[:AHEAD]]
         for k, part in enumerate(parts):
@@ -212,9 +212,9 @@ class PhotographTestSet:
             yield self._normalise(begun.pop(0)()), self.labels[part.start : part.stop].to(self.device)
 
     def pictures(self, count: int) -> Tensor:
-        """The first photographs as they are tested, uint8 [count, S, S, 3]."""
+        """Return the first images as they are tested, uint8 [count, S, S, 3]."""
         return self._begin(range(count))().cpu()
 
     def _begin(self, part: range) -> Squares:
-        boxes = [centre_box(*self.shards.size(number)) for number in part]
+        boxes = [centre_box(*self.shards.size(index)) for index in part]
         return self._decoder.begin(part, boxes, [False] * len(part))
