@@ -51,13 +51,17 @@ def store_folder(store: str, root: Path) -> Path:
 
 
 def finished(folder: Path, identity: str) -> bool:
-    """Whether a folder has the files of the finished run of an identity; `read_finished` says whether they are good."""
+    """Whether a folder has the files of the finished run of an identity.
+
+    A run with a damaged file is a finished one, so that it is not trained again without a word: `read_finished`, which
+    comes before any use, names the file.
+    """
     if not all((folder / name).is_file() for name in REQUIRED):
         return False
     try:
         return read_spec(folder).identity == identity
-    except UserError:
-        return False
+    except DamagedError:
+        return folder.name.endswith(f"-{identity}")
 
 
 def locate(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> Path | None:

@@ -136,7 +136,7 @@ def test_a_run_without_checksums_is_accepted_and_said_to_be_unverified(tmp_path:
     assert not runs.collect(run, tmp_path / "seed0").verified
     assert sorted(path.name for path in (tmp_path / "seed0").iterdir()) == sorted(set(DETERMINISTIC) - {MISTAKES})
     (run / WEIGHTS).write_bytes(b"other weights")
-    with pytest.raises(UserError, match=rf"{WEIGHTS}: checksum"):
+    with pytest.raises(UserError, match=WEIGHTS):
         runs.collect(run, tmp_path / "seed0")
 
 

@@ -74,16 +74,20 @@ def write_run(
     *,
     error: float | None = None,
     weights: bytes | None = b"weights",
+    name: str | None = None,
 ) -> Path:
     """The folder of a run after some of its epochs; with all of its files when it is finished.
 
     Args:
         error: test error of the last evaluation, in percent.
         weights: content of the file of weights; None for no such file.
+        name: of the folder; that of the run, if None.
     """
-    folder = store / spec.folder_name
+    folder = store / (name or spec.folder_name)
     iterations = [EPOCH * epoch for epoch in range(1, epochs + 1)]
     history = [Evaluation(i / EPOCH, i, 0.1, 2 / i, 80 / i, 2.5 / i, 90 / i + spec.seed) for i in iterations]
+    if status == "finished":
+        history[-1] = replace(history[-1], iteration=spec.protocol.iterations)
     if error is not None:
         history[-1] = replace(history[-1], test_error=error)
     write_json(folder / CONFIG, spec.to_json())
@@ -91,11 +95,11 @@ def write_run(
     write_rows(folder / TIMING, Timing, [Timing(i / EPOCH, i, i / 2, 128.0) for i in iterations])
     Provenance(status, profile, (make_segment(0, iterations[-1]),) if iterations else ()).write(folder)
     if status == "finished":
-        _finish(folder, history, weights)
+        _finish(folder, history, weights, spec.data.test_images)
     return folder
 
 
-def _finish(folder: Path, history: Sequence[Evaluation], weights: bytes | None) -> None:
+def _finish(folder: Path, history: Sequence[Evaluation], weights: bytes | None, test_images: int) -> None:
     """Leave what a run leaves at its end, in the order of the training loop."""
     last = history[-1]
     if weights is not None:
@@ -105,7 +109,7 @@ def _finish(folder: Path, history: Sequence[Evaluation], weights: bytes | None) 
     mask = np.linspace(0, 1, 8 * 16 * 16, dtype=np.float16).reshape(8, 16, 16)
     maps = {"s1m1_mask": mask, "s2m1_mask": mask[:, ::2, ::2], "s1m1_channel_mask": mask}
     write_arrays(folder / MASKS, {"images": pictures, **maps})
-    write_mistakes(folder, np.arange(360) % 30 == 0)
+    write_mistakes(folder, np.arange(test_images) % 30 == 0)
     metrics = Metrics(
         test_error=last.test_error,
         test_loss=last.test_loss,
@@ -113,11 +117,11 @@ def _finish(folder: Path, history: Sequence[Evaluation], weights: bytes | None) 
         train_loss=last.train_loss,
         best_test_error=min(row.test_error for row in history),
         best_epoch=last.epoch,
-        iterations=EPOCHS * EPOCH,
+        iterations=last.iteration,
         epochs=last.epoch,
         parameters=1030362,
         multiply_adds=122825216,
-        test_images=360,
+        test_images=test_images,
         weights_sha256=hashlib.sha256(weights or b"").hexdigest(),
     )
     content = {METRICS: json_bytes(metrics.to_json())}
