@@ -36,8 +36,8 @@ def evidence_of(plan: Plan, errors: Mapping[str, list[float]]) -> Evidence:
             config = planned.config
             metrics = Metrics(
                 test_error=error, test_loss=1.0, train_error=error, train_loss=1.0, best_test_error=error,
-                best_epoch=1.0, iterations=config["protocol"]["iterations"], epochs=1.0, parameters=planned.cost.parameters,
-                multiply_adds=1, test_images=10000, weights_sha256="",
+                best_epoch=1.0, iterations=config["protocol"]["iterations"], epochs=1.0,
+                parameters=planned.cost.parameters, multiply_adds=1, test_images=10000, weights_sha256="",
             )  # fmt: skip
             run = Run(Path(), "memory", config, metrics, pd.DataFrame(), None, None, plan.profile)
             runs[run.identity] = run
