@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipeline import tracking
+from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import TIMING, Provenance, Timing, write_rows
 from pipeline.runs.spec import NetworkSpec
 from pipeline.utils.errors import UserError
@@ -263,6 +264,7 @@ def test_points_of_a_training_that_was_done_again_elsewhere_do_not_stay(
     again = two.replace("0.0625", "0.0635")  # the loss after two epochs, from another kind of processor
     assert again != two
     history.write_text("\n".join([header, one, again, three, ""]))
+    (folder / CHECKSUMS).unlink()
     second = tracking.close_run(uri, first, folder, "FINISHED")
     assert second != first
     assert [point.value for point in client.get_metric_history(second, "test/loss")] == [0.125, 0.0635, 2.5 / 60]
