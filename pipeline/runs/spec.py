@@ -1,4 +1,4 @@
-"""What a run is: everything that changes its numbers, and the hash that identifies it."""
+"""The specification of a run: everything that changes its numbers, and the hash that identifies it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Protocol:
         weight_decay: on every parameter, batch norm included.
         padding: zero padding in pixels on each side before the random crop.
         flip: whether images are mirrored at random.
-        batch_norm_group: images over which training batch-norm statistics run.
+        batch_norm_group: images over which the batch-norm statistics of training are computed.
     """
 
     iterations: Annotated[int, Gt(0), Le(10**7)]
@@ -81,14 +81,14 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Crops:
-    """How photographs are cut and coloured (paper, section 4.2).
+    """How image files are cut and coloured (paper, section 4.2).
 
     Attributes:
         train: side in pixels that training crops of varied scale and aspect are resized to.
         test: side in pixels of the crop that is tested on.
         colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
         decoder: "libjpeg-turbo", on the processor, or "nvjpeg", on the GPU; their pixels differ by rounding, and by the
-            filter where a photograph is shrunk to less than a half.
+            filter where an image is shrunk to less than a half.
     """
 
     train: Annotated[int, Gt(0), Le(4096)]

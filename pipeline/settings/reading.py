@@ -119,7 +119,9 @@ def _reason(error: Any) -> str:
         return f"must have at most {about['max_length']} entries"
     if error["type"] == "too_short":
         return "must not be empty"
-    text = str(about.get("error", error["msg"]))
+    if "error" in about:  # raised by a check of ours
+        return str(about["error"])
+    text = str(error["msg"])
     for theirs, ours in _WORDS.items():
         text = text.replace(theirs, ours)
     return text

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.cli import main
 from pipeline.settings import config
 from pipeline.settings.tree import OWNED
 from pipeline.utils.errors import UserError
@@ -308,3 +309,22 @@ def test_edits_of_the_parameters_are_told_from_the_profile(tmp_path: Path) -> No
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(changed("protocol.iterations", 999)))
     assert config.drift(path, ROOT) == ["protocol.iterations: params.yaml has 999, conf/ has 135"]
+
+
+@pytest.mark.parametrize("command", [["plan"], ["launch", "--dry-run"], ["fetch", "digits"], ["report"]])
+@pytest.mark.parametrize(
+    "text", ["a: !!int abc", "a: &a [*a]", "profile: '\\x1b[31m'", '"a\\nb": 1', "profile: digits"]
+)
+def test_a_command_with_bad_settings_is_one_line_and_status_2(
+    command: list[str],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / config.PARAMS).write_text(text)
+    assert main(command) == 2
+    out = capsys.readouterr()
+    assert out.out == "" and out.err.startswith(f"error: {config.PARAMS}: ") and out.err.rstrip("\n").isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == [config.PARAMS]

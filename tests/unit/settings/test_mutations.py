@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,13 +65,19 @@ def change_character(lines: list[str], draw: Random) -> None:
     lines[index] = lines[index][:place] + new + lines[index][place + draw.randrange(2) :]
 
 
+def change_number(lines: list[str], draw: Random) -> None:
+    index = draw.choice([index for index, line in enumerate(lines) if re.search(r"[ -]\d+$", line)])
+    lines[index] = re.sub(r"\d+$", lambda match: str(int(match[0]) + draw.randint(-2, 20)), lines[index])
+
+
 def indent_line(lines: list[str], draw: Random) -> None:
     index = draw.randrange(len(lines))
     lines[index] = draw.choice(("", " ", "  ", "    ")) + lines[index].lstrip()
 
 
 MUTATIONS: tuple[Callable[[list[str], Random], None], ...] = (
-    replace_value, replace_value, replace_value, replace_key, repeat_line, drop_line, swap_lines, change_character,
+    replace_value, replace_value, replace_value, replace_key, change_number, change_number,
+    repeat_line, drop_line, swap_lines, change_character,
     indent_line,
 )  # fmt: skip
 
