@@ -75,7 +75,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Crops:
-    """How photographs are cut and coloured (paper, section 4.2).
+    """How images are cut and coloured (paper, section 4.2).
 
     Attributes:
         train: side in pixels that training crops of varied scale and aspect are resized to.
@@ -93,7 +93,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training run; `crops` are None for data that are no photographs."""
+    """One training run; `crops` are None for data in arrays."""
 
     experiment: str
     seed: int
