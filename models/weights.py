@@ -23,6 +23,8 @@ from torch import nn
 
 from models.registry import create_model
 
+RECORDS: Final = ("checksums.json", "metrics.json")
+"""Files of a finished run that have the SHA-256 of its weights, which lie beside them."""
 KEY: Final = "network"
 ARCHITECTURE: Final[tuple[str, ...]] = ("name", "num_classes", "options")
 """The part of the configuration that builds the network."""
@@ -73,9 +75,7 @@ def network_sha256(path: str | Path) -> str:
     Raises:
         ValueError: in one line, for a file that is missing, damaged or not from `save_weights`.
     """
-    configuration, tensors = read_weights(path)
-    architecture = {key: configuration[key] for key in ARCHITECTURE if key in configuration}
-    return hashlib.sha256(_serialise(tensors, architecture)).hexdigest()
+    return _sha256(*read_weights(path))
 
 
 def load_model(path: str | Path, *, name: str | None = None, device: str | torch.device = "cpu") -> nn.Module:
@@ -115,6 +115,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tens
     Raises:
         ValueError: in one line, for a file that is missing, damaged or not from `save_weights`.
     """
+    path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -130,7 +131,29 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tens
         configuration = None
     if not isinstance(configuration, dict):
         raise ValueError(f"{path}: does not name its network; it was not written by save_weights")
+    _verify(path, configuration, tensors)
     return configuration, tensors
+
+
+def _verify(path: Path, configuration: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that are not those of the finished run in whose folder they lie."""
+    for record in (path.with_name(name) for name in RECORDS):
+        try:
+            content = json.loads(record.read_bytes())
+            expected = content["files"].get(path.name) if "files" in content else content["weights_sha256"]
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{record}: damaged, so the weights beside it cannot be verified") from None
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if expected not in (None, found) and ("files" in content or expected != _sha256(configuration, tensors)):
+            raise ValueError(f"{path}: damaged: its SHA-256 is {found}, in {record.name} it is {expected}")
+
+
+def _sha256(configuration: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    architecture = {key: configuration[key] for key in ARCHITECTURE if key in configuration}
+    return hashlib.sha256(_serialise(tensors, architecture)).hexdigest()
 
 
 @contextmanager

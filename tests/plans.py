@@ -52,10 +52,17 @@ def make_plan(
     models: str = "none",
     tracked: bool = False,
     costs: Iterable[int] = repeat(3000),
+    parameters: Iterable[int] = repeat(1),
 ) -> Plan:
-    """Return a plan of these runs; `costs` are their multiply-adds of training, those of one image are 1000."""
+    """Return a plan of these runs.
+
+    `costs` are their multiply-adds of training, those of one image are 1000; `parameters` those of their networks.
+    """
     contents = [dict(run.to_json()) if isinstance(run, RunSpec) else dict(run) for run in runs]
-    planned = [PlannedRun(content, Cost(1, 1000, cost)) for content, cost in zip(contents, costs, strict=False)]
+    planned = [
+        PlannedRun(content, Cost(count, 1000, cost))
+        for content, cost, count in zip(contents, costs, parameters, strict=False)
+    ]
     return Plan(
         profile=profile,
         label=label or Label(standin=True, schedule="short", statement="Synthetic data."),

@@ -31,7 +31,7 @@ def run_and_exit() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
-    from pipeline.cli import benchmarking, data, networks, reporting, training
+    from pipeline.cli import benchmarking, data, networks, reporting, runs, training
 
     top = argparse.ArgumentParser(
         prog="residual-attention" if Path(sys.argv[0]).name == "residual-attention" else "python -m pipeline",
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--print-completion", action=_PrintCompletion, choices=SHELLS, help="print a completion script of this shell"
     )
     subparsers = top.add_subparsers(metavar="<command>", required=True)
-    for group in (data, training, reporting, networks, benchmarking):
+    for group in (data, training, runs, reporting, networks, benchmarking):
         for add in group.COMMANDS:
             add(subparsers)
     return top

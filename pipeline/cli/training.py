@@ -6,10 +6,9 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.cli.options import DATA, REPORTS, Commands, add_command, minutes, positive
-from pipeline.utils.errors import UserError
+from pipeline.cli.options import DATA, Commands, add_command, minutes, positive
 
 if TYPE_CHECKING:
     from pipeline.settings.plan import Plan
@@ -138,17 +137,11 @@ def _run_train(options: argparse.Namespace) -> int:
             print(f"error: {spec.name}: {reason}", file=sys.stderr)
             return 1
         found = driver.store / spec.folder_name
-    runs.collect(found, target)
-    print(f"{target}: {spec.name} {_from(found, driver)}")
-    return 0
-
-
-def _from(found: Path, driver: Any) -> str:
-    from pipeline.runs.records import METRICS
-    from pipeline.utils.files import read_json
-
+    run = runs.collect(found, target)
     place = "from the store" if found.is_relative_to(driver.store) else "from published/"
-    return f"({read_json(found / METRICS)['test_error']:.2f} % test error, {place})"
+    unverified = "" if run.verified else ", unverified: it has no checksums"
+    print(f"{target}: {spec.name} ({run.metrics.test_error:.2f} % test error, {place}{unverified})")
+    return 0
 
 
 def _verify_resume(commands: Commands) -> None:
@@ -186,92 +179,6 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     return 0
 
 
-def _runs(commands: Commands) -> None:
-    command = add_command(commands, "runs", _run_list, "list, publish, import or archive runs")
-    actions = command.add_subparsers(metavar="list|publish|import|crate", required=True)
-    listing = actions.add_parser("list", help="the runs of the plan and how far they are")
-    listing.set_defaults(run=_run_list)
-    publishing = actions.add_parser("publish", help="copy finished runs, without weights, to published/")
-    publishing.add_argument("pattern", help="run names, e.g. 'attention56*'; '*' for all that are finished")
-    publishing.set_defaults(run=_run_publish)
-    importing = actions.add_parser("import", help="bring runs made elsewhere into the store")
-    importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
-    importing.set_defaults(run=_run_import)
-    crate = actions.add_parser("crate", help="runs and report of a profile as an RO-Crate, for an archive")
-    crate.add_argument("folder", type=Path, help="a new folder for the crate")
-    crate.add_argument("--profile", help="default: that of plan.json, else of params.yaml")
-    crate.set_defaults(run=_run_crate)
-
-
-def _run_list(options: argparse.Namespace) -> None:
-    from pipeline import runs
-    from pipeline.launch.driver import Driver
-    from pipeline.settings.plan import Plan
-
-    driver = Driver(Plan.read(), Path.cwd())
-    driver.fetch()
-    width = max(map(len, driver.plan.runs), default=0)
-    for name, run in driver.plan.runs.items():
-        try:
-            status = runs.status(run.spec, driver.store)
-        except UserError as error:
-            status = f"damaged: {error}"
-        print(f"{name:{width}}  {run.identity}  {status}")
-
-
-def _run_publish(options: argparse.Namespace) -> None:
-    from fnmatch import fnmatchcase
-
-    from pipeline import runs
-    from pipeline.launch.driver import Driver
-    from pipeline.settings.plan import Plan
-
-    driver = Driver(Plan.read(), Path.cwd())
-    driver.fetch()
-    specs = [run.spec for name, run in driver.plan.runs.items() if fnmatchcase(name, options.pattern)]
-    done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
-    if not done:
-        raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
-    for spec in done:
-        print(runs.publish(spec, driver.plan.profile, driver.store))
-
-
-def _run_import(options: argparse.Namespace) -> None:
-    from pipeline import runs
-    from pipeline.launch.driver import Driver
-    from pipeline.settings.plan import Plan
-
-    driver = Driver(Plan.read(), Path.cwd())
-    driver.fetch()
-    names = runs.import_runs(options.folder, driver.store, driver.mirror.store if driver.mirror else None)
-    for name in names:
-        if driver.mirror is not None:
-            driver.mirror.add(name)
-        print(f"{driver.store / name}: imported")
-    if not names:
-        print("nothing new")
-
-
-def _run_crate(options: argparse.Namespace) -> None:
-    from pipeline import runs
-    from pipeline.report.reporting import find_plan
-    from pipeline.runs.crate import write_crate
-
-    plan = find_plan(options.profile, Path.cwd())
-    profile, store = plan.profile, runs.store_folder(plan.store, Path.cwd())
-    found: list[Path] = []
-    for name, run in plan.runs.items():
-        if run.identity is None:  # a plan without data, in a fresh clone
-            folders = sorted((runs.PUBLISHED / profile).glob(f"{name}-*"))
-        else:
-            copies = sorted(runs.PUBLISHED.glob(f"*/{name}-{run.identity}"))
-            folders = [store / f"{name}-{run.identity}", *copies]
-        found += [folder for folder in folders if runs.finished(folder, folder.name.rpartition("-")[2])][:1]
-    report = REPORTS / profile
-    count = write_crate(profile, plan.label.statement, found, report, options.folder, Path.cwd())
-    print(f"{options.folder}: {len(found)} runs of profile {profile}, {count} files")
-
-
 def _tune(commands: Commands) -> None:
     command = add_command(
         commands, "tune", _run_tune, "search for better settings, on images held out of the training set"
@@ -298,4 +205,4 @@ def _run_tune(options: argparse.Namespace) -> int:
     return int(found.best is None)
 
 
-COMMANDS = (_plan, _launch, _train, _verify_resume, _runs, _tune)
+COMMANDS = (_plan, _launch, _train, _verify_resume, _tune)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline import runs
 from pipeline.data import noisy_folder, prepared_folder
 from pipeline.runs.execution import STOP, Execution, Resources
-from pipeline.runs.records import CONFIG, PROGRESS, PROVENANCE, Provenance
+from pipeline.runs.records import CONFIG, METRICS, PROGRESS, PROVENANCE, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.run_store import Mirror, RunStore, is_result, is_small
 from pipeline.runs.spec import RunSpec
@@ -170,7 +170,7 @@ class Driver:
         with self._held.pop(execution.folder, nullcontext()):
             self._settle(execution)
             found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
-            provenance = found.ended("failed", error) if error else found
+            provenance = found.ended("failed", error) if error and not _is_finished(execution) else found
             if provenance.status == "running":  # the worker is gone without a word
                 provenance = provenance.ended("failed", "its worker died")
             self._close(execution, provenance, tags)
@@ -192,7 +192,8 @@ class Driver:
             self.mirror.finish(execution.folder.name)
 
     def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
-        provenance.write(execution.folder)
+        if not _is_finished(execution):
+            provenance.write(execution.folder)
         if self.mirror is not None:
             self.mirror.push(execution.folder.name, PROVENANCE)
         if self.uri is not None:
@@ -204,6 +205,11 @@ class Driver:
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
             with _as_a_view(execution.folder.name):
                 tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
+
+
+def _is_finished(execution: Execution) -> bool:
+    """Whether a run has its metrics: from then on none of its files changes."""
+    return (execution.folder / METRICS).exists()
 
 
 @contextmanager

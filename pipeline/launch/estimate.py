@@ -9,11 +9,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pipeline import runs
-from pipeline.runs.records import CONFIG, METRICS, Provenance, Segment
+from pipeline.runs.finished import read_spec
+from pipeline.runs.records import CONFIG, Metrics, Provenance, Segment
 from pipeline.runs.spec import RunSpec
 from pipeline.settings.plan import PASSES, Plan
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 
 if TYPE_CHECKING:
     from pipeline.launch.driver import Driver
@@ -56,18 +56,17 @@ def throughputs(driver: Driver) -> list[Throughput]:
 def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segment]]:
     """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
     try:
-        config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
-        name = f"{config['experiment']}-s{config['seed']}"
-        planned = plan.runs.get(name)
-        if planned is not None and planned.identity == config["identity"]:
-            multiply_adds = planned.cost.multiply_adds
+        spec, provenance = read_spec(folder), Provenance.read(folder)
+        planned = plan.runs.get(spec.name)
+        if planned is not None and planned.identity == spec.identity:
+            cost = planned.cost.multiply_adds
         else:  # another profile has other runs of that name
-            multiply_adds = read_json(folder / METRICS)["multiply_adds"]
-    except (UserError, KeyError, TypeError, AttributeError):
+            cost = Metrics.read(folder).multiply_adds
+    except UserError:
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:
-            yield config["network"]["name"], PASSES * multiply_adds, segment
+            yield spec.network.name, PASSES * cost, segment
 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:

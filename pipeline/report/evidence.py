@@ -10,7 +10,6 @@ from functools import cached_property
 
 from pipeline.report.present import MIXED, Present
 from pipeline.report.records import Problem, Run
-from pipeline.runs.segments import surroundings
 from pipeline.settings.paper import Paper, deviations
 from pipeline.settings.plan import Plan
 from pipeline.utils.statistics import Estimate, binomial_error, estimate, prediction_interval, slope
@@ -30,7 +29,7 @@ class Sample:
     @property
     def at_chance(self) -> tuple[str, ...]:
         """Its runs that are no better than guessing, each with its error."""
-        return tuple(f"{run.name} ({run.metrics['test_error']:.2f} %)" for run in self.runs if run.is_at_chance)
+        return tuple(f"{run.name} ({run.metrics.test_error:.2f} %)" for run in self.runs if run.is_at_chance)
 
     @property
     def prediction(self) -> tuple[float, float] | None:
@@ -50,7 +49,7 @@ class Sample:
         """Standard error of a single run's error over its test images; None with more seeds or other quantities."""
         if len(self.values) != 1 or not self.quantity.endswith("_error"):
             return None
-        return binomial_error(next(iter(self.values.values())), int(self.runs[0].metrics["test_images"]))
+        return binomial_error(next(iter(self.values.values())), self.runs[0].metrics.test_images)
 
     @property
     def seeds(self) -> str:
@@ -208,14 +207,14 @@ def _sample(
             values[run.seed] = value
             used.append(run)
     known = [provenance for run in used if (provenance := run.tracked_provenance)]
-    if len(set().union(*map(surroundings, known))) > 1:
+    if len({place for provenance in known for place in provenance.surroundings}) > 1:
         marks = marks | {MIXED}
     return Sample(experiment, quantity, values, tuple(used), planned, tuple(sorted(marks)))
 
 
 def _quantity(run: Run, quantity: str, stage: int | None) -> float | None:
     if quantity != "response":
-        value = run.metrics.get(quantity)
+        value = getattr(run.metrics, quantity, None)
         return None if value is None else float(value)
     if run.relative_responses is None or stage is None or stage > len(run.relative_responses):
         return None

@@ -34,6 +34,11 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
     for name, planned in plan.runs.items():
         exact = None if planned.identity is None else found.runs.get(planned.identity)
         changes = _changes(exact.config, planned.config) if exact is not None else []
+        if exact is not None and planned.counts is not None and planned.counts.parameters != exact.metrics.parameters:
+            reason = f"metrics.json: has {exact.metrics.parameters} parameters, the network {planned.counts.parameters}"
+            problems.append(_as_problem(exact, reason))
+            used.add(exact.identity)
+            continue
         if exact is not None and changes:
             problems.append(_as_problem(exact, f"foreign: it has the plan's identity but another {changes[0]}"))
             used.add(exact.identity)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import runs, tracking
 from pipeline.launch.driver import Driver
 from pipeline.report.reporting import find_plan
-from pipeline.runs.records import CONFIG, Provenance
+from pipeline.runs.records import CONFIG, METRICS
 from pipeline.settings.plan import Plan
 from pipeline.tracking.database import sqlite_path
 from pipeline.tracking.describe import PAGE, checked_name
@@ -17,19 +17,20 @@ from pipeline.tuning.results import REPORTS
 from pipeline.tuning.tracking import sync_search
 from pipeline.tuning.trials import SEARCH, Settled, searches
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 
 
 def _sync_models(driver: Driver, uri: str) -> int:
     """Log the models of every profile that has finished runs in the store, as its own settings say."""
     finished: dict[str, list[Path]] = defaultdict(list)
     for folder in runs.folders(driver.store):
+        if not (folder / METRICS).is_file():
+            continue
         try:
-            provenance = Provenance.read(folder)
+            run = runs.read_finished(folder)
         except UserError:
             continue  # `sync` has named it
-        if provenance is not None and runs.finished(folder, read_json(folder / CONFIG)["identity"]):
-            finished[provenance.profile].append(folder)
+        if run.provenance is not None:
+            finished[run.provenance.profile].append(folder)
     wanted = {profile: _plan_of(driver, profile).tracking.models for profile in finished}
     if any(models != "none" for models in wanted.values()):
         driver.fetch(weights=True)

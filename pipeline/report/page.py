@@ -34,7 +34,7 @@ def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
         data, metrics = run.config["data"], run.metrics
         rows.append(
             [name, run.identity, run.dataset, data.get("noise", 0), run.seed, run.iterations]
-            + [metrics[key] for key in RUN_COLUMNS[6:11]]
+            + [getattr(metrics, key) for key in RUN_COLUMNS[6:11]]
             + [run.config.get("precision", ""), "; ".join(evidence.marks.get(name, ()))]
         )
     return RUN_COLUMNS, rows

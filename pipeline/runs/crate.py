@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.runs.records import CONFIG, DETERMINISTIC, MACHINE, Provenance
+from pipeline.runs.finished import read_finished
+from pipeline.runs.records import CONFIG, DETERMINISTIC, MACHINE
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -67,7 +67,8 @@ def _add_run(crate: ROCrate, folder: Path) -> Any:
     """Add the files of a run and the action that made them; return the action."""
     from rocrate.model.contextentity import ContextEntity
 
-    provenance, data = Provenance.read(folder), read_json(folder / CONFIG)["data"]
+    run = read_finished(folder)
+    provenance, data = run.provenance, run.spec.data
     if provenance is None or not provenance.segments:
         raise UserError(f"{folder}: has no provenance, without which it cannot be described")
     names = [name for name in (*DETERMINISTIC, *MACHINE) if (folder / name).is_file()]
@@ -85,8 +86,8 @@ def _add_run(crate: ROCrate, folder: Path) -> Any:
     )
     dataset = ContextEntity(
         crate,
-        f"#data-{data['checksum']}",
-        {"@type": "CreativeWork", "name": data["dataset"], "identifier": data["checksum"]},
+        f"#data-{data.checksum}",
+        {"@type": "CreativeWork", "name": data.dataset, "identifier": data.checksum},
     )
     ended = datetime.fromisoformat(last.started) + timedelta(seconds=last.seconds)
     return crate.add(

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models import find_network
-from pipeline.runs.records import CONFIG, METRICS, WEIGHTS, Provenance
+from pipeline.runs.finished import read_finished
+from pipeline.runs.records import CONFIG, METRICS, WEIGHTS
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, replace_folder, write_json
@@ -103,11 +104,8 @@ def export_hub(weights: Path, target: Path) -> None:
         trained = load_trained(weights)
     except ValueError as error:
         raise UserError(str(error)) from None
-    spec, provenance = RunSpec.from_json(read_json(run / CONFIG), run / CONFIG), Provenance.read(run)
-    try:
-        test_error = float(read_json(run / METRICS)["test_error"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{run / METRICS}: not the metrics of a run") from None
+    finished = read_finished(run)
+    spec, provenance, test_error = finished.spec, finished.provenance, finished.metrics.test_error
     commit = provenance.segments[-1].commit if provenance and provenance.segments else None
     size = trained.normalise.image_size
     with replace_folder(target) as fresh:

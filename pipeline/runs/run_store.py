@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.runs.execution import STOP
+from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 from pipeline.utils.errors import one_line
 from pipeline.utils.files import write_atomic
@@ -67,8 +68,9 @@ def _copy_changes(
 
     def order(name: str) -> tuple[bool, str]:
         # A file appears complete or not at all, but a folder does not. The file that marks a checkpoint or a finished
-        # run as complete is therefore copied last and deleted first: a killed copy never looks complete.
-        return name.rpartition("/")[2] in (STATE, METRICS), name
+        # run as complete is therefore copied last and deleted first: a killed copy never looks complete. (Checksums
+        # come before the metrics by name, and after the files that they are of.)
+        return name.rpartition("/")[2] in (STATE, CHECKSUMS, METRICS), name
 
     for name in sorted(found, key=order):
         if seen.get(name) != found[name]:

@@ -6,17 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from pipeline.utils.errors import UserError, shown
+from pipeline.runs.reading import DamagedError, parse
+from pipeline.utils.errors import UserError
 from pipeline.utils.names import checked_name
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 # The version of the arithmetic of training, a part of every run's identity. Raise it in the change that makes the same
 # run give other numbers (the test of golden losses fails then and says so); leave it alone in every other change.
@@ -26,6 +23,7 @@ NUMERICS = 1
 NOT_IN_IDENTITY = frozenset({"experiment"})
 NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
 IDENTITY_DIGITS = 12
+LONGEST_NAME = 120  # bytes: a temporary folder's name has the host and a process number, too, and ends at 255
 
 Precision = Literal["float32", "bfloat16"]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
@@ -101,7 +99,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training run; `crops` is None for data that are arrays."""
+    """One training run; `crops` are None for data sets of arrays."""
 
     experiment: str
     seed: Seed
@@ -113,6 +111,17 @@ class RunSpec:
     compile: bool = False
     numerics: int = NUMERICS
     crops: Crops | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an experiment, a seed or a data set that cannot be a part of a folder's name."""
+        checked_name(self.experiment, "experiment")
+        checked_name(self.data.dataset, "data.dataset")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise UserError(f"seed = {self.seed!r}: must be an integer from 0 to 2**63 - 1")
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"experiment = {self.experiment!r}: must be shorter, as a run's name has {LONGEST_NAME} bytes"
+            )
 
     @property
     def identity(self) -> str:
@@ -142,36 +151,24 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str | Path = "config.json") -> RunSpec:
-        """Return the run that `to_json` gave.
+        """The run of a ``config.json``, or of an entry of the plan.
 
         Raises:
-            UserError: if the content is not the configuration of a run, or its identity does not belong to it.
+            DamagedError: if a key is missing or of another type, or the identity is not that of the rest.
         """
-        from pydantic import ValidationError
-
         try:
-            spec = _adapter().validate_json(json.dumps(content), strict=True)
-            checked_name(spec.experiment, f"{source}: experiment")
-            checked_name(spec.data.dataset, f"{source}: data.dataset")
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"{source}: not the configuration of a run ({place}: {first['msg']})") from None
+            spec = parse(cls, content, Path(source))
+        except DamagedError as error:
+            raise DamagedError(error.path, f"not the configuration of a run ({error.reason})") from None
         if content.get("identity") != spec.identity:
-            raise UserError(
-                f"{source}: identity = {shown(content.get('identity'))} does not belong to this configuration,"
-                f" whose identity is {spec.identity!r}"
+            raise DamagedError(
+                Path(source),
+                f"identity = {content.get('identity')!r} does not belong to this configuration, whose identity is"
+                f" {spec.identity!r}",
             )
         if _plain(content) != spec.to_json():
-            raise UserError(f"{source}: not the configuration of a run (it has keys that a run does not have)")
+            raise DamagedError(Path(source), "not the configuration of a run (it has keys that a run does not have)")
         return spec
-
-
-@cache
-def _adapter() -> TypeAdapter[RunSpec]:
-    from pydantic import TypeAdapter  # training imports this module, and needs no pydantic
-
-    return TypeAdapter(RunSpec)
 
 
 def _plain(value: Any) -> Any:

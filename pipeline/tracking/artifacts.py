@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.arrays import Masks
 from pipeline.runs.mask_figure import mask_figure
 from pipeline.runs.records import CONFIG, HISTORY, MASKS, METRICS, RESPONSES, TIMING, WEIGHTS
 from pipeline.utils.files import sha256_file
@@ -33,7 +34,7 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> dict[str, str]
     with tempfile.TemporaryDirectory() as scratch:
         for path in present:
             if path.name == MASKS:
-                draw_masks(path, Path(scratch) / _shown(path))
+                draw_masks(folder, Path(scratch) / _shown(path))
             else:
                 (Path(scratch) / path.name).symlink_to(path.resolve())
         client.log_artifacts(run_id, scratch)
@@ -44,13 +45,11 @@ def _shown(path: Path) -> str:
     return "masks.png" if path.name == MASKS else path.name
 
 
-def draw_masks(source: Path, target: Path) -> None:
+def draw_masks(folder: Path, target: Path) -> None:
     """Write a PNG from `masks.npz`: for each test image a row, with the image under the mask of each module."""
-    import numpy as np
-
-    with np.load(source, allow_pickle=False) as arrays:
-        masks = {name.removesuffix("_mask"): arrays[name] for name in arrays.files if _is_mask(name)}
-        mask_figure(arrays["images"], masks).save(target)
+    read = Masks.read(folder)
+    masks = {name.removesuffix("_mask"): maps for name, maps in read.maps.items() if _is_mask(name)}
+    mask_figure(read.images, masks).save(target)
 
 
 def _is_mask(name: str) -> bool:

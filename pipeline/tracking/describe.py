@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models import resolve_options
-from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Provenance
-from pipeline.runs.spec import RunSpec
+from pipeline.runs.finished import read_spec
+from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Metrics, Provenance, Responses
 from pipeline.settings.paper import load_paper
 from pipeline.settings.tree import NAME
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 from pipeline.utils.git import Origin, origin
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
@@ -83,11 +82,11 @@ class Described:
     @classmethod
     def read(cls, folder: Path, search: str | None = None) -> Described:
         """Read a run folder; UserError where its configuration is missing, or is not that of a run."""
-        config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
-        checked_name(RunSpec.from_json(config, folder / CONFIG).experiment, folder / CONFIG)
+        spec, provenance = read_spec(folder), Provenance.read(folder)
+        checked_name(spec.experiment, folder / CONFIG)
         if provenance is not None:
             checked_name(provenance.profile, folder / PROVENANCE)
-        return cls(folder, config, provenance, search)
+        return cls(folder, spec.to_json(), provenance, search)
 
     @property
     def name(self) -> str:
@@ -280,9 +279,9 @@ def constants(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Parameters and tags that a finished run has besides its curves; none of a run that is not finished."""
     if not (folder / METRICS).exists():
         return {}, {}
-    metrics = read_json(folder / METRICS)
-    tags = {key: metrics[key] for key in RESULTS if key in metrics}
+    metrics = Metrics.read(folder).to_json()
+    tags: dict[str, Any] = {key: metrics[key] for key in RESULTS if key in metrics}
     if (folder / RESPONSES).exists():
-        responses = read_json(folder / RESPONSES)
-        tags |= {f"response.{kind}": responses[kind] for kind in ("stages", "relative")}
+        responses = Responses.read(folder)
+        tags |= {"response.stages": responses.stages, "response.relative": responses.relative}
     return _flat({key: metrics[key] for key in CONSTANTS if key in metrics}), _flat(tags)

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.runs.records import METRICS, PROVENANCE, WEIGHTS
+from pipeline.runs.records import PROVENANCE, WEIGHTS, Metrics
 from pipeline.settings.config import PARAMS, compose
 from pipeline.tracking.describe import IDENTITY, Described, checked_name
 from pipeline.tracking.runs import find_run
 from pipeline.tracking.store import tolerate_errors
 from pipeline.utils.errors import UserError, one_line
-from pipeline.utils.files import read_json, sha256_file
+from pipeline.utils.files import sha256_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,8 +76,7 @@ def _may_be_best(run: Described, iterations: int | None) -> str:
 
 
 def _rank(run: Described, iterations: int | None) -> tuple[bool, float, str]:
-    error = float(read_json(run.folder / METRICS)["test_error"])
-    return _may_be_best(run, iterations) != YES, math.inf if math.isnan(error) else error, run.folder.name
+    return _may_be_best(run, iterations) != YES, Metrics.read(run.folder).test_error, run.folder.name
 
 
 @tolerate_errors
@@ -187,7 +186,7 @@ def _register(client: MlflowClient, run_id: str, run: Described, logged: LoggedM
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    test_error = read_json(run.folder / METRICS)["test_error"]
+    test_error = Metrics.read(run.folder).test_error
     tags = {
         "run": run.name,
         "network": run.config["network"]["name"],

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.finished import read_finished
+from pipeline.runs.records import METRICS
 from pipeline.tracking.describe import Described
 from pipeline.tracking.runs import ensure_run, finish_run
 from pipeline.tracking.store import initialise, tolerate_errors
@@ -35,7 +38,7 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
     """Log what MLflow lacks of the run folders: runs, points, constants and files, nothing twice.
 
     Of folders with one name (in the store and published) the first counts. A folder without provenance, of a run that
-    never started, is passed over.
+    never started, is passed over; a finished run that is damaged is not taken.
 
     Args:
         parent: id of the run of the search that they are trials of.
@@ -50,6 +53,8 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
             run = Described.read(folder, parent)
             if run.provenance is None:
                 continue
+            if lexists(folder / METRICS):
+                read_finished(folder)
             done = _sync_run(uri, run)
         except UserError as error:
             logger.warning("%s", error)

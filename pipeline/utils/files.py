@@ -135,7 +135,12 @@ def _refuse_constant(name: str) -> NoReturn:
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON with an indent of 2, keys in their own order; NaN and infinity raise ValueError."""
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        data = json_bytes(value)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be written as JSON ({error})") from None
-    write_atomic(path, text + "\n")
+    write_atomic(path, data)
+
+
+def json_bytes(value: Any) -> bytes:
+    """The content of the file that `write_json` writes."""
+    return f"{json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()

@@ -148,7 +148,7 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
         for name, sample in measured.items():
             value = sample.estimate
             assert value is not None
-            _dot(axis, sample.runs[0].metrics[key] / 1e6, value.value, name, hollow=False)
+            _dot(axis, getattr(sample.runs[0].metrics, key) / 1e6, value.value, name, hollow=False)
         for name, row in networks.items():
             count = counts.get(str(row.cells["parameters"].network))
             if count is not None:

@@ -11,11 +11,11 @@ import torch
 from pipeline.launch import probe
 from pipeline.launch.driver import Driver
 from pipeline.launch.estimate import outlook
-from pipeline.runs.records import Provenance
+from pipeline.runs.records import Metrics, Provenance
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.files import write_json
 from tests.plans import make_plan
-from tests.unit.tracking.run_folders import make_segment, make_spec
+from tests.unit.tracking.run_folders import make_segment, make_spec, write_run
 
 CPU, GPU = "cpu: Example", "cuda: Example"
 HOUR = 3 * 1000 * 128.0 * 3600  # multiply-adds of training in an hour, at 1000 a pass and 128 images a second
@@ -81,7 +81,8 @@ def test_a_run_of_another_profile_counts_by_what_it_cost_there(driver: Driver) -
     driver.plan.runs["attention56-s0"].config["identity"] = "of another"  # type: ignore[index]
     assert "time unknown" in pending(driver, "attention56")[2]  # it is not finished: nobody knows what it cost
     [place] = (driver.root / "published" / "other").iterdir()
-    write_json(place / "metrics.json", {"multiply_adds": 2000})
+    metrics = Metrics.read(write_run(driver.root, small("attention56")))
+    replace(metrics, multiply_adds=2000).write(place)
     assert pending(driver, "attention56")[0].split()[1:] == ["0.5", "CPU-hours"]
 
 

@@ -68,7 +68,7 @@ class World:
         standin = dataset not in ("cifar10", "cifar100", "imagenet")
         statement = "Synthetic stand-in data: nothing here reproduces the paper." if standin else "The paper's data."
         label = Label(standin=standin, schedule="full" if full else "short", statement=statement)
-        return make_plan(runs, profile=profile, label=label)
+        return make_plan(runs, profile=profile, label=label, parameters=[parameters_of(run) for run in runs])
 
     def train(self, plan: Plan, rows: int = 8) -> None:
         """Write every run of the plan into results/, each with `rows` evaluations."""
@@ -118,19 +118,22 @@ def config(experiment: str, seed: int, dataset: str, protocol: dict[str, Any]) -
     }  # fmt: skip
 
 
+def parameters_of(run: Mapping[str, Any]) -> int:
+    return PARAMETERS.get(run["experiment"].split("-")[0], 10**6)
+
+
 def write_run(folder: Path, run: dict[str, Any], rows: int = 8) -> Path:
     """The small files of a finished run: synthetic, but as consistent as real ones."""
     folder.mkdir(parents=True)
     experiment, seed, protocol = run["experiment"], run["seed"], run["protocol"]
     random = np.random.default_rng([seed, *experiment.encode()])
     error = round(ERRORS.get(experiment, 5.0) + 0.05 * float(random.standard_normal()), 4)
-    base = experiment.split("-")[0]
     write_json(folder / "config.json", run)
     write_history(folder / "history.csv", protocol["iterations"], error, rows)
     metrics = {
         "test_error": error, "test_loss": 0.2, "train_error": 1.0, "train_loss": 0.05, "best_test_error": error - 0.02,
         "best_epoch": 7.0, "iterations": protocol["iterations"], "epochs": 8.0,
-        "parameters": PARAMETERS.get(base, 10**6), "multiply_adds": 10 * PARAMETERS.get(base, 10**6),
+        "parameters": parameters_of(run), "multiply_adds": 10 * parameters_of(run),
         "test_images": run["data"]["test_images"], "weights_sha256": "e" * 64,
     }  # fmt: skip
     write_json(folder / "metrics.json", metrics)

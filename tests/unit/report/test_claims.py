@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from pipeline.report.counts import Count
 from pipeline.report.evidence import Evidence
 from pipeline.report.matching import gather
 from pipeline.report.records import Run, Scan
+from pipeline.runs.records import Metrics
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
 
@@ -30,9 +32,14 @@ def evidence_of(plan: Plan, errors: Mapping[str, list[float]]) -> Evidence:
     runs = {}
     for experiment, values in errors.items():
         for seed, error in enumerate(values):
-            config = plan.runs[f"{experiment}-s{seed}"].config
-            metrics = {"test_error": error, "test_images": 10000, "iterations": config["protocol"]["iterations"]}
-            run = Run(Path(), "memory", config, metrics, {}, None, None, plan.profile)
+            planned = plan.runs[f"{experiment}-s{seed}"]
+            config = planned.config
+            metrics = Metrics(
+                test_error=error, test_loss=1.0, train_error=error, train_loss=1.0, best_test_error=error,
+                best_epoch=1.0, iterations=config["protocol"]["iterations"], epochs=1.0,
+                parameters=planned.cost.parameters, multiply_adds=1, test_images=10000, weights_sha256="",
+            )  # fmt: skip
+            run = Run(Path(), "memory", config, metrics, pd.DataFrame(), None, None, plan.profile)
             runs[run.identity] = run
     return gather(plan, Scan(runs, ()), load_paper())
 

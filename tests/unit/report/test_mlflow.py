@@ -12,11 +12,9 @@ from mlflow.models import Model
 from pipeline.cli import main
 from pipeline.launch.driver import Driver
 from pipeline.report.mlflow import log_report, synchronise
-from pipeline.runs.records import WEIGHTS
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.tuning.trials import Settled, State, Trial
-from pipeline.utils.files import read_json, write_json
 from tests.plans import make_plan
 from tests.unit.tracking.run_folders import make_spec, write_run
 
@@ -29,10 +27,8 @@ def project(root: Path, wanted: str = "best") -> Driver:
     specs = [make_spec(seed=seed) for seed in range(len(ERRORS) + 1)]
     plan = make_plan(specs, models=wanted, tracked=True)
     for spec, error in zip(specs, (*ERRORS, 1.0), strict=True):
-        folder = write_run(root / "runs", spec)
-        write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": error})
-        if error > 1:
-            (folder / WEIGHTS).write_text(f"weights of seed {spec.seed}")
+        weights = f"weights of seed {spec.seed}".encode() if error > 1 else None
+        write_run(root / "runs", spec, error=error, weights=weights)
     return Driver(plan, root)
 
 
@@ -71,7 +67,7 @@ def test_models_are_logged_as_the_profile_wants_and_once(
 def test_models_of_every_profile_are_rebuilt_as_that_profile_wants(uri: str, tmp_path: Path, saved: list[str]) -> None:
     driver = project(tmp_path)
     for name in ("attention92", "attention128"):
-        (write_run(tmp_path / "runs", make_spec(name), profile="cifar10") / WEIGHTS).write_text(name)
+        write_run(tmp_path / "runs", make_spec(name), profile="cifar10", weights=name.encode())
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     assert dict(synchronise(driver, uri))["3 logged models"]
     assert saved == ["attention128-s0", "attention92-s0", "attention56-s1"], "all of cifar10, the best of digits"

@@ -34,44 +34,77 @@ def replace_text(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
 
 
+SEGMENT = {
+    "from_iteration": 0, "to_iteration": 90, "started": "2026-01-01T00:00:00Z", "seconds": 12.5,
+    "images_per_second": 460.0, "hostname": "host", "device": "cpu", "threads": 1, "workers": 1, "versions": {},
+    "commit": None, "dirty": False, "command": "",
+}  # fmt: skip
 FULL_HISTORY = "epoch,iteration,learning_rate,train_loss,train_error,test_loss,test_error\n"
+
+
+def write_provenance(folder: Path, **values: Any) -> None:
+    content = {"status": "finished", "profile": "digits", "segments": []} | values
+    (folder / "provenance.json").write_text(json.dumps(content))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "metrics missing": (lambda f: (f / "metrics.json").unlink(), "metrics.json is missing"),
-    "metrics cut off": (lambda f: replace_text(f, "metrics.json", '{"test_error": 5'), "not a JSON object"),
-    "metrics a list": (lambda f: replace_text(f, "metrics.json", "[]"), "not a JSON object"),
-    "error not a number": (lambda f: change(f, "metrics.json", test_error="5.5"), "no number for test_error"),
-    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "not a JSON object"),
-    "error a fraction above 100": (lambda f: change(f, "metrics.json", test_error=550), "no percentage"),
+    "metrics cut off": (lambda f: replace_text(f, "metrics.json", '{"test_error": 5'), "metrics.json: not valid JSON"),
+    "metrics a list": (lambda f: replace_text(f, "metrics.json", "[]"), "metrics.json: input should be an object"),
+    "error not a number": (
+        lambda f: change(f, "metrics.json", test_error="5.5"),
+        "test_error = '5.5': input should be a valid number",
+    ),
+    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "NaN is not a JSON number"),
+    "error a fraction above 100": (
+        lambda f: change(f, "metrics.json", test_error=550),
+        "test_error = 550.0: must be a percentage",
+    ),
     "error absent": (lambda f: change(f, "metrics.json", test_error=None), "has no test_error"),
     "stopped early": (lambda f: change(f, "metrics.json", iterations=90), "unfinished: 90 of 180"),
-    "config missing": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "config missing": (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
     "config without protocol": (lambda f: change(f, "config.json", protocol=None), "has no protocol"),
-    "config with a string for data": (lambda f: change(f, "config.json", data="digits"), "data.dataset"),
+    "config with a string for data": (
+        lambda f: change(f, "config.json", data="digits"),
+        "data = 'digits': input should be an object",
+    ),
     "config with a word for a seed": (
         lambda f: change(f, "config.json", seed="zero"),
-        "seed is 'zero', which is no int",
+        "seed = 'zero': input should be a valid integer",
     ),
-    "config with a word for numerics": (lambda f: change(f, "config.json", numerics="new"), "numerics is 'new'"),
-    "config with a list of words": (lambda f: change_protocol(f, milestones=["late"]), "no list of int"),
-    "config with true iterations": (lambda f: change_protocol(f, iterations=True), "protocol.iterations is True"),
-    "no test image": (lambda f: change(f, "metrics.json", test_images=0), "test_images is 0, which is no count"),
+    "config with a word for numerics": (lambda f: change(f, "config.json", numerics="new"), "numerics = 'new'"),
+    "config with a list of words": (
+        lambda f: change_protocol(f, milestones=["late"]),
+        "protocol.milestones.0 = 'late'",
+    ),
+    "config with true iterations": (lambda f: change_protocol(f, iterations=True), "protocol.iterations = True"),
+    "no test image": (lambda f: change(f, "metrics.json", test_images=0), "test_images = 0: must be at least 1"),
     "part of the test images": (lambda f: change(f, "metrics.json", test_images=300), "300 of 360 test images"),
-    "top-5 error a word": (lambda f: change(f, "metrics.json", top5_error="low"), "no number for top5_error"),
-    "provenance without segments": (lambda f: replace_text(f, "provenance.json", '{"status": "finished"}'), "segments"),
-    "provenance with a word for seconds": (
-        lambda f: replace_text(f, "provenance.json", '{"status": "finished", "segments": [{"seconds": "long"}]}'),
-        "segments.seconds is 'long'",
+    "top-5 error a word": (
+        lambda f: change(f, "metrics.json", top5_error="low"),
+        "top5_error = 'low': input should be a valid number",
     ),
-    "provenance a list": (lambda f: replace_text(f, "provenance.json", "[]"), "not a JSON object"),
-    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "not a JSON object"),
+    "provenance without segments": (
+        lambda f: replace_text(f, "provenance.json", '{"status": "finished"}'),
+        "has no profile",
+    ),
+    "provenance with a word for seconds": (
+        lambda f: write_provenance(f, segments=[SEGMENT | {"seconds": "long"}]),
+        "segments.0.seconds = 'long'",
+    ),
+    "provenance a list": (
+        lambda f: replace_text(f, "provenance.json", "[]"),
+        "provenance.json: input should be an object",
+    ),
+    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "config.json: not valid JSON"),
     "config of another run": (lambda f: change(f, "config.json", experiment="attention92"), "foreign"),
     "config of another seed": (lambda f: change(f, "config.json", seed=7), "foreign"),
-    "history missing": (lambda f: (f / "history.csv").unlink(), "history.csv is missing"),
-    "history empty": (lambda f: replace_text(f, "history.csv", FULL_HISTORY), "no row"),
-    "history binary": (lambda f: (f / "history.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    "history missing": (lambda f: (f / "history.csv").unlink(), "history.csv: no such file"),
+    "history empty": (lambda f: replace_text(f, "history.csv", FULL_HISTORY), "no row in it"),
+    "history binary": (lambda f: (f / "history.csv").write_bytes(b"\xff\xfe\x00"), "history.csv: malformed"),
     "history of another run": (
         lambda f: replace_text(f, "history.csv", FULL_HISTORY + "8,180,0.1,0.5,9,0.6,99.0\n"),
-        "not that of metrics.json",
+        "history.csv: ends at a test error of 99.0, metrics.json has",
     ),
     "history too short": (
         lambda f: replace_text(f, "history.csv", FULL_HISTORY + "4,90,0.1,0.5,9,0.6,9.0\n"),
@@ -118,7 +151,7 @@ def test_a_copy_without_provenance_takes_that_of_the_store(world: Any) -> None:
     world.stored(plan.runs[NAME].config)
     run = gather(plan, scan(world.sources), load_paper()).runs[NAME]
     assert run.shown.startswith("results/")
-    assert run.provenance is not None and run.provenance["mlflow_run_id"] == "a" * 32
+    assert run.provenance is not None and run.provenance.mlflow_run_id == "a" * 32
 
 
 def test_a_copy_with_another_number_is_named_and_not_used(world: Any) -> None:
@@ -139,7 +172,7 @@ def test_a_folder_that_should_hold_a_run_and_holds_none_is_named(world: Any, nam
     (world.results / name).mkdir(parents=True)
     evidence = gather(world.plan(experiments={"attention56": 5.5}), scan(world.sources), load_paper())
     assert [(problem.path, problem.reason) for problem in evidence.problems] == [
-        (f"results/{name}", "config.json is missing")
+        (f"results/{name}", "config.json: no such file")
     ]
 
 
@@ -149,7 +182,8 @@ def test_a_damaged_copy_beside_a_whole_one_is_named_whatever_is_left_of_it(world
     (world.result("digits", plan.runs[NAME].config) / "config.json").write_text("{")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.status("attention56", 0) == "done"
-    assert [problem.reason for problem in evidence.problems] == ["config.json is not a JSON object"]
+    assert len(evidence.problems) == 1
+    assert evidence.problems[0].reason.startswith("config.json: not valid JSON")
 
 
 def test_damaged_responses_or_masks_are_named_but_the_error_counts(world: Any) -> None:

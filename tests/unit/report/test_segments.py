@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.report import build_report, trace
-from pipeline.runs.segments import DIRTY, MOVED, marks_here, training_code_changed
+from pipeline.report.machine import DIRTY, marks_here, training_code_changed
+from pipeline.report.present import MOVED
+from pipeline.runs.records import Provenance, Segment
 from pipeline.settings.plan import Plan
 from tests.unit.report.test_build import build
 
@@ -107,6 +109,14 @@ def git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def made_by(commit: str | None) -> Provenance:
+    """The provenance of a run that this commit of the code made."""
+    moment = "2026-01-01T00:00:00Z"
+    return Provenance(
+        "finished", "digits", (Segment(0, 90, moment, 1.0, 90.0, "h", "cpu", 1, 1, {}, commit, False, ""),)
+    )
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A repository with training code, a network and a page."""
@@ -133,15 +143,15 @@ def test_a_run_by_other_training_code_is_marked(checkout: Path, changed: str, co
     (checkout / changed).write_text("2\n")
     if committed:
         git(checkout, "commit", "-q", "-a", "-m", "second")
-    marks = marks_here({"segments": [{"commit": commit}]}, checkout)
+    marks = marks_here(made_by(commit), checkout)
     assert marks == ([f"training code has changed since commit {commit[:10]}"] if marked else [])
 
 
 def test_a_commit_that_git_does_not_know_is_said_to_be_unknown(checkout: Path, tmp_path: Path) -> None:
     for root in (checkout, tmp_path):
-        [mark] = marks_here({"segments": [{"commit": "f" * 40}]}, root)
+        [mark] = marks_here(made_by("f" * 40), root)
         assert mark.startswith("unknown whether training code has changed since commit ffffffffff")
-    assert marks_here({"segments": [{"commit": None}]}, checkout) == []
+    assert marks_here(made_by(None), checkout) == []
     assert training_code_changed("--output=stolen", checkout) is None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.report import trace
 from pipeline.report.machine import mlflow_address
+from pipeline.runs.records import Provenance
 from pipeline.runs.spec import NUMERICS
 from pipeline.utils.errors import UserError
 
@@ -59,14 +60,14 @@ def test_a_run_of_another_profile_is_traced_with_its_marks(world: Any) -> None:
 
 
 def test_a_link_to_mlflow_leads_to_the_server_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    provenance = {"mlflow_run_id": "abc"}
+    provenance = Provenance("finished", "digits", mlflow_run_id="abc")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
     assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org:8080/lab/")
     assert mlflow_address(provenance) == "https://mlflow.example.org:8080/lab/#/runs/abc"
-    assert mlflow_address({"mlflow_run_id": None}) is None
+    assert mlflow_address(Provenance("finished", "digits")) is None
 
 
 def test_a_pending_number_says_so(world: Any) -> None:

@@ -165,7 +165,7 @@ def test_what_cannot_go_to_the_hub_is_one_line_and_no_folder(
         ([run, "--hub", str(full)], "exists and is not an empty folder"),
         ([alone, "--hub", str(tmp_path / "hub")], "is not the folder of a finished run"),
         ([old, "--hub", str(tmp_path / "hub")], "carries no class names and no normalisation"),
-        ([str(damaged), "--hub", str(tmp_path / "hub")], "metrics.json: not the metrics of a run"),
+        ([str(damaged), "--hub", str(tmp_path / "hub")], "metrics.json: damaged"),
         ([run, "--hub", str(tmp_path / "hub"), "--image-size", "32"], "only with --onnx"),
         ([run, "--hub", str(tmp_path / "hub"), "--float-images"], "only with --onnx"),
     ):

@@ -24,6 +24,7 @@ from pipeline.utils.errors import UserError
 from pipeline.utils.files import write_json
 from tests.plans import make_plan, make_protocol
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
+from tests.unit.tracking.run_folders import make_spec, write_run
 
 RUN = "attention56-s0-0123456789ab"
 
@@ -266,10 +267,8 @@ def test_an_import_that_broke_off_is_completed_by_the_next(
     make_plan(store=store.url).write(tmp_path / "plan.json")
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
-    spec = paused(elsewhere / "run", 20)
-    for name in DETERMINISTIC:
-        if name != "config.json":
-            write_json(elsewhere / "run" / name, {})
+    spec = make_spec()
+    write_run(elsewhere, spec)
     put = RunStore.write
 
     def write_or_fail(self: RunStore, path: str, content: bytes) -> None:

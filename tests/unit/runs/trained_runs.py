@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from models import create_model
-from models.weights import network_sha256, save_weights
-from pipeline.runs.records import Provenance
+from models.weights import save_weights
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
-from pipeline.utils.files import write_json
-from tests.unit.tracking.run_folders import make_segment
+from tests.unit.tracking import run_folders
 
 NAME, CLASSES, OPTIONS, SIZE = "cifar_attention56", ("cat", "dog", "frog", "ship"), {"mask": "local", "t": 1}, 16
 NORMALISATION = {"image_size": SIZE, "crop_pct": 1.0, "mean": [[[0.5, 0.4, 0.3]] * SIZE] * SIZE, "std": [1.0] * 3}
@@ -37,7 +35,6 @@ def write_weights(folder: Path, *, old: bool = False) -> Path:
 def write_run(folder: Path, spec: RunSpec | None = None, *, old: bool = False) -> Path:
     """Write the files of a finished run that the use of its network needs; returns its weights."""
     path = write_weights(folder, old=old)
-    write_json(folder / "config.json", (spec or run_spec()).to_json())
-    write_json(folder / "metrics.json", {"test_error": 6.8125, "weights_sha256": network_sha256(path)})
-    Provenance("finished", "cifar10", (make_segment(0, 100),)).write(folder)
+    weights, spec = path.read_bytes(), spec or run_spec()
+    run_folders.write_run(folder.parent, spec, profile="cifar10", error=6.8125, weights=weights, name=folder.name)
     return path

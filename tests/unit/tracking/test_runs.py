@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipeline import tracking
+from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import TIMING, Provenance, Timing, write_rows
 from pipeline.runs.spec import NetworkSpec
 from pipeline.utils.errors import UserError
@@ -182,7 +183,7 @@ def test_a_finished_run_has_its_curves_numbers_and_files(uri: str, client: Mlflo
     assert run.data.params["parameters"] == "1030362"
     assert run.data.params["protocol.iterations"] == "60"
     assert run.data.tags["best_test_error"] == "1.5"
-    assert run.data.tags["response.relative"] == "[1, 0.5, 0.25]"
+    assert run.data.tags["response.relative"] == "[1.0, 0.5, 0.25]"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"metrics.json", "responses.json", "masks.png", "weights.safetensors"} <= files
     with Image.open(client.download_artifacts(run.info.run_id, "masks.png", str(tmp_path))) as picture:
@@ -263,6 +264,7 @@ def test_points_of_a_training_that_was_done_again_elsewhere_do_not_stay(
     again = two.replace("0.0625", "0.0635")  # the loss after two epochs, from another kind of processor
     assert again != two
     history.write_text("\n".join([header, one, again, three, ""]))
+    (folder / CHECKSUMS).unlink()
     second = tracking.close_run(uri, first, folder, "FINISHED")
     assert second != first
     assert [point.value for point in client.get_metric_history(second, "test/loss")] == [0.125, 0.0635, 2.5 / 60]

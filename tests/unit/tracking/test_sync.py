@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline import tracking
+from pipeline.runs.reading import CHECKSUMS
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 
@@ -66,6 +67,7 @@ def test_a_run_that_diverged_is_synchronised_once_too(
     folder = write_run(tmp_path, make_spec())
     history = (folder / "history.csv").read_text()
     (folder / "history.csv").write_text(history.replace("0.0625", loss))
+    (folder / CHECKSUMS).unlink()
     run_id = tracking.close_run(uri, None, folder, "FINISHED")
     assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=0, failed=())
     assert client.get_run(run_id).info.lifecycle_stage == "active"

@@ -15,12 +15,11 @@ import torch
 
 from pipeline import data, runs
 from pipeline.runs.execution import Checkpoints, Execution
-from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
+from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Metrics, Provenance, Timing, read_rows
 from pipeline.runs.spec import RunSpec
-from pipeline.training import loop, reporter, state
+from pipeline.training import loop, state
 from pipeline.training.session import LocalSession
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import write_json
 
 Make = Callable[..., Execution]
 
@@ -127,14 +126,12 @@ def test_a_last_checkpoint_that_cannot_be_written_keeps_no_run_from_its_end(
 def test_a_run_that_was_killed_before_its_metrics_is_begun_and_ends(
     spec: RunSpec, execution: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(path: Path, content: object) -> None:
-        if path.name == "metrics.json":
-            raise KeyboardInterrupt
-        write_json(path, content)
+    def killed(self: Metrics, folder: Path) -> None:
+        raise KeyboardInterrupt
 
     run = execution(spec.folder_name, checkpoint_iterations=2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(reporter, "write_json", killed)
+        patch.setattr(Metrics, "write", killed)
         loop.train(spec, run, LocalSession())
     assert runs.status(spec, run.folder.parent) == "begun"
     assert loop.train(spec, run, LocalSession()) == "finished"
