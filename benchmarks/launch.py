@@ -51,6 +51,7 @@ from pipeline.runs.records import (  # noqa: E402
 from pipeline.runs.spec import RunSpec, evaluation_iterations  # noqa: E402
 from pipeline.settings import config, plan  # noqa: E402
 from pipeline.training.environment import device_name, versions  # noqa: E402
+from pipeline.utils.cores import available_cores  # noqa: E402
 from pipeline.utils.files import write_json  # noqa: E402
 
 SEEDS = 10  # times the 20 experiments of the profile: 200 runs
@@ -189,7 +190,7 @@ def measure_steps() -> None:
 
     A step itself is the same code under Ray Train and in-process, on the same threads.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     lasting = ["protocol.iterations=200", f"seeds=[{','.join(map(str, range(cores)))}]"]
     with project(lasting) as root, tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "pipeline", "launch", "--only", EXPERIMENT]
@@ -239,7 +240,7 @@ def measure_utilisation(store: Path) -> None:
     spans = _last_launch(spans)
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     busy = sum((end - start) * threads for start, end, threads in spans)
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     report(
         f"cores in use by {len(spans)} runs over {last - first:.0f} s", 100 * busy / cores / (last - first), "%", "90 %"
     )
@@ -290,7 +291,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    machine = f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before"
+    machine = f"{device_name(torch.device('cpu'))}, {available_cores()} cores, load {os.getloadavg()[0]:.1f} before"
     print(f"On {machine}; {json.dumps(versions())}\n")
     print("| what | measured | budget |\n|---|---|---|")
     if options.what == "utilisation":

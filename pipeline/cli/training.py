@@ -52,6 +52,13 @@ def _make_plan() -> dict[str, Any]:
     return content
 
 
+def _current_plan() -> dict[str, Any]:
+    """Return the plan of ``params.yaml`` as it is now; inside a stage, where DVC sees to that, the one that is there."""
+    from pipeline.settings import plan
+
+    return plan.read_plan() if "DVC_STAGE" in os.environ else _make_plan()
+
+
 def _outlook(content: dict[str, Any], *, by_probe: bool) -> str:
     """What is pending, and what it will cost."""
     from pipeline.launch.driver import Driver
@@ -73,21 +80,19 @@ def _launch(commands: Commands) -> None:
 
 
 def _run_launch(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from pipeline.launch.driver import Driver
     from pipeline.launch.estimate import outlook
     from pipeline.launch.progress import Board
-    from pipeline.launch.scheduler import launch, pending
+    from pipeline.launch.scheduler import launch, pending, wait_for_others
     from pipeline.runs.store import RESULTS
-    from pipeline.settings import plan
     from pipeline.utils.files import write_atomic
+    from pipeline.utils.signals import Interrupted
 
     in_stage = "DVC_STAGE" in os.environ
-    driver = Driver(plan.read_plan() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
-    if options.max_parallel:
-        driver.resources = replace(driver.resources, max_parallel=options.max_parallel)
+    driver = Driver(_current_plan(), Path.cwd(), stop_after=options.stop_after, max_parallel=options.max_parallel)
     specs = pending(driver, options.only)
+    if in_stage and wait_for_others(driver, specs):
+        specs = pending(driver, options.only)
     print(outlook(driver, specs))
     failed = False
     if specs and not options.dry_run:
@@ -97,8 +102,10 @@ def _run_launch(options: argparse.Namespace) -> int:
             print(f"failed: {name}: {reason}", file=sys.stderr)
         if summary.paused:
             print(f"paused: {', '.join(summary.paused)}; the same command continues")
-        if summary.interrupted:
-            raise KeyboardInterrupt
+        if summary.interrupted is not None:
+            raise Interrupted(summary.interrupted)
+        if summary.ray_lost:
+            return 1  # also inside a stage: the next ones would only start Ray again, one after the other
         failed = bool(summary.failed)
     if in_stage:
         write_atomic(RESULTS / "launched", MARKER)
@@ -119,14 +126,17 @@ def _run_train(options: argparse.Namespace) -> int:
     from pipeline.launch.driver import Driver
     from pipeline.settings import plan
 
-    driver = Driver(plan.read_plan(), Path.cwd(), stop_after=options.stop_after)
+    driver = Driver(_current_plan(), Path.cwd(), stop_after=options.stop_after)
     spec = plan.find_run(driver.plan, options.experiment, options.seed)
     target = runs.result_folder(spec, driver.plan["profile"])
     driver.fetch()
     found = runs.locate(spec, driver.store)
     if found is None:
+        from pipeline.launch.scheduler import wait_for_others
         from pipeline.launch.single import train_one
 
+        if "DVC_STAGE" in os.environ:
+            wait_for_others(driver, [spec])
         status, reason = train_one(driver, spec, in_process=options.in_process)
         if status == "paused":
             print(f"{spec.name}: paused; the same command continues")
@@ -168,7 +178,7 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     from pipeline.launch.verify_resume import COMPARED, ResumeError, shortened, verify
     from pipeline.settings import plan
 
-    driver = Driver(plan.read_plan(), Path.cwd())
+    driver = Driver(_current_plan(), Path.cwd())
     spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
     execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
     for folder in filter(None, (execution.prepared, execution.noisy)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runs.store import store_folder
+from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.object_store import ObjectStore, is_url
 
@@ -128,25 +129,29 @@ def gpu(settings: Config) -> Finding:
     if asked not in ("auto", 0, 0.0) and not os.environ.get("RAY_ADDRESS"):
         compose = f"python -m pipeline compose {settings.profile} resources.gpus=auto"
         return Finding("GPU", f"none, but resources.gpus = {asked} asks for one", compose)
-    return Finding("GPU", f"none: runs train on {os.cpu_count()} CPU cores")
+    return Finding("GPU", f"none: runs train on {available_cores()} CPU cores")
 
 
 def ray(settings: Config, root: Path) -> Finding:
-    """Whether Ray starts here, or answers at RAY_ADDRESS, and has what a run of the profile needs."""
+    """Check that Ray starts here, or answers at RAY_ADDRESS, runs a task, and has what a run of the profile needs."""
     from pipeline.launch import cluster
     from pipeline.launch.driver import Resources
+    from pipeline.launch.ray_process import RayLostError, RayProcess
 
     resources = Resources(**settings.resources.model_dump())
     address = os.environ.get("RAY_ADDRESS")
     try:
-        with cluster.connected(root):
-            each = cluster.share(resources)
-            slots = cluster.parallel(resources, each)
-    except UserError as error:
+        with RayProcess(root) as process:
+            worker_resources = process.call(cluster.share, resources)
+            slots = process.call(cluster.parallel, resources, worker_resources)
+            process.call(cluster.run_task)
+    except (UserError, RayLostError) as error:
         cure = "unset RAY_ADDRESS" if address else f"python -m pipeline compose {settings.profile}"
         return Finding("Ray", one_line(error), cure)
     where = f"the cluster at {address}" if address else "this machine"
-    return Finding("Ray", f"{where} trains {slots} runs at once, each on {each.describe(resources.workers)}")
+    return Finding(
+        "Ray", f"{where} trains {slots} runs at once, each on {worker_resources.describe(resources.workers)}"
+    )
 
 
 def mlflow(settings: Config, root: Path) -> Finding:

@@ -49,6 +49,7 @@ class Driver:
         plan: content of ``plan.json``.
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds from now after which everything is paused.
+        max_parallel: how many runs go at once, at most, where the plan is not to decide.
         parent: the search in MLflow that the runs are trials of.
         store: the folder of the run store, or of its copies where it is behind a URL.
         mirror: keeps those copies.
@@ -57,6 +58,7 @@ class Driver:
     plan: Mapping[str, Any]
     root: Path
     stop_after: float | None = None
+    max_parallel: int | None = None
     data: Path = field(init=False)
     store: Path = field(init=False)
     resources: Resources = field(init=False)
@@ -73,6 +75,8 @@ class Driver:
         if is_url(execution["store"]):
             self.mirror = Mirror(RunStore(execution["store"]), self.store)
         self.resources = Resources(**execution["resources"])
+        if self.max_parallel:
+            self.resources = replace(self.resources, max_parallel=self.max_parallel)
         self.origin = origin(self.root)
         self._held: dict[Path, IO[str]] = {}
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after

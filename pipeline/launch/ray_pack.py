@@ -1,4 +1,4 @@
-"""Packing of photographs over a Ray cluster: a task for each shard, which any node may take."""
+"""Packing of images over a Ray cluster: a task for each shard, which any node may take."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def pack_over_cluster(shards: Sequence[Shard], advance: Advance) -> list[Broken]
 def _check_seen(shard: Shard) -> None:
     """Refuse a tree or a folder that some node does not see: a class folder of the one, a new file in the other."""
     class_folder = Path(shard.files[0].name).parent.as_posix()
-    _refuse(shard.tree, cluster.blind_nodes(shard.tree, class_folder))
-    _refuse(shard.folder.parent, cluster.blind_to(shard.folder))
+    _refuse(shard.tree, cluster.nodes_that_do_not_see(shard.tree, class_folder))
+    _refuse(shard.folder.parent, cluster.nodes_without_access(shard.folder))
 
 
-def _refuse(place: Path, blind: Sequence[str]) -> None:
-    if blind:
+def _refuse(place: Path, without: Sequence[str]) -> None:
+    if without:
         raise UserError(
-            f"{place}: not seen from {', '.join(blind)}; a Ray cluster packs from and into folders that all its nodes"
+            f"{place}: not seen from {', '.join(without)}; a Ray cluster packs from and into folders that all its nodes"
             " share (without RAY_ADDRESS this machine packs alone)"
         )
 

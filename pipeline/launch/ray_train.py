@@ -1,4 +1,4 @@
-"""The training core under Ray Train; see `pipeline.launch.cluster` for what it runs on."""
+"""The training core under Ray Train; see `pipeline.launch.cluster` for the cluster."""
 
 from __future__ import annotations
 
@@ -108,18 +108,12 @@ def _asked_to_stop(request: Path) -> Callable[[], bool]:
     return asked
 
 
-class Controllers:
-    """Ray Train's controllers, each in a thread of one process; alone, each would take a process and 5 CPU-seconds."""
-
-    def run(self, settings: dict[str, Any]) -> Any:
-        """Be the controller of one run until it ends."""
-        return _control(settings)
-
-
 def _control(settings: Mapping[str, Any]) -> Any:
-    """Be the controller of one run until it ends, in a thread of an actor."""
+    """Run the controller of one run in this thread until the run has ended; return its result."""
     from ray.train.v2._internal.execution.controller import TrainController
     from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+    from pipeline.launch.worker_start import PunctualWorkerGroup
 
     policy = settings["failure_policy"]
     usual = policy.make_decision
@@ -129,49 +123,49 @@ def _control(settings: Mapping[str, Any]) -> Any:
 
     policy.make_decision = make_decision
     controller = TrainController(**settings)
+    controller.worker_group_cls = PunctualWorkerGroup
     asyncio.run(controller.run())
     return controller.get_result()
 
 
 def _mistake(error: BaseException) -> UserError | None:
-    """The mistake of the user's that a worker has failed of, if it is one."""
-    failures = getattr(error, "worker_failures", {}).values()
+    """Return the mistake that a worker failed of, or its start, if trying again cannot help."""
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
     causes = [getattr(failure, "_base_exc", failure) for failure in failures]  # Ray Train wraps what a worker raises
     return next((cause for cause in causes if isinstance(cause, UserError)), None)
 
 
-def start_controllers(at_once: int) -> Any:
-    """Start the process of up to `at_once` controllers, on this machine; it ends with the handle returned."""
-    import ray
-
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    return ray.remote(num_cpus=0, max_concurrency=at_once, label_selector=here)(Controllers).remote()
-
-
 def train_under_ray(
-    spec: RunSpec, execution: Execution, resources: Resources, each: Share, controllers: Any = None
+    spec: RunSpec, execution: Execution, resources: Resources, worker_resources: Share, is_trial: bool = False
 ) -> str:
-    """Train one run; needs a session, and may be called from several threads at once.
+    """Train one run; needs a connection to Ray, and may be called from several threads at once.
+
+    This thread runs the controller: a process for each controller would cost 5 CPU-seconds a run.
 
     Args:
-        controllers: what `start_controllers` returned; None within a trial of Ray Tune, which is the controller of its
-            run, gets its evaluations, and may have it stopped.
+        is_trial: whether Ray Tune calls this in a trial, which gets the evaluations and may stop the run.
 
     Returns:
         finished, paused, or failed and why.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig
+
+    from pipeline.launch.process_group import torch_config
 
     storage = execution.folder.parent / STORAGE
-    is_trial = controllers is None
-    trainer = _trainer_class(controllers)(
+    trainer = _trainer_class()(
         _train_loop,
-        train_loop_config={"spec": spec, "execution": replace(execution, gpus=each.gpus), "is_trial": is_trial},
+        train_loop_config={
+            "spec": spec,
+            "execution": replace(execution, gpus=worker_resources.gpus),
+            "is_trial": is_trial,
+        },
         scaling_config=ScalingConfig(
-            num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
+            num_workers=resources.workers,
+            use_gpu=worker_resources.gpus > 0,
+            resources_per_worker=worker_resources.bundle,
         ),
-        torch_config=TorchConfig(backend="nccl" if each.gpus >= 1 else "gloo"),
+        torch_config=torch_config(resources.workers, "nccl" if worker_resources.gpus >= 1 else "gloo"),
         run_config=RunConfig(
             name=spec.folder_name,
             storage_path=str(storage),
@@ -187,14 +181,13 @@ def train_under_ray(
         shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
 
 
-def _trainer_class(controllers: Any) -> Any:
-    """TorchTrainer with fewer processes: each costs a run several CPU-seconds.
+def _trainer_class() -> Any:
+    """Return a TorchTrainer with fewer processes: each costs a run several CPU-seconds.
 
-    Its controller runs among others, or in this trial. Of two helpers, one serves Ray Data; the other frees a dead
-    run's resources, which on a cluster of our own dies with the driver. All three are left out through private methods
-    of Ray: if it renames them, they are there again.
+    The controller runs in the calling thread. Of two helpers, one serves Ray Data; the other frees a dead run's
+    resources, which on a cluster of our own ends with the command. All three are left out through private methods of
+    Ray: if it renames them, they are there again.
     """
-    import ray
     from ray.train.torch import TorchTrainer
 
     idle = (
@@ -206,7 +199,7 @@ def _trainer_class(controllers: Any) -> Any:
             return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in idle]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            return _control(settings) if controllers is None else ray.get(controllers.run.remote(settings))
+            return _control(settings)
 
     return LeanTorchTrainer
 

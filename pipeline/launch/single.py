@@ -7,26 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from pipeline import runs
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import Board
 from pipeline.launch.scheduler import REFRESH_SECONDS, Summary, launch
 from pipeline.runs.spec import RunSpec
-from pipeline.utils.signals import interruptible
+from pipeline.utils.signals import Interrupted, interruptible
 
 
 def train_one(driver: Driver, spec: RunSpec, *, in_process: bool) -> tuple[str, str]:
     """Train a run to its end, or continue it.
 
     Returns:
-        its status (finished, paused or failed), and the reason where it failed.
+        The status of the run (finished, paused or failed), and the reason where it failed.
+
+    Raises:
+        Interrupted: if a signal has paused it.
     """
     if in_process:
         return _in_process(driver, spec)
     with Board(1) as board:
         summary = launch(driver, [spec], board)
     status = _status(summary, spec.name)
-    if status == "paused" and summary.interrupted:
-        raise KeyboardInterrupt
+    if status == "paused" and summary.interrupted is not None:
+        raise Interrupted(summary.interrupted)
     return status, summary.failed.get(spec.name, "")
 
 
@@ -59,14 +63,16 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
 
         with _refreshing(board):
             try:
-                with workplace(execution, first_here=True) as here:
-                    train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
+                # Another process may have finished it before this one had the lock on its folder.
+                if not runs.finished(execution.folder, spec.identity):
+                    with workplace(execution, first_here=True) as here:
+                        train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
             except (UserError, DivergedError) as problem:
                 error = str(problem)
         status = driver.end(execution, error)
         board.ended(spec, status, error)
     if status == "paused" and interrupted.is_set():
-        raise KeyboardInterrupt
+        raise Interrupted(interrupted.number)
     return status, error or ""
 
 

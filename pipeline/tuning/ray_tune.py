@@ -101,7 +101,7 @@ def _trial(config: dict[str, Any]) -> None:
     if not runs.finished(folder, job.spec.identity):
         for row in read_rows(folder / HISTORY, Evaluation):  # of a trial that continues: the comparisons so far
             tune.report(asdict(row))
-        outcome = ray_train.train_under_ray(job.spec, job.execution, config["resources"], config["each"])
+        outcome = ray_train.train_under_ray(job.spec, job.execution, config["resources"], config["each"], is_trial=True)
     rows = read_rows(folder / HISTORY, Evaluation)
     tune.report((asdict(rows[-1]) if rows else {}) | {OUTCOME: outcome})
 

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and how to put another one's message into it."""
+"""Exceptions that the command line prints as one line, and how to put the message of another one into them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ class UserError(ValueError):
 
     The command line prints it as ``error: <message>`` and exits with status 2.
     """
+
+
+class FailedError(Exception):
+    """A failure that is not a mistake in what the user typed: one line, exit status 1."""
 
 
 def one_line(error: BaseException) -> str:
