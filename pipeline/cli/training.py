@@ -53,7 +53,7 @@ def _make_plan() -> dict[str, Any]:
 
 
 def _current_plan() -> dict[str, Any]:
-    """Return the plan of ``params.yaml`` as it is now; inside a stage, where DVC sees to that, the one that is there."""
+    """Plan ``params.yaml`` as it is now; inside a stage, where DVC sees to that, read the plan that is there."""
     from pipeline.settings import plan
 
     return plan.read_plan() if "DVC_STAGE" in os.environ else _make_plan()

@@ -28,7 +28,7 @@ class NoGroup(TorchConfig):
     """One worker: torch.distributed would only open a port on all interfaces."""
 
     @property
-    def backend_cls(self) -> type[Backend]:
+    def backend_cls(self) -> Any:
         """The backend, which does nothing."""
         return Backend
 
@@ -37,12 +37,12 @@ class LoopbackGroup(TorchConfig):
     """Several workers on one machine."""
 
     @property
-    def backend_cls(self) -> type[Backend]:
+    def backend_cls(self) -> Any:
         """The backend, whose workers find one another through a file: a TCPStore listens on all interfaces."""
         return _LoopbackBackend
 
 
-class _LoopbackBackend(_TorchBackend):  # type: ignore[misc]
+class _LoopbackBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         folder = worker_group.execute_single(0, _session_folder)
         store = f"file://{folder}/process-group-{secrets.token_hex(8)}"

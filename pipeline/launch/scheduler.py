@@ -21,7 +21,7 @@ from pipeline.launch.ray_process import RayLostError, Supervisor
 from pipeline.report.mlflow_view import log_models
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import LOG
-from pipeline.runs.run_lock import holder
+from pipeline.runs.run_lock import hold
 from pipeline.runs.spec import RunSpec
 from pipeline.settings.plan import planned_spec
 from pipeline.utils.errors import UserError, one_line
@@ -67,15 +67,17 @@ def wait_for_others(driver: Driver, specs: Sequence[RunSpec]) -> bool:
     A `dvc repro` that was killed leaves such a process, which ends once it notices.
     """
     waited = False
-    while True:
-        holders = {spec.name: holder(driver.store / spec.folder_name) for spec in specs}
-        held = [f"{name} ({by})" for name, by in holders.items() if by]
-        if not held:
-            return waited
-        if not waited:
-            print(f"waiting for another process, which trains {', '.join(held)}", file=sys.stderr, flush=True)
-        waited = True
-        time.sleep(REFRESH_SECONDS)
+    for folder in (driver.store / spec.folder_name for spec in specs):
+        while folder.exists():
+            try:
+                with hold(folder):
+                    break
+            except UserError as problem:
+                if not waited:
+                    print(f"waiting: {problem}", file=sys.stderr, flush=True)
+                waited = True
+                time.sleep(REFRESH_SECONDS)
+    return waited
 
 
 def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:

@@ -19,7 +19,7 @@ WINDOW_SECONDS = 27.0  # two of them pass before a start is given up
 PATIENCE_SECONDS = 600.0  # for processes that start, but slowly; and on a cluster of RAY_ADDRESS, which is not seen
 
 
-class PunctualWorkerGroup(WorkerGroup):  # type: ignore[misc]
+class PunctualWorkerGroup(WorkerGroup):
     """Ray Train's workers. Ray waits for ever for one whose process dies before it has begun."""
 
     def _create_workers(self, *arguments: Any, **options: Any) -> Any:

@@ -13,22 +13,6 @@ from pipeline.utils.errors import UserError
 LOCK = ".lock"
 
 
-def holder(folder: Path) -> str | None:
-    """Return which process trains a run, e.g. ``process 12 on host``; None if none does."""
-    try:
-        file = (folder / LOCK).open("r+", encoding="utf-8")
-    except OSError:  # it was never begun
-        return None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "another process"
-        except OSError:
-            pass
-        return None
-
-
 def hold(folder: Path) -> IO[str]:
     """Take a run's folder for this process, until the returned file is closed or the process has ended.
 
