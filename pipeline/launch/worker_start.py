@@ -20,7 +20,26 @@ PATIENCE_SECONDS = 600.0  # for processes that start, but slowly; and on a clust
 
 
 class PunctualWorkerGroup(WorkerGroup):
-    """Ray Train's workers. Ray waits for ever for one whose process dies before it has begun."""
+    """Ray Train's workers, with a limit: Ray waits for ever for one whose process dies before it has begun."""
+
+    def _init_train_context_on_workers(
+        self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, list[Any]]
+    ) -> None:
+        """Do as Ray does, but for the controller, which is not an actor here; workers ask it for nothing."""
+        ray.get(
+            [
+                worker.actor.init_train_context.remote(
+                    train_run_context=self._train_run_context,
+                    distributed_context=worker.distributed_context,
+                    synchronization_actor=sync_actor,
+                    storage_context=self._storage_context,
+                    worker_callbacks=self._worker_callbacks_to_propagate,
+                    controller_actor=None,
+                    **{name: values[rank] for name, values in train_context_args.items()},
+                )
+                for rank, worker in enumerate(workers)
+            ]
+        )
 
     def _create_workers(self, *arguments: Any, **options: Any) -> Any:
         pool = ThreadPoolExecutor(1)
