@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.launch.driver import Driver  # noqa: E402
-from pipeline.launch.progress import Board  # noqa: E402
+from pipeline.launch.progress import ProgressTable  # noqa: E402
 from pipeline.launch.scheduler import Summary, pending, run_all  # noqa: E402
 from pipeline.runs.execution import Execution  # noqa: E402
 from pipeline.runs.records import (  # noqa: E402
@@ -124,8 +124,8 @@ def measure_driver() -> None:
 
         def everything() -> None:
             screen = Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
-            with driver.tracked(), Board(len(specs), screen) as board:
-                run_all(driver, specs, pretend, SLOTS, board, Summary())
+            with driver.tracked(), ProgressTable(len(specs), screen) as table:
+                run_all(driver, specs, pretend, SLOTS, table, Summary())
 
         timed(f"MLflow opened; {len(specs)} runs begun, shown, logged and ended", everything)
         report(f"in all, for {len(specs)} runs ({totals[1]:.1f} CPU-s)", totals[0], "s", "60 s")

@@ -82,7 +82,7 @@ def _launch(commands: Commands) -> None:
 def _run_launch(options: argparse.Namespace) -> int:
     from pipeline.launch.driver import Driver
     from pipeline.launch.estimate import outlook
-    from pipeline.launch.progress import Board
+    from pipeline.launch.progress import ProgressTable
     from pipeline.launch.scheduler import launch, pending, wait_for_others
     from pipeline.runs.store import RESULTS
     from pipeline.utils.files import write_atomic
@@ -96,8 +96,8 @@ def _run_launch(options: argparse.Namespace) -> int:
     print(outlook(driver, specs))
     failed = False
     if specs and not options.dry_run:
-        with Board(len(specs)) as board:
-            summary = launch(driver, specs, board)
+        with ProgressTable(len(specs)) as table:
+            summary = launch(driver, specs, table)
         for name, reason in summary.failed.items():
             print(f"failed: {name}: {reason}", file=sys.stderr)
         if summary.paused:

@@ -28,15 +28,15 @@ from pipeline.utils.files import write_atomic
 from pipeline.utils.object_store import ObjectStore
 from pipeline.utils.signals import Interrupted, interruptible
 
-GPU_SHARE = 0.25  # of a GPU, for a run whose profile leaves it to us
+GPU_SHARE = 0.25  # of a GPU, for a run whose profile says `auto`
 # Named after the systems where this is the default: Ray then listens on the loopback interface alone.
 SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-CONNECT_SECONDS = 10.0  # that the head of a cluster has to take a connection
+CONNECT_SECONDS = 10.0  # within which the head of a cluster must accept a connection
 
-# Whether Ray Train tells a run that a machine of the cluster is about to be taken away: never on one of our own.
+# Whether Ray Train passes preemption notices on to runs; not needed on a cluster of our own.
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-# Ray's settings, for the driver and for every process that it starts. A run needs none of the watchers. Its controller
-# shall notice its end soon, with the defaults it waits 5 s for it; looking five times a second took 3 % of a core.
+# Ray's settings, for the driver and every process that it starts. By default a controller notices the end of a run after
+# up to 5 s; looking five times a second took 3 % of a core.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -57,7 +57,7 @@ LONGEST_TMPDIR = 38
 SHORT_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")
 WATCH_SECONDS = 0.5  # between two looks at the processes of a cluster of our own
 
-Node = Mapping[str, float]  # what one node of a cluster has in all, as Ray names it
+Node = Mapping[str, float]  # all resources of a node, by Ray's names
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Share:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """As Ray's resources."""
+        """The resources as Ray names them."""
         return {"CPU": self.threads, **({"GPU": self.gpus} if self.gpus else {})}
 
     def describe(self, workers: int) -> str:
-        """E.g. ``1 worker with 1 thread``."""
+        """Describe the resources of all workers of a run, e.g. ``1 worker with 1 thread``."""
         return f"{workers} worker{'s'[: workers > 1]} with {self}"
 
     def __str__(self) -> str:
@@ -178,7 +178,7 @@ def how_it_ended(status: int) -> str:
 
 
 def _check_answers(address: str) -> None:
-    """Refuse an address of a machine where nobody listens: Ray would try for many minutes."""
+    """Refuse an address where nothing listens: Ray would try for many minutes."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "://" in address:
         return  # `auto`, or a scheme of Ray's own
@@ -189,7 +189,7 @@ def _check_answers(address: str) -> None:
 
 
 def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
-    """`ray.init`, once more where a busy machine did not start Ray's processes within the 30 s that Ray allows."""
+    """Call `ray.init`, again where a busy machine did not start Ray's processes within the 30 s that Ray allows."""
     import ray
 
     for attempt in (1, 2, 3):
@@ -232,7 +232,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _stop_log_monitor() -> None:
-    """Of a cluster of our own: it reads all logs ten times a second, 3 % of a core, for a driver that wants none."""
+    """Stop the process that reads all logs ten times a second (3 % of a core) for a driver that shows none of them."""
     from ray._private import worker
 
     worker._global_node.kill_log_monitor(check_alive=False)
@@ -249,7 +249,7 @@ def _nodes() -> list[Node]:
 
 
 def share(resources: Resources) -> Share:
-    """What each worker gets on this cluster; needs a session.
+    """Return the resources of each worker on this cluster; needs a connection to Ray.
 
     Raises:
         UserError: if the cluster can never satisfy it.
@@ -258,7 +258,7 @@ def share(resources: Resources) -> Share:
 
 
 def share_of(nodes: Sequence[Node], resources: Resources) -> Share:
-    """What each worker gets on these nodes. A worker lies on one node, the workers of a run may lie on several.
+    """Return the resources of each worker on these nodes. A worker needs one node; the workers of a run may use several.
 
     Raises:
         UserError: if they can never hold it.
@@ -284,7 +284,7 @@ def share_of(nodes: Sequence[Node], resources: Resources) -> Share:
 
 
 def _capacity(node: Node, worker_resources: Share) -> int:
-    """How many workers a node holds. Ray takes less than a whole GPU from a single one."""
+    """Return how many workers fit on a node. Ray takes less than a whole GPU from a single one."""
     cores, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
     fit = int(cores / worker_resources.threads)
     if worker_resources.gpus == 0:
@@ -298,12 +298,12 @@ def _capacity(node: Node, worker_resources: Share) -> int:
 
 
 def parallel(resources: Resources, worker_resources: Share) -> int:
-    """How many runs the cluster can train at once; needs a session."""
+    """Return how many runs the cluster can train at once; needs a connection to Ray."""
     return parallel_on(_nodes(), resources, worker_resources)
 
 
 def parallel_on(nodes: Sequence[Node], resources: Resources, worker_resources: Share) -> int:
-    """How many runs these nodes can train at once."""
+    """Return how many runs these nodes can train at once."""
     fit = sum(_capacity(node, worker_resources) for node in nodes) // resources.workers
     return max(1, min(fit, resources.max_parallel or fit))
 
@@ -333,14 +333,14 @@ def check_search_shared(folder: Path, store: str) -> None:
 
 
 def _nodes_without_store(store: Path, url: str | None = None) -> list[str]:
-    """The addresses of the nodes that do not see a store."""
+    """Return the addresses of the nodes that do not see a store."""
     if url is None and len(_alive()) == 1:
         return []
     return nodes_without_access(store if url is None else ObjectStore(url))
 
 
 def nodes_without_access(place: Path | ObjectStore) -> list[str]:
-    """The addresses of the nodes that do not see what is written into a folder, or an object store."""
+    """Return the addresses of the nodes that do not see what is written into a folder, or an object store."""
     name, question = f".seen-{secrets.token_hex(8)}.tmp", "Is this place seen from every node?\n"
     if isinstance(place, Path):
         write_atomic(place / name, question)
@@ -361,9 +361,9 @@ def nodes_that_do_not_see(place: Path | ObjectStore, name: str) -> list[str]:
 
 
 def nodes_without(folder: Path, checksum: str, worker_resources: Share) -> list[str]:
-    """The addresses of the nodes that can hold a worker, but have no data of that checksum in a folder.
+    """Return the addresses of the nodes with room for a worker that lack data of a checksum in a folder.
 
-    A machine that is alone is not asked: what it lacks, a run says.
+    A single node is not checked: a run on it reports what is missing.
     """
     nodes = _alive()
     if len(nodes) == 1:
@@ -391,7 +391,7 @@ def download(nodes: Sequence[str], folder: Path, remote: RemoteFolder) -> None:
 
 
 def _nodes_that_deny(nodes: Sequence[Mapping[str, Any]], question: Callable[..., bool], *arguments: Any) -> list[str]:
-    """The addresses of the nodes that answer a question with no."""
+    """Return the addresses of the nodes on which a function returns False."""
     import ray
 
     answers = ray.get(_run_on_nodes(nodes, question, *arguments))
@@ -399,7 +399,7 @@ def _nodes_that_deny(nodes: Sequence[Mapping[str, Any]], question: Callable[...,
 
 
 def _run_on_nodes(nodes: Sequence[Mapping[str, Any]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Ray's references of what a function returns on each of these nodes."""
+    """Call a function on each of these nodes; return Ray's references to the results."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -431,7 +431,7 @@ def _nothing() -> None:
 
 
 def _sees(store: Path | ObjectStore, name: str) -> bool:
-    """Whether this node sees a file of a store."""
+    """Return whether this node sees a file of a store."""
     try:
         return (store / name).exists() if isinstance(store, Path) else store.exists(name)
     except OSError:
@@ -439,7 +439,7 @@ def _sees(store: Path | ObjectStore, name: str) -> bool:
 
 
 def quiet() -> None:
-    """Keep Ray Train's own messages off the terminal: launch says what there is to say."""
+    """Keep Ray Train's own messages off the terminal: `launch` prints its own."""
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     assert "ray" in sys.modules

@@ -1,4 +1,4 @@
-"""What is wrong with this machine and this project, in one line each, with what to type."""
+"""Checks of this machine and this project: one line each, with what to type where something is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check has found. `cure` is what to type, empty where nothing is wrong."""
+    """The result of one check.
+
+    Attributes:
+        check: its name.
+        found: what it found.
+        cure: what to type; empty where nothing is wrong.
+    """
 
     check: str
     found: str
@@ -44,7 +50,7 @@ class Finding:
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Every check, one after the other. A check that itself fails is a finding, too."""
+    """Yield the findings of all checks; a check that itself fails is a finding, too."""
     yield _guarded("Python", "make", python)
     yield _guarded("packages", "make", lambda: packages(root))
     try:
@@ -74,7 +80,7 @@ def _guarded(check: str, cure: str, examine_it: Callable[[], Finding]) -> Findin
 
 
 def python() -> Finding:
-    """Whether this Python is new enough."""
+    """Check that this Python is new enough."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info >= PYTHON:
         return Finding("Python", f"{version} at {sys.executable}")
@@ -84,7 +90,7 @@ def python() -> Finding:
 
 
 def packages(root: Path) -> Finding:
-    """Whether the installed packages are those of the lock file."""
+    """Check that the installed packages are those of the lock file."""
     wanted = locked(root / LOCK)
     different = []
     for name, version in wanted.items():
@@ -102,7 +108,7 @@ def packages(root: Path) -> Finding:
 
 
 def locked(path: Path) -> dict[str, str]:
-    """Name and version of every package that the lock file wants on this machine."""
+    """Return name and version of every package that the lock file has for this machine."""
     from packaging.requirements import Requirement
 
     found = {}
@@ -117,7 +123,7 @@ def locked(path: Path) -> dict[str, str]:
 
 
 def gpu(settings: Config) -> Finding:
-    """Whether PyTorch sees the GPUs that the profile asks for, or that the machine has."""
+    """Check that PyTorch sees the GPUs that the profile asks for, or that the machine has."""
     import torch
 
     asked = settings.resources.gpus
@@ -155,7 +161,7 @@ def ray(settings: Config, root: Path) -> Finding:
 
 
 def mlflow(settings: Config, root: Path) -> Finding:
-    """Whether the tracking store answers."""
+    """Check that the tracking store answers."""
     from pipeline import tracking
     from pipeline.tracking.store import redacted, sqlite_path
 
@@ -171,7 +177,7 @@ def mlflow(settings: Config, root: Path) -> Finding:
 
 
 def dvc(root: Path) -> Finding:
-    """Whether the DVC remote, if one is configured, can be reached."""
+    """Check that the DVC remote, if one is configured, can be reached."""
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
@@ -190,7 +196,7 @@ def dvc(root: Path) -> Finding:
 
 
 def data(settings: Config, root: Path) -> Finding:
-    """Whether the profile's data are prepared and intact, its noisy labels included."""
+    """Check that the data of the profile are prepared and intact, noisy labels included."""
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import load
     from pipeline.data.shards import holds_photographs, open_photographs
@@ -216,7 +222,7 @@ def data(settings: Config, root: Path) -> Finding:
 
 
 def object_store(settings: Config) -> Finding:
-    """Whether a run store behind a URL can be written and read; where not, the error says why."""
+    """Check that a run store behind a URL can be written and read; the error says why not."""
     store, name = ObjectStore(settings.store), f".doctor-{os.getpid()}"
     store.write(name, b"seen")
     store.read(name)
@@ -225,17 +231,17 @@ def object_store(settings: Config) -> Finding:
 
 
 def disk(settings: Config, root: Path) -> Finding:
-    """Whether weights and checkpoints of all runs of the profile find room in the store."""
+    """Check that the disk of the store has room for weights and checkpoints of all runs of the profile."""
     store = store_folder(settings.store, root)
     place = next(path for path in (store, *store.parents) if path.exists())
     free, need = shutil.disk_usage(place).free, room(settings)
-    told = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"
+    line = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"
     cure = f"python -m pipeline compose {settings.profile} store=/path/with/room"
-    return Finding("disk", told, "" if free > need else cure)
+    return Finding("disk", line, "" if free > need else cure)
 
 
 def room(settings: Config) -> int:
-    """Bytes that the runs of a profile take at most: weights for good, checkpoints with momentum while they train."""
+    """Return the bytes that the runs of a profile take at most: weights, and checkpoints while they train."""
     from models import find_network
     from models.counting import count
     from pipeline.data import DATASETS, PhotographSet

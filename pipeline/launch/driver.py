@@ -1,4 +1,4 @@
-"""What the driver does around a run: where it is executed, its entry in MLflow, its end. Shared by train and launch."""
+"""What the driver does around a run, for `train` and `launch`: its folder, its entry in MLflow, and its end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resources:
-    """What each run is given; see `pipeline.settings.config.Resources`."""
+    """The resources of each run; see `pipeline.settings.config.Resources`."""
 
     workers: int = 1
     threads: int = 1
@@ -83,11 +83,11 @@ class Driver:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the moment has come at which everything is paused."""
+        """Whether the time has come at which everything is paused."""
         return self._stop_at is not None and time.time() >= self._stop_at
 
     def fetch(self, *, weights: bool = False) -> None:
-        """Learn what a store behind a URL has; `weights` brings those of finished runs, too."""
+        """Copy the small files of a store behind a URL; with `weights`, those of finished runs, too."""
         if self.mirror is not None:
             self.mirror.fetch(is_result if weights else is_small)
 
@@ -132,7 +132,7 @@ class Driver:
         if self.uri is not None and self.follower is not None:
             from pipeline import tracking
 
-            with _as_a_view(spec.name):
+            with best_effort(spec.name):
                 run_id = tracking.open_run(self.uri, folder, profile=profile, parent=self.parent)
                 before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
                 if run_id:
@@ -170,7 +170,7 @@ class Driver:
             self._settle(execution)
             found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
             provenance = found.ended("failed", error) if error else found
-            if provenance.status == "running":  # the worker is gone without a word
+            if provenance.status == "running":  # the worker died without recording it
                 provenance = provenance.ended("failed", "its worker died")
             self._close(execution, provenance, tags)
         return provenance.status
@@ -203,16 +203,16 @@ class Driver:
                 self.follower.remove(provenance.mlflow_run_id)
             states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
-            with _as_a_view(execution.folder.name):
+            with best_effort(execution.folder.name):
                 tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
 
 
 @contextmanager
-def _as_a_view(run: str) -> Iterator[None]:
-    """MLflow is a view of the files: whatever goes wrong with it is told, and stops no run."""
+def best_effort(run: str) -> Iterator[None]:
+    """Log what goes wrong with MLflow in this block; no run stops for it, as MLflow is only a view of the files."""
     try:
         yield
-    except UserError:  # a damaged file of the run
+    except UserError:  # about a damaged file of the run
         raise
     except Exception as error:
         logger.warning("%s: MLflow has not all of it (%s); `track --sync` completes it", run, one_line(error))

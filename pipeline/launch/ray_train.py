@@ -27,10 +27,10 @@ STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
 
 
 class RaySession:
-    """A worker of a Ray Train run.
+    """The session of a worker of a Ray Train run.
 
     Args:
-        reports: whether evaluations go to Ray: those of a search's trials do, and Ray Tune compares them.
+        reports: whether evaluations are reported to Ray, as those of trials are, which Ray Tune compares.
     """
 
     def __init__(self, *, reports: bool) -> None:
@@ -47,9 +47,9 @@ class RaySession:
         self._announced: list[str] = []
 
     def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
-        """For a run of its own, nothing: its folder has it all, and Ray keeps no report without a checkpoint.
+        """Report an evaluation of a trial to Ray Tune; do nothing for other runs, whose folder has it all.
 
-        The last evaluation of a trial is not reported from here: it counts once the run has written all of its files.
+        The last evaluation of a trial is reported elsewhere, once the run has written all of its files.
         """
         import ray.train
 
@@ -57,7 +57,7 @@ class RaySession:
             ray.train.report(dict(metrics))
 
     def about_to_be_lost(self) -> bool:
-        """Whether Ray has announced that a node of this run will be taken away, e.g. a spot instance."""
+        """Return whether a preemption notice for a node of this run has come since the last call."""
         import ray.train
 
         info = ray.train.get_preemption_info() if self._watched else None
@@ -69,11 +69,11 @@ class RaySession:
 
 
 def _train_loop(job: dict[str, Any]) -> str:
-    """What every worker executes; returns finished, paused, or failed and why.
+    """Train on one worker; return finished, paused, or failed and why.
 
-    Ray would start a failed worker again. That helps against a lost machine, not against a mistake in the settings
-    or a loss that is no number: those end here. Several workers have the same loss, but a mistake, such as a damaged
-    file, may be seen by one alone while the others wait for it: that one raises, and `_control` tries no more.
+    Ray would start a failed worker again. That helps when a machine is lost, not when the settings are wrong or the
+    loss is not finite: those end here. All workers have the same loss, but a mistake, such as a damaged file, may be
+    seen by one worker while the others wait for it: that one raises, and `_control` does not retry.
     """
     from pipeline.launch.worker_folder import workplace
     from pipeline.training.loop import DivergedError, train
@@ -94,7 +94,7 @@ def _train_loop(job: dict[str, Any]) -> str:
 
 
 def _asked_to_stop(request: Path) -> Callable[[], bool]:
-    """Whether the driver asks the run to stop; looks at most five times a second."""
+    """Return a function that tells whether the driver asks the run to stop; it looks at most five times a second."""
     looked = 0.0
 
     def asked() -> bool:
@@ -211,6 +211,6 @@ def _to_tune() -> list[Any]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """The worker's own complaint, in one line."""
+    """Return the last line of a message, which is that of the worker itself."""
     text = str(error).strip().splitlines()
     return text[-1].strip() if text else type(error).__name__

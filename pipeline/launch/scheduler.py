@@ -16,7 +16,7 @@ from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver, Resources
-from pipeline.launch.progress import Board
+from pipeline.launch.progress import ProgressTable
 from pipeline.launch.ray_process import RayLostError, Supervisor
 from pipeline.report.mlflow_view import log_models
 from pipeline.runs.execution import STOP, Execution
@@ -80,7 +80,7 @@ def wait_for_others(driver: Driver, specs: Sequence[RunSpec]) -> bool:
     return waited
 
 
-def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
+def launch(driver: Driver, specs: Sequence[RunSpec], table: ProgressTable) -> Summary:
     """Train runs side by side; one that fails does not stop the others.
 
     Raises:
@@ -93,20 +93,20 @@ def launch(driver: Driver, specs: Sequence[RunSpec], board: Board) -> Summary:
     url = driver.mirror.store.url if driver.mirror else None
     with (
         driver.tracked(),
-        Supervisor(driver.root, resources.max_failures, board.note, lambda: summary.interrupted is not None) as ray,
+        Supervisor(driver.root, resources.max_failures, table.note, lambda: summary.interrupted is not None) as ray,
     ):
         worker_resources, slots = ray.call(_room, resources, driver.store, url)
         for lacking in check_data(driver, specs, worker_resources, ray.call):
-            board.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, downloaded from {lacking.remote.url}")
+            table.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, downloaded from {lacking.remote.url}")
             ray.call(cluster.download, lacking.nodes, lacking.folder, lacking.remote)
         workers = worker_resources.describe(resources.workers)
-        board.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {workers}")
-        board.expect({spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs})
+        table.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {workers}")
+        table.expect({spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs})
 
         def train(spec: RunSpec, execution: Execution) -> str:
             return ray.call(train_under_ray, spec, execution, resources, worker_resources)
 
-        run_all(driver, specs, train, slots + (0 if resources.max_parallel else AHEAD), board, summary)
+        run_all(driver, specs, train, slots + (0 if resources.max_parallel else AHEAD), table, summary)
     if summary.finished and driver.uri is not None and summary.interrupted is None:
         log_models(driver, driver.uri)
     return summary
@@ -173,7 +173,7 @@ def run_all(
     specs: Sequence[RunSpec],
     train: Callable[[RunSpec, Execution], str],
     slots: int,
-    board: Board,
+    table: ProgressTable,
     summary: Summary,
 ) -> None:
     """Keep `slots` runs in training until all have ended, and record how.
@@ -189,7 +189,7 @@ def run_all(
                 full = driver.out_of_time or summary.ray_lost or interrupted.is_set()
                 while waiting and len(training) < slots and not full:
                     spec = waiting.pop(0)
-                    execution = _begun(driver, spec, board, summary)
+                    execution = _begun(driver, spec, table, summary)
                     if execution is not None:
                         training[pool.submit(train, spec, execution)] = (spec, execution)
                 if not training:
@@ -197,47 +197,47 @@ def run_all(
                     break
                 for future in wait(training, timeout=REFRESH_SECONDS, return_when=FIRST_COMPLETED).done:
                     spec, execution = training.pop(future)
-                    _ended(driver, spec, execution, future, board, summary)
+                    _ended(driver, spec, execution, future, table, summary)
                 if interrupted.is_set() and summary.interrupted is None:
                     summary.interrupted = interrupted.number
-                    board.note("stopping: every run takes a checkpoint first (Ctrl-C again leaves at once)")
+                    table.note("stopping: every run takes a checkpoint first (Ctrl-C again leaves at once)")
                     for _, execution in training.values():
                         (execution.folder / STOP).touch()
-                board.refresh()
+                table.refresh()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for spec, execution in training.values():  # only after a second interruption
                 driver.interrupt(execution)
-                board.ended(spec, "interrupted", None)
+                table.ended(spec, "interrupted", None)
 
 
-def _begun(driver: Driver, spec: RunSpec, board: Board, summary: Summary) -> Execution | None:
+def _begun(driver: Driver, spec: RunSpec, table: ProgressTable, summary: Summary) -> Execution | None:
     """Begin a run; return None where there is nothing to train.
 
     That is so where its folder is damaged or cannot be written, which is a failure of that run alone; and where another
     process has finished it since this one looked, as only the lock on the folder makes sure.
     """
     folder = driver.store / spec.folder_name
-    board.begun(spec, folder)
+    table.begun(spec, folder)
     try:
         execution = driver.begin(spec)
         if not runs.finished(folder, spec.identity):
             return execution
-        _note(spec, folder, driver.end(execution), None, board, summary)
+        _note(spec, folder, driver.end(execution), None, table, summary)
     except (UserError, OSError) as problem:
-        _note(spec, folder, "failed", one_line(problem), board, summary)
+        _note(spec, folder, "failed", one_line(problem), table, summary)
     return None
 
 
 def _ended(
-    driver: Driver, spec: RunSpec, execution: Execution, future: Future[str], board: Board, summary: Summary
+    driver: Driver, spec: RunSpec, execution: Execution, future: Future[str], table: ProgressTable, summary: Summary
 ) -> None:
     error = future.exception()
     if isinstance(error, RayLostError):
         summary.ray_lost = True
         if summary.interrupted is not None:
             driver.interrupt(execution)
-            _note(spec, execution.folder, "paused", None, board, summary)
+            _note(spec, execution.folder, "paused", None, table, summary)
             return
     outcome = f"failed: {error}" if error else future.result()
     reason = outcome.removeprefix("failed: ") if outcome.startswith("failed") else None
@@ -245,18 +245,18 @@ def _ended(
         status = driver.end(execution, reason)
     except (UserError, OSError) as problem:
         status, reason = "failed", reason or one_line(problem)
-    _note(spec, execution.folder, status, reason, board, summary)
+    _note(spec, execution.folder, status, reason, table, summary)
 
 
-def _note(spec: RunSpec, folder: Path, status: str, reason: str | None, board: Board, summary: Summary) -> None:
+def _note(spec: RunSpec, folder: Path, status: str, reason: str | None, table: ProgressTable, summary: Summary) -> None:
     """Record how a run ended, and show it."""
     log = f"(see {folder / LOG})"
     why = None if status in ("finished", "paused") else f"{reason or 'its worker died'} {log}"
     try:
-        board.ended(spec, status, why)
+        table.ended(spec, status, why)
     except (UserError, OSError) as problem:  # its history cannot be read
         why = why or f"{one_line(problem)} {log}"
-        board.note(f"{spec.name} failed: {why}")
+        table.note(f"{spec.name} failed: {why}")
     if why is not None:
         summary.failed[spec.name] = why
     elif status == "finished":

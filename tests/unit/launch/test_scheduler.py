@@ -18,7 +18,7 @@ from pipeline.data.array_folder import checksum_of
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
-from pipeline.launch.progress import Board
+from pipeline.launch.progress import ProgressTable
 from pipeline.launch.scheduler import Lacking, Summary, check_data, cluster, pending, run_all
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
@@ -64,8 +64,8 @@ def finish(folder: Path, run: RunSpec) -> None:
 
 def go(driver: Driver, train: object, slots: int = 2) -> tuple[Summary, str]:
     out, summary = io.StringIO(), Summary()
-    with Board(len(SPECS), Console(file=out, width=200)) as board:
-        run_all(driver, SPECS, train, slots, board, summary)  # type: ignore[arg-type]
+    with ProgressTable(len(SPECS), Console(file=out, width=200)) as table:
+        run_all(driver, SPECS, train, slots, table, summary)  # type: ignore[arg-type]
     return summary, out.getvalue()
 
 
