@@ -35,8 +35,8 @@ CONNECT_SECONDS = 10.0  # within which the head of a cluster must accept a conne
 
 # Whether Ray Train passes preemption notices on to runs; not needed on a cluster of our own.
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-# Ray's settings, for the driver and every process that it starts. By default a controller notices the end of a run within
-# 5 s; looking five times a second took 3 % of a core.
+# Ray's settings, for the driver and every process that it starts. By default a controller takes up to 5 s to notice
+# the end of a run; looking five times a second took 3 % of a core.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -258,7 +258,7 @@ def share(resources: Resources) -> Share:
 
 
 def share_of(nodes: Sequence[Node], resources: Resources) -> Share:
-    """Return the resources of each worker on these nodes. A worker needs one node, the workers of a run may use several.
+    """Return the resources of each worker on these nodes. A worker needs one node; a run may use several.
 
     Raises:
         UserError: if they can never hold it.

@@ -19,7 +19,7 @@ from pipeline.report.labels import noise_matrices
 from pipeline.report.machine import machine_page
 from pipeline.report.masks import find_masks
 from pipeline.report.matching import gather
-from pipeline.report.page import page, run_rows, tally, traces
+from pipeline.report.page import KEY_PICTURE, page, run_rows, tally, traces
 from pipeline.report.present import read_present
 from pipeline.report.records import scan
 from pipeline.report.render import render
@@ -31,6 +31,8 @@ from pipeline.settings.paper import load_paper
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
+
+KEY_FIGURE = f"figures/{KEY_PICTURE}.svg"
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def _take_away(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
 def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> None:
     """Write index.md and index.html over the reports of all profiles below `reports`.
 
-    `profiles` are all that there are, each with its statement: those without a report stand there as pending.
+    Reports with runs are ordered by their distance from the paper; each opens with its results. `profiles` are all that
+    there are, each with its statement: those without runs take one line each.
     """
     entries, problems = [], []
     for path in sorted(reports.glob("*/summary.json")):
@@ -163,5 +166,25 @@ def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> Non
             problems.append(path.relative_to(reports).as_posix())
     there = {entry["profile"] for entry in entries}
     pending = {name: statement for name, statement in (profiles or {}).items() if name not in there}
-    context = {"paper": load_paper(), "entries": entries, "pending": pending, "problems": problems}
+    pending |= {entry["profile"]: entry["statement"] for entry in entries if not _runs(entry)}
+    entries = sorted((entry for entry in entries if _runs(entry)), key=_distance)
+    keyed = (entry["profile"] for entry in entries if (reports / entry["profile"] / KEY_FIGURE).is_file())
+    context = {
+        "paper": load_paper(),
+        "entries": entries,
+        "pending": pending,
+        "problems": problems,
+        "key_profile": next(keyed, None),
+        "key_figure": KEY_FIGURE,
+    }
     _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html")})
+
+
+def _runs(summary: Mapping[str, Any]) -> int:
+    """How many finished runs a report has."""
+    return int(summary["runs"]["done"]) + int(summary["runs"].get("published_seeds", 0))
+
+
+def _distance(summary: Mapping[str, Any]) -> tuple[bool, int, str]:
+    """How far a report is from the paper: real data before stand-in data, longer schedules first."""
+    return bool(summary["standin"]), -int(summary["iterations"]), str(summary["profile"])

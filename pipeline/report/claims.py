@@ -8,8 +8,8 @@ they are no reproduction. What is only counted `agrees` or `differs`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
@@ -20,6 +20,8 @@ from pipeline.utils.statistics import (
     Estimate,
     difference,
     equivalent,
+    false_verdict_probability,
+    holm,
     seeds_needed,
     slope,
 )
@@ -29,15 +31,28 @@ REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 HOLDS, HOLDS_NOT = "holds", "does not hold"
 AGREES, DIFFERS = "count agrees", "count differs"
 NO_SPREAD = "every seed gives the same, so their spread is not known"
+UNITS_OF_EFFECTS = {
+    "slope": "difference of slopes in points for 10 % of noise",
+    "response": "difference of relative responses",
+}
 COUNT_TOLERANCE = 0.02
 """Relative difference up to which a ratio of counts agrees with the printed, rounded one."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with its outcome: `outcome` is True (holds), False (does not hold) or None (nothing decided).
+    """A claim and what the runs say about it.
 
-    `effect` is what was measured of the claim: a difference of errors or slopes, an error, or a ratio of counts.
+    Attributes:
+        text: the verdict in words.
+        outcome: True (holds), False (does not hold) or None (not decided).
+        reason: what the outcome rests on, or why there is none.
+        printed: the paper's own number.
+        effect: what was measured: a difference of errors or slopes, an error, or a ratio of counts.
+        samples: the arms that are compared.
+        seeds_needed: about how many seeds would decide it, if effect and spread stay as they are.
+        agreeing: seeds of which both arms exist and whose difference has the paper's sign, and all such seeds.
+        adjusted_p: the p-value after Holm's adjustment for all claims of the report.
     """
 
     claim: PaperClaim
@@ -48,6 +63,28 @@ class Verdict:
     effect: Estimate | None = None
     samples: tuple[Sample, ...] = ()
     seeds_needed: int | None = None
+    agreeing: tuple[int, int] | None = None
+    adjusted_p: float | None = None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether runs of this report bear on it: neither a count nor without runs."""
+        return self.claim.kind != "ratio" and self.text != NOT_RUN
+
+    @property
+    def direction(self) -> str:
+        """E.g. "in the paper's direction in 3 of 3 seeds"; empty where no seed has both arms."""
+        if self.agreeing is None:
+            return ""
+        agree, seeds = self.agreeing
+        return f"in the paper's direction in {agree} of {seeds} seed{'' if seeds == 1 else 's'}"
+
+    @property
+    def unit(self) -> str:
+        """What `printed` and `effect` are, with their unit and the meaning of their sign."""
+        if self.claim.kind in ("lower", "slope"):
+            return f"{UNITS_OF_EFFECTS.get(self.quantity, 'difference in points')}; positive supports the claim"
+        return "ratio of counts in %" if self.claim.kind == "ratio" else "error in %"
 
     @property
     def quantity(self) -> str:
@@ -77,7 +114,17 @@ class Verdict:
 
 def judge(evidence: Evidence, counts: Counts, margin: float = EQUIVALENCE_MARGIN) -> list[Verdict]:
     """A verdict for every claim of the paper, in its order."""
-    return [_judge(claim, evidence, counts, margin) for claim in evidence.paper.claims]
+    verdicts = [_judge(claim, evidence, counts, margin) for claim in evidence.paper.claims]
+    p_values = {i: v.effect.p for i, v in enumerate(verdicts) if v.effect is not None and v.effect.p is not None}
+    for index, p in zip(p_values, holm(list(p_values.values())), strict=True):
+        verdicts[index] = replace(verdicts[index], adjusted_p=p)
+    return verdicts
+
+
+def any_false_verdict(verdicts: Sequence[Verdict]) -> float:
+    """Probability of at least one false verdict if no tested claim were true and they were independent."""
+    seeds = [v.n for v in verdicts if v.is_tested and v.claim.kind != "value" and v.n >= MINIMUM_SEEDS]
+    return 1 - math.prod(1 - false_verdict_probability(n) for n in seeds)
 
 
 def _judge(claim: PaperClaim, evidence: Evidence, counts: Counts, margin: float) -> Verdict:
@@ -102,10 +149,53 @@ def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict
         return Verdict(claim, NOT_RUN, None, reason, printed, samples=(lower, higher))
     effect = difference(higher.values, lower.values)
     outcome, reason = _decide(effect)
-    if outcome is None and claim.kind == "lower" and claim.quantity.endswith("_error"):
+    if at_chance := _at_chance(lower, higher):
+        outcome, reason = None, at_chance
+    elif outcome is None and claim.kind == "lower" and claim.quantity.endswith("_error"):
         reason += _remarks(lower, higher, margin)
-    needed = None if effect.spread is None or _without_spread(effect) else seeds_needed(effect.value, effect.spread)
-    return Verdict(claim, _wording(outcome, claim, evidence), outcome, reason, printed, effect, (lower, higher), needed)
+    return Verdict(
+        claim,
+        _wording(outcome, claim, evidence),
+        outcome,
+        reason + _noise_draws(lower, higher),
+        printed,
+        effect,
+        (lower, higher),
+        _seeds_needed(effect),
+        _agreeing(lower, higher),
+    )
+
+
+def _seeds_needed(effect: Estimate, factor: float = 1.0) -> int | None:
+    unknown = effect.spread is None or effect.is_without_spread
+    return None if unknown else seeds_needed(factor * effect.value, effect.spread or 0.0)
+
+
+def _agreeing(lower: Sample, higher: Sample) -> tuple[int, int] | None:
+    """Seeds whose difference has the paper's sign, and the seeds that both arms have; None where there are none."""
+    both = lower.values.keys() & higher.values.keys()
+    return (sum(higher.values[seed] > lower.values[seed] for seed in both), len(both)) if both else None
+
+
+def _at_chance(*samples: Sample) -> str:
+    """Which runs are no better than guessing, as a reason why nothing is decided; empty where there are none."""
+    names = dict.fromkeys(name for sample in samples for name in sample.at_chance)
+    if not names:
+        return ""
+    return f"at chance, so that nothing is decided: {', '.join(names)}"
+
+
+def _noise_draws(*samples: Sample) -> str:
+    """How many draws of the noisy labels stand behind a claim about label noise: seeds share one."""
+    draws: dict[int, set[str]] = {}
+    for sample in samples:
+        for run in sample.runs:
+            if run.noise:
+                draws.setdefault(run.noise, set()).add(str(run.config["data"].get("noise_checksum")))
+    if not draws:
+        return ""
+    most = max(map(len, draws.values()))
+    return "; all seeds share one draw of the noisy labels" if most == 1 else f"; {most} draws of the noisy labels"
 
 
 def _sample(claim: PaperClaim, arm: Arm, evidence: Evidence) -> Sample:
@@ -135,16 +225,11 @@ def _decide(effect: Estimate) -> tuple[bool | None, str]:
     """The rule: at least three seeds, and an interval no wider than the effect."""
     if effect.n < MINIMUM_SEEDS:
         return None, f"fewer than {MINIMUM_SEEDS} seeds"
-    if _without_spread(effect):
+    if effect.is_without_spread:
         return None, NO_SPREAD
     if effect.width > abs(effect.value):
         return None, "the interval is wider than the effect"
     return effect.value > 0, f"by {effect.method}{_p_value(effect.p)}"
-
-
-def _without_spread(effect: Estimate) -> bool:
-    """Whether all seeds agree but for rounding: on few test images a coincidence, and no measure of their spread."""
-    return effect.spread is not None and effect.spread < 1e-9
 
 
 def _p_value(p: float | None) -> str:
@@ -161,7 +246,7 @@ def _remarks(lower: Sample, higher: Sample, margin: float) -> str:
     if None in errors:
         return ""
     error = math.hypot(*(error for error in errors if error is not None))
-    return f"; its test images alone give it a standard error of {error:.2f} points"
+    return f"; sampling error alone: ±{error:.2f} points, as if on different test images"
 
 
 def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
@@ -176,14 +261,16 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     reason = f"the interval reaches across the margin of {margin:g} points"
     if above.low is None or above.high is None or above.n < MINIMUM_SEEDS:
         reason = f"fewer than {MINIMUM_SEEDS} seeds"
-    elif _without_spread(above):
+    elif at_chance := _at_chance(sample):
+        reason = at_chance
+    elif above.is_without_spread:
         reason = NO_SPREAD
     elif above.high < 0:
         outcome, reason = True, f"at most {margin:g} points above the printed number"
     elif above.low > 0:
         outcome, reason = False, f"more than {margin:g} points above the printed number"
     # Half of the interval has to be no wider than the way to the margin.
-    needed = None if above.spread is None or _without_spread(above) else seeds_needed(2 * above.value, above.spread)
+    needed = _seeds_needed(above, 2.0)
     text = _wording(outcome, claim, evidence)
     return Verdict(claim, text, outcome, reason, claim.printed, measured, (sample,), needed)
 

@@ -1,4 +1,4 @@
-"""Whether a report just made agrees with the committed one."""
+"""Whether a report just made agrees with the committed one, and the runs just trained with the published seeds."""
 
 from __future__ import annotations
 
@@ -11,24 +11,69 @@ from typing import Any
 from pipeline.utils.files import read_json
 
 SUMMARY = "summary.json"
+PRINTED_DECIMALS = 2  # of errors in the report's tables
 
 
 def compare(profile: str, root: Path) -> str:
-    """Compare the numbers of ``reports/<profile>/summary.json`` with those of the last commit, in a sentence."""
+    """Say how ``reports/<profile>/summary.json`` compares with the committed one and with the published seeds."""
     path = Path("reports") / profile / SUMMARY
+    page = f"reports/{profile}/report.html"
     committed = subprocess.run(
         ["git", "-C", str(root), "show", f"HEAD:{path.as_posix()}"], capture_output=True, check=False
     )
-    if committed.returncode:
-        return f"reports/{profile}/report.html: no report of this profile is committed yet to compare it with"
-    before, now = dict(_numbers(json.loads(committed.stdout))), dict(_numbers(read_json(root / path)))
-    different = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    now = read_json(root / path)
+    before = json.loads(committed.stdout) if committed.returncode == 0 else None
+    lines = [f"{page}: {_committed(before, now)}"]
+    if now.get("predictions"):
+        lines += _predicted(before or {}, now["predictions"])
+    return "\n".join(lines)
+
+
+def _committed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    """How many numbers of the report are those of the committed one."""
+    if before is None:
+        return "no report of this profile is committed yet to compare it with"
+    old, new = dict(_numbers(before)), dict(_numbers(now))
+    different = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if not different:
-        return f"reports/{profile}/report.html agrees with the committed report: all {len(now)} numbers are equal"
+        return f"agrees with the committed report: all {len(new)} numbers are equal"
+    if all(_same_when_printed(old.get(key), new.get(key)) for key in different):
+        return (
+            f"agrees with the committed report in all printed digits; {len(different)} of {len(new)} numbers differ in"
+            " digits that are not printed"
+        )
     return (
-        f"reports/{profile}/report.html: {len(different)} of {len(now)} numbers are other than in the committed report"
-        f" (`git diff reports/{profile}` shows them); bit-equality holds within one class of hardware and versions"
+        f"{len(different)} of {len(new)} numbers differ from the committed report (`git diff` shows them); equal bits"
+        " are promised within one class of hardware, threads and versions"
     )
+
+
+def _same_when_printed(old: float | None, new: float | None) -> bool:
+    return old is not None and new is not None and round(old, PRINTED_DECIMALS) == round(new, PRINTED_DECIMALS)
+
+
+def _predicted(before: Mapping[str, Any], predictions: Mapping[str, Any]) -> list[str]:
+    """How many of the runs trained here are equal to the committed ones, within or outside the prediction intervals."""
+    known = before.get("predictions") or {}
+    equal, within, outside = 0, 0, []
+    for experiment, expected in predictions.items():
+        for run, error in expected["trained"].items():
+            if known.get(experiment, {}).get("trained", {}).get(run) == error:
+                equal += 1
+            elif expected["low"] <= error <= expected["high"]:
+                within += 1
+            else:
+                outside.append(f"{run}: {error:.2f} %, expected {expected['low']:.2f} to {expected['high']:.2f} %")
+    seeds = sorted({expected["n"] for expected in predictions.values()})
+    n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    trained = equal + within + len(outside)
+    lines = [
+        f"of the {trained} runs trained here: {equal} equal to the committed results, {within} within the 95 %"
+        f" prediction interval of the {n} published seeds, {len(outside)} outside"
+    ]
+    if outside:
+        lines += ["outside (one run in twenty is expected to be):", *(f"  {line}" for line in outside)]
+    return lines
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.report.present import Present
+from pipeline.report.present import MIXED, Present
 from pipeline.report.records import Problem, Run
+from pipeline.runs.segments import surroundings
 from pipeline.settings.paper import Paper, deviations
-from pipeline.utils.statistics import Estimate, binomial_error, estimate, slope
+from pipeline.utils.statistics import Estimate, binomial_error, estimate, prediction_interval, slope
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,19 @@ class Sample:
     runs: tuple[Run, ...]
     planned: int | None
     marks: tuple[str, ...] = ()
+
+    @property
+    def at_chance(self) -> tuple[str, ...]:
+        """Its runs that are no better than guessing, each with its error."""
+        return tuple(f"{run.name} ({run.metrics['test_error']:.2f} %)" for run in self.runs if run.is_at_chance)
+
+    @property
+    def prediction(self) -> tuple[float, float] | None:
+        """Where one more seed is expected with 95 % probability, by the seeds under published/; None below two."""
+        interval = prediction_interval([self.values[run.seed] for run in self.runs if run.published is not None])
+        if interval is None or not self.quantity.endswith("_error"):
+            return interval
+        return max(0.0, interval[0]), min(100.0, interval[1])
 
     @property
     def estimate(self) -> Estimate | None:
@@ -51,7 +65,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of one profile's plan, those of all other profiles, and what could not be used."""
+    """The runs of one profile's plan, those of all other profiles, and what could not be used.
+
+    Attributes:
+        runs: those of the plan, by name.
+        marks: what is to be said against runs of `runs` and `published`, by name.
+        published: runs under published/ that are the plan's but for their seed, by name; they count like planned ones.
+        others: all other finished runs.
+        elsewhere: problems that concern other profiles.
+    """
 
     plan: Mapping[str, Any]
     paper: Paper
@@ -61,6 +83,7 @@ class Evidence:
     problems: tuple[Problem, ...]
     elsewhere: tuple[Problem, ...] = ()
     present: Present = field(default_factory=Present)
+    published: Mapping[str, Run] = field(default_factory=dict)
 
     @property
     def profile(self) -> str:
@@ -99,6 +122,13 @@ class Evidence:
             seeds.setdefault(config["experiment"], []).append(config["seed"])
         return seeds
 
+    @cached_property
+    def finished(self) -> dict[str, Run]:
+        """The finished runs of the plan and its published seeds, by name: experiments in the plan's order."""
+        found = {**self.runs, **self.published}
+        place = {experiment: index for index, experiment in enumerate(self.experiments)}
+        return dict(sorted(found.items(), key=lambda item: (place[item[1].experiment], item[1].seed)))
+
     @property
     def experiments(self) -> list[str]:
         """Experiments of the plan, in its order."""
@@ -120,11 +150,11 @@ class Evidence:
 
     def sample(self, experiment: str, quantity: str, stage: int | None = None) -> Sample:
         """A quantity of this profile's runs of an experiment."""
-        planned = self.seeds(experiment)
-        names = [f"{experiment}-s{seed}" for seed in planned]
-        runs = [self.runs[name] for name in names if name in self.runs]
+        published = {run.seed for run in self.published.values() if run.experiment == experiment}
+        names = [f"{experiment}-s{seed}" for seed in sorted({*self.seeds(experiment), *published})]
+        runs = [self.finished[name] for name in names if name in self.finished]
         marks = {mark for name in names for mark in self.marks.get(name, ())}
-        return _sample(experiment, quantity, stage, runs, len(planned), marks)
+        return _sample(experiment, quantity, stage, runs, len(names), marks)
 
     def slopes(self, experiments: Mapping[int, str]) -> Sample:
         """Slope of the test error over the noise level (experiments by level), for each seed that has all levels."""
@@ -174,6 +204,9 @@ def _sample(
         if value is not None:
             values[run.seed] = value
             used.append(run)
+    known = [provenance for run in used if (provenance := run.tracked_provenance)]
+    if len(set().union(*map(surroundings, known))) > 1:
+        marks = marks | {MIXED}
     return Sample(experiment, quantity, values, tuple(used), planned, tuple(sorted(marks)))
 
 

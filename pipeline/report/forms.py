@@ -20,8 +20,8 @@ CSV_HEADER = (
 
 
 CLAIM_HEADER = (
-    "claim", "table", "kind", "printed", "effect", "interval_low", "interval_high", "method", "p", "n", "verdict",
-    "reason", "seeds_needed", "marks",
+    "claim", "table", "kind", "printed", "effect", "unit", "interval_low", "interval_high", "method", "p", "p_adjusted",
+    "n", "seeds_in_the_papers_direction", "seeds_compared", "verdict", "reason", "seeds_needed", "marks",
 )  # fmt: skip
 
 
@@ -64,9 +64,12 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
     rows: list[list[Any]] = []
     for verdict in verdicts:
         claim, effect = verdict.claim, verdict.effect
-        measured = (effect.value, effect.low, effect.high, effect.method, effect.p) if effect else (None,) * 5
-        outcome = (verdict.n, verdict.text, verdict.reason, verdict.seeds_needed, "; ".join(verdict.marks))
-        rows.append([claim.id, claim.table, claim.kind, verdict.printed, *measured, *outcome])
+        measured = (effect.low, effect.high, effect.method, effect.p) if effect else (None,) * 4
+        value = effect.value if effect else None
+        seeds = (verdict.n, *(verdict.agreeing or (None, None)))
+        outcome = (verdict.text, verdict.reason, verdict.seeds_needed, "; ".join(verdict.marks))
+        start = (claim.id, claim.table, claim.kind, verdict.printed, value, verdict.unit)
+        rows.append([*start, *measured, verdict.adjusted_p, *seeds, *outcome])
     return csv_text(CLAIM_HEADER, rows)
 
 
@@ -173,7 +176,7 @@ _SMALL_COLUMNS = 7
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: r"$-$", DASH: "--",
-    "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "⁶": "$^6$", "⁹": "$^9$",
+    "‖": r"$\Vert$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "⁶": "$^6$", "⁹": "$^9$",
 }  # fmt: skip
 
 

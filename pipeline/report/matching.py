@@ -40,7 +40,10 @@ def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present 
         if chosen is not None:
             runs[name] = chosen
             used.add(chosen.identity)
+    published = _published_seeds(plan, by_name)
+    used |= {run.identity for run in published.values()}
     marks = {name: _marks(run, plan["runs"][name], present) for name, run in runs.items()}
+    marks |= {name: _marks(run, _planned_alike(plan, run), present) for name, run in published.items()}
     others = [run for run in found.runs.values() if run.identity not in used]
     strangers, unrelated = _strangers(plan, others, runs)
     for problem in found.problems:
@@ -54,7 +57,27 @@ def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present 
         problems=(*problems, *strangers),
         elsewhere=tuple(unrelated),
         present=present,
+        published={name: replace(run, profile=plan["profile"]) for name, run in published.items()},
     )
+
+
+def _published_seeds(plan: Mapping[str, Any], by_name: Mapping[str, list[Run]]) -> dict[str, Run]:
+    """The runs under published/ that are the plan's but for a seed that the plan does not have, by name."""
+    found = {}
+    for name, runs in by_name.items():
+        published = [run for run in runs if run.published is not None and run.profile == plan["profile"]]
+        if name in plan["runs"] or not published or not (planned := _planned_alike(plan, published[0])):
+            continue
+        if run := _alike(published, planned, None):
+            found[name] = run
+    return found
+
+
+def _planned_alike(plan: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+    """The configuration that the plan has for a run's experiment, with the run's seed; empty where it has none."""
+    alike = (config for config in plan["runs"].values() if config["experiment"] == run.experiment)
+    planned = next(alike, None)
+    return {} if planned is None else {**planned, "seed": run.seed}
 
 
 def _alike(runs: list[Run], config: Mapping[str, Any], identity: str | None) -> Run | None:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.report.claims import COUNT_TOLERANCE, NOT_RUN, Verdict
+from pipeline.report.claims import COUNT_TOLERANCE, NOT_RUN, Verdict, any_false_verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures import AWAITED
 from pipeline.report.figures.style import Picture
+from pipeline.report.numbers import number
 from pipeline.report.tables import Table
 from pipeline.report.trace import Group, trace_cell, trace_claim
 from pipeline.settings.paper import SIZES
@@ -21,13 +22,15 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
+KEY_PICTURE = "arl-nal-by-depth"
+KEYS = (*(f"attention{depth}{nal}" for depth in (56, 92, 164) for nal in ("", "-nal")), "resnet164")
+MOST_KEYS = 8  # experiments that are all shown as key numbers
+
+
 def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
-    """Header and rows of runs.csv: the finished runs of the plan, in its order."""
+    """Header and rows of runs.csv: the finished runs of the plan and its published seeds, by experiment."""
     rows = []
-    for name in evidence.plan["runs"]:
-        if name not in evidence.runs:
-            continue
-        run = evidence.runs[name]
+    for name, run in evidence.finished.items():
         data, metrics = run.config["data"], run.metrics
         rows.append(
             [name, run.identity, run.dataset, data.get("noise", 0), run.seed, run.iterations]
@@ -53,9 +56,16 @@ def page(
         "tables": tables,
         "verdicts": verdicts,
         "tally": tally(verdicts),
-        "pictures": {picture.name: picture for picture in pictures},
+        "published": len(evidence.published),
+        "results": results(evidence, verdicts),
+        "tested": sum(verdict.is_tested for verdict in verdicts),
+        "groups": _groups(verdicts),
+        "key_numbers": key_numbers(evidence),
+        "key_picture": next((picture for picture in pictures if picture.name == KEY_PICTURE), None),
+        "any_false_verdict": any_false_verdict(verdicts),
+        "pictures": {picture.name: picture for picture in pictures if picture.name != KEY_PICTURE},
         "awaited": [text for name, text in AWAITED.items() if name not in {picture.name for picture in pictures}],
-        "runs": [dict(zip(header, row, strict=True)) for row in rows],
+        "runs": [dict(zip(header, row, strict=True)) | {"expected": _expected(evidence, row[0])} for row in rows],
         "pending": [name for name in evidence.plan["runs"] if name not in evidence.runs],
         "problems": evidence.problems,
         "protocol": _protocol(evidence),
@@ -69,6 +79,62 @@ def page(
         "minimum_seeds": MINIMUM_SEEDS,
         "count_tolerance": round(100 * COUNT_TOLERANCE),
     }
+
+
+def _expected(evidence: Evidence, name: str) -> str:
+    """Where the test error of a run trained here is expected by the published seeds; empty for a published run."""
+    run = evidence.finished[name]
+    expected = evidence.sample(run.experiment, "test_error").prediction
+    if run.published is not None or expected is None:
+        return ""
+    return f"{number(expected[0])} to {number(expected[1])}"
+
+
+def key_numbers(evidence: Evidence) -> list[dict[str, str]]:
+    """The test errors that a reader looks for first: of a few experiments, or of all where there are few."""
+    names = [name for name in evidence.experiments if len(evidence.experiments) <= MOST_KEYS or name in KEYS]
+    samples = [evidence.sample(name, "test_error") for name in names]
+    return [
+        {
+            "experiment": sample.experiment,
+            "error": number(sample.estimate.value),
+            "half_width": number(sample.estimate.half_width) if sample.estimate.half_width is not None else "",
+            "seeds": sample.seeds,
+        }
+        for sample in samples
+        if sample.estimate is not None
+    ]
+
+
+def results(evidence: Evidence, verdicts: Sequence[Verdict]) -> str:
+    """The report in one sentence: of the claims that runs here bear on, how many hold, do not hold, are undecided."""
+    tested = [verdict for verdict in verdicts if verdict.is_tested]
+    done = f"{len(evidence.runs)} of {len(evidence.plan['runs'])} planned runs are finished"
+    if evidence.published:
+        done += f", {len(evidence.published)} more are published with other seeds"
+    if not tested:
+        return f"{done}."
+    holds, fails, open_ = (sum(verdict.outcome is outcome for verdict in tested) for outcome in (True, False, None))
+    claims = f"{len(tested)} trainable claim{'' if len(tested) == 1 else 's'}"
+    hold = "are reproduced" if evidence.is_reproduction else "hold"
+    data = " and ".join(evidence.datasets)
+    return f"Of {claims}, {holds} {hold}, {fails} do not hold, {open_} are undecided (on {data}; {done})."
+
+
+def _groups(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """The claims by verdict, those without runs last."""
+    groups: dict[str, list[Verdict]] = {
+        name: [] for name in ("Holds", "Does not hold", "Undecided", "Counts", "Not run")
+    }
+    for verdict in verdicts:
+        if verdict.text == NOT_RUN:
+            name = "Not run"
+        elif verdict.claim.kind == "ratio":
+            name = "Counts"
+        else:
+            name = {True: "Holds", False: "Does not hold", None: "Undecided"}[verdict.outcome]
+        groups[name].append(verdict)
+    return {name: group for name, group in groups.items() if group}
 
 
 def traces(

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
 OUR_READING = "the structure of the network, or part of it, is our reading"
-MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§", MOVED: "¶"}
+AT_CHANCE = "a run no better than guessing"
+MIXED = "runs on different hardware, threads or versions"
+MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§", MOVED: "¶", AT_CHANCE: "‖", MIXED: "#"}
 """What a marked number has against it, and its sign in the tables."""
 
 
@@ -37,6 +39,8 @@ class Present:
         """What is to be said of a run today, by what is tracked of it: the same in every checkout."""
         data = run.config["data"]
         marks = {OLDER_CODE} if run.config["numerics"] < self.numerics else set()
+        if run.is_at_chance:
+            marks.add(AT_CHANCE)
         if run.published is not None and was_moved(run.published.provenance):
             marks.add(MOVED)
         same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]

@@ -22,6 +22,7 @@ from pipeline.report.checks import (
 from pipeline.runs.store import PUBLISHED
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
+from pipeline.utils.statistics import is_at_chance
 
 _FILES = ("config.json", "metrics.json", "history.csv")
 
@@ -74,6 +75,16 @@ class Run:
         return str(self.config["identity"])
 
     @property
+    def tracked_provenance(self) -> Mapping[str, Any] | None:
+        """Its provenance: of a published run the committed one, which is the same in every checkout."""
+        return self.published.provenance if self.published is not None else self.provenance
+
+    @property
+    def experiment(self) -> str:
+        """Name of its experiment."""
+        return str(self.config["experiment"])
+
+    @property
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.config["seed"])
@@ -82,6 +93,17 @@ class Run:
     def dataset(self) -> str:
         """Name of the data set it was trained on."""
         return str(self.config["data"]["dataset"])
+
+    @property
+    def noise(self) -> int:
+        """Label noise in percent."""
+        return int(self.config["data"].get("noise") or 0)
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether its test error is not better than guessing among the classes."""
+        classes = int(self.config["network"]["num_classes"])
+        return is_at_chance(float(self.metrics["test_error"]), int(self.metrics["test_images"]), classes)
 
     @property
     def iterations(self) -> int:

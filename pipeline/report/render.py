@@ -42,6 +42,7 @@ def _environment() -> Environment:
         "seeds": seeds_text,
         "code": _markdown_code,
         "cell": _markdown_cell,
+        "p_value": lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}",
         "picture": inline_picture,
         "data_json": _data_json,
     }

@@ -7,11 +7,13 @@ from typing import Any
 
 from pipeline.report.claims import Verdict
 from pipeline.report.evidence import Evidence
-from pipeline.report.page import tally
+from pipeline.report.page import key_numbers, results, tally
 from pipeline.report.tables import Cell, Table
 from pipeline.utils.statistics import Estimate
 
-INDEXED = {"profile", "statement", "reproduction", "runs", "tally", "claims"}
+INDEXED = {
+    "profile", "statement", "standin", "reproduction", "iterations", "runs", "results", "key_numbers", "claims",
+}  # fmt: skip
 """What the index over all profiles reads of a summary."""
 
 
@@ -24,14 +26,35 @@ def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Ve
         "standin": labels["standin"],
         "schedule": labels["schedule"],
         "reproduction": evidence.is_reproduction,
-        "runs": {"done": len(evidence.runs), "planned": len(evidence.plan["runs"])},
+        "runs": {
+            "done": len(evidence.runs),
+            "planned": len(evidence.plan["runs"]),
+            "published_seeds": len(evidence.published),
+        },
+        "results": results(evidence, verdicts),
+        "iterations": max(config["protocol"]["iterations"] for config in evidence.plan["runs"].values()),
+        "key_numbers": key_numbers(evidence),
         "tally": tally(verdicts),
         "claims": {verdict.claim.id: _verdict(verdict) for verdict in verdicts},
         "tables": {table.paper.id: {cell.id: _cell(cell) for cell in table.cells} for table in tables},
+        "predictions": _predictions(evidence),
         "problems": [
             {"path": problem.path, "run": problem.run, "reason": problem.reason} for problem in evidence.problems
         ],
     }
+
+
+def _predictions(evidence: Evidence) -> dict[str, Any]:
+    """For each experiment where its published seeds expect the test error of one more, and those trained here."""
+    found = {}
+    for experiment in evidence.experiments:
+        sample = evidence.sample(experiment, "test_error")
+        trained = {run.name: sample.values[run.seed] for run in sample.runs if run.published is None}
+        if sample.prediction is not None and trained:
+            low, high = sample.prediction
+            n = len(sample.values) - len(trained)
+            found[experiment] = {"low": _rounded(low), "high": _rounded(high), "n": n, "trained": trained}
+    return found
 
 
 def metrics(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -58,7 +81,10 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "printed": verdict.printed,
         **_estimate("effect", verdict.effect),
         "p": _rounded(verdict.effect.p) if verdict.effect else None,
+        "p_adjusted": _rounded(verdict.adjusted_p),
         "n": verdict.n,
+        "agreeing_seeds": None if verdict.agreeing is None else list(verdict.agreeing),
+        "unit": verdict.unit,
         "seeds_needed": verdict.seeds_needed,
         "reason": verdict.reason,
         "marks": list(verdict.marks),

@@ -30,7 +30,12 @@ def versions(segment: Mapping[str, Any]) -> str:
 
 def was_moved(provenance: Mapping[str, Any]) -> bool:
     """Whether the stretches of a run ran on different things: then bit-equality is not promised."""
-    return len({(hardware(segment), versions(segment)) for segment in provenance["segments"]}) > 1
+    return len(surroundings(provenance)) > 1
+
+
+def surroundings(provenance: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Hardware with threads, and library versions, that the segments of a run ran on."""
+    return {(hardware(segment), versions(segment)) for segment in provenance["segments"]}
 
 
 def marks_here(provenance: Mapping[str, Any], root: Path = ROOT) -> list[str]:

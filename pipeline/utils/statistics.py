@@ -45,6 +45,11 @@ class Estimate:
         """Half the interval's width, for printing behind a plus-minus sign."""
         return None if self.low is None else self.width / 2
 
+    @property
+    def is_without_spread(self) -> bool:
+        """Whether all values are equal but for rounding, which says nothing about how far they usually differ."""
+        return self.spread is not None and self.spread < 1e-9
+
     def shifted(self, by: float) -> Estimate:
         """The same estimate less the constant `by`, e.g. a printed number."""
         low, high = (None if end is None else end - by for end in (self.low, self.high))
@@ -68,15 +73,51 @@ def _t_interval(mean: float, error: float, degrees: float, confidence: float) ->
     return float(low), float(high)
 
 
+def prediction_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """The interval that one more value of the same kind lies in with the given probability (Student's t).
+
+    None with fewer than two values.
+    """
+    if len(values) < 2:
+        return None
+    mean = estimate(values)
+    return _t_interval(mean.value, (mean.spread or 0.0) * math.sqrt(1 + 1 / mean.n), mean.n - 1, confidence)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for testing all of these hypotheses at once (Holm's step-down method), in the given order."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def false_verdict_probability(n: int, confidence: float = CONFIDENCE) -> float:
+    """Probability that `n` pairs without any true difference give an interval no wider than their mean difference."""
+    critical = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    return 2 * float(stats.t.sf(2 * critical, n - 1))
+
+
+def is_at_chance(error: float, images: int, classes: int, significance: float = 0.001) -> bool:
+    """Whether an error in percent on `images` test images is not better than guessing among equally frequent classes.
+
+    It is better when guessing would give as few errors with less than the probability `significance`.
+    """
+    wrong = round(error / 100 * images)
+    return float(stats.binom.cdf(wrong, images, 1 - 1 / classes)) >= significance
+
+
 def difference(first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE) -> Estimate:
     """Mean of `first` less mean of `second`, each by seed.
 
-    Paired (Student's t on the differences) over the seeds that both have, when these are all or at least three; else
-    by Welch's unequal variances over all seeds. `n` is the number of pairs, or the smaller number of seeds.
+    Paired (Student's t on the differences) when both have the same seeds; else Welch's unequal variances over all
+    seeds, so that the difference is always that of the two means. `n` is the number of pairs, or the smaller number of
+    seeds.
     """
-    common = sorted(first.keys() & second.keys())
-    if len(common) >= MINIMUM_SEEDS or first.keys() == second.keys():
-        differences = [first[seed] - second[seed] for seed in common]
+    if first.keys() == second.keys():
+        differences = [first[seed] - second[seed] for seed in sorted(first)]
         paired = estimate(differences, confidence)
         return replace(paired, method="paired t", p=_paired_p(differences) if paired.spread else None)
     n = min(len(first), len(second))
@@ -109,10 +150,11 @@ def equivalent(
 ) -> bool:
     """Two one-sided tests at level 1 - confidence: is the difference shown to lie within plus or minus `margin`?
 
-    It is when the interval of confidence 2 * confidence - 1 (90 % for 95 %) lies there; two seeds show nothing.
+    It is when the interval of confidence 2 * confidence - 1 (90 % for 95 %) lies there. Two seeds show nothing, nor do
+    seeds without any spread: that is a coincidence on few test images, not a measure of how far seeds differ.
     """
     effect = difference(first, second, 2 * confidence - 1)
-    if effect.low is None or effect.high is None or effect.n < MINIMUM_SEEDS:
+    if effect.low is None or effect.high is None or effect.n < MINIMUM_SEEDS or effect.is_without_spread:
         return False
     return -margin < effect.low and effect.high < margin
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from pipeline import runs, tracking
 from pipeline.data.array_folder import checksum_of
 from pipeline.data.remote import RemoteFolder
+from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import ProgressTable
-from pipeline.launch.scheduler import Lacking, Summary, check_data, cluster, pending, run_all
+from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec

@@ -227,7 +227,7 @@ def test_another_process_in_another_place_makes_equal_bytes(built: Any, tmp_path
 def test_without_any_run_every_number_is_pending(world: Any) -> None:
     build(world, world.plan())
     content = json.loads((world.root / "reports/digits/summary.json").read_text())
-    assert content["runs"] == {"done": 0, "planned": 20}
+    assert content["runs"] == {"done": 0, "planned": 20, "published_seeds": 0}
     assert all(cell["measured"] is None for table in content["tables"].values() for cell in table.values())
     assert {claim["verdict"] for claim in content["claims"].values()} == {"not run"}
     assert "pending" in (world.root / "reports/digits/report.md").read_text()
@@ -330,19 +330,37 @@ def test_damaged_pictures_and_manifests_are_named(world: Any) -> None:
     assert any("not the noisy labels of the plan" in problem for problem in summary.problems)
 
 
-def test_the_index_has_a_line_for_each_profile(world: Any) -> None:
-    for profile in ("digits", "cifar10-short"):
-        build(world, world.plan(profile, dataset="digits" if profile == "digits" else "cifar10"))
+def test_the_index_opens_with_results_the_nearest_to_the_paper_first(world: Any) -> None:
+    few = {"attention56": 5.5, "attention56-nal": 5.9}
+    profiles = (("digits", "digits", False), ("short", "cifar10", False), ("whole", "cifar10", True))
+    for profile, dataset, full in profiles:
+        plan = world.plan(profile, dataset=dataset, full=full, experiments=few)
+        world.train(plan)
+        build(world, plan)
+    build(world, world.plan("empty", dataset="cifar10", full=True, experiments={"attention92": 5.0}))
     (world.root / "reports/broken").mkdir()
     (world.root / "reports/broken/summary.json").write_text("[]")
     build_index(world.root / "reports", {"digits": "Stand-in.", "imagenet": "ImageNet at the paper's protocol."})
-    assert "| imagenet | pending | ImageNet at the paper's protocol. |" in (world.root / "reports/index.md").read_text()
-    assert "make repro PROFILE=imagenet" in (world.root / "reports/index.html").read_text()
-    assert "make repro PROFILE=digits" not in (world.root / "reports/index.html").read_text()
-    assert "broken/summary.json" in (world.root / "reports/index.md").read_text()
-    for name, link in (("index.md", "report.md"), ("index.html", "report.html")):
+    for name, page in (("index.md", "report.md"), ("index.html", "report.html")):
         text = (world.root / "reports" / name).read_text()
-        assert f"digits/{link}" in text and f"cifar10-short/{link}" in text
+        places = [text.index(f"{profile}/{page}") for profile in ("whole", "short", "digits")]
+        assert places == sorted(places) and f"empty/{page}" not in text
+        assert text.count("trainable claim") == 3
+        assert "whole/figures/arl-nal-by-depth.svg" in text
+        assert text.index("make repro PROFILE=imagenet") > text.index("make repro PROFILE=empty") > places[-1]
+        assert "make repro PROFILE=digits" not in text and "broken/summary.json" in text
+
+
+def test_a_report_opens_with_its_results_and_folds_away_what_was_not_run(world: Any) -> None:
+    plan = world.plan(seeds=3)
+    world.train(plan)
+    build(world, plan)
+    for name in ("report.md", "report.html"):
+        text = (world.root / "reports/digits" / name).read_text()
+        first = text.index("Of 16 trainable claims")
+        assert first < text.index("arl-nal-by-depth") < text.index("Holds") < text.index("Not run in this profile")
+        assert text.index("<details>") < text.index("Not run in this profile") < text.index("</details>")
+        assert "16 claims are tested at once" in text and "probability 0.19" in text and "Holm" in text
 
 
 def test_importing_the_report_loads_no_heavy_framework() -> None:

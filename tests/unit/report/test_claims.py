@@ -121,7 +121,10 @@ def test_slopes_without_a_seed_that_has_all_levels_decide_nothing(world: Any) ->
 
 def test_one_seed_states_what_the_size_of_the_test_set_alone_leaves_open(world: Any) -> None:
     errors = {"attention56": [5.5], "attention56-nal": [5.9]}
-    assert "standard error of 0.33 points" in verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56").reason
+    assert (
+        "sampling error alone: ±0.33 points"
+        in verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56").reason
+    )
 
 
 def test_networks_for_imagenet_decide_no_claim_about_those_for_cifar(world: Any) -> None:
@@ -219,6 +222,52 @@ def test_cifar_100_does_not_reproduce_a_claim_about_cifar_10(world: Any) -> None
     errors = {"attention56": [25.5, 25.6, 25.4], "attention56-nal": [27.9, 28.0, 27.85]}
     text = verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
     assert text == "holds on other data than the paper's (cifar100)"
+
+
+def test_a_verdict_says_in_how_many_seeds_the_papers_direction_was_seen(world: Any) -> None:
+    errors = {"attention56": [5.5, 5.6, 6.4], "attention56-nal": [5.9, 6.0, 5.85]}
+    result = verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56")
+    assert result.direction == "in the paper's direction in 2 of 3 seeds"
+    assert result.unit == "difference in points; positive supports the claim"
+
+
+def test_a_seed_of_one_arm_alone_counts_in_the_effect_but_in_no_direction(world: Any) -> None:
+    errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85, 6.0, 5.9]}
+    result = verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56")
+    assert result.agreeing == (3, 3) and result.effect is not None
+    assert result.effect.value == pytest.approx(5.93 - 5.5) and "Welch" in result.reason
+
+
+def test_p_values_are_adjusted_for_all_claims_that_are_tested(world: Any) -> None:
+    plan = full_plan(world)
+    pair = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
+    alone = verdict(evidence_of(plan, pair), "arl-beats-nal-56")
+    more = pair | {"attention92": [5.0, 5.1, 4.9], "attention92-nal": [5.3, 5.6, 5.1]}
+    among = verdict(evidence_of(plan, more), "arl-beats-nal-56")
+    assert alone.effect is not None and alone.adjusted_p == alone.effect.p
+    assert among.adjusted_p == pytest.approx(2 * (alone.adjusted_p or 0))
+
+
+def test_a_run_that_guesses_is_named_and_decides_nothing(world: Any) -> None:
+    errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [90.0, 89.9, 90.1]}
+    evidence = evidence_of(full_plan(world), errors)
+    result = verdict(evidence, "arl-beats-nal-56")
+    assert result.outcome is None and "at chance" in result.reason and "attention56-nal-s0 (90.00 %)" in result.reason
+    assert "a run no better than guessing" in result.marks
+
+
+def test_a_claim_about_label_noise_says_that_its_seeds_share_one_draw(world: Any) -> None:
+    errors = {"attention92-noise10": [5.0, 5.1, 4.9], "resnet164-noise10": [6.0, 6.3, 5.8]}
+    evidence = evidence_of(full_plan(world), errors)
+    assert "all seeds share one draw of the noisy labels" in verdict(evidence, "noise10").reason
+    assert "draw" not in verdict(evidence, "arl-beats-nal-56").reason
+
+
+def test_two_draws_of_the_noisy_labels_are_counted(world: Any) -> None:
+    plan = full_plan(world)
+    plan["runs"]["resnet164-noise10-s1"]["data"]["noise_checksum"] = "e" * 64
+    errors = {"attention92-noise10": [5.0, 5.1, 4.9], "resnet164-noise10": [6.0, 6.3, 5.8]}
+    assert "2 draws of the noisy labels" in verdict(evidence_of(plan, errors), "noise10").reason
 
 
 EXPERIMENTS = ("attention56", "attention56-nal", "attention92", "resnet164")

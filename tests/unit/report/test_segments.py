@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.report import build_report, trace
 from pipeline.runs.segments import DIRTY, MOVED, marks_here, training_code_changed
-from tests.unit.report.test_report_build import build
+from tests.unit.report.test_build import build
 
 NAME = "attention92-s0"
 CELL = "table3/attention92/arl"

@@ -12,7 +12,7 @@ import torch
 from models import create_model
 from models.weights import load_model, save_weights
 from pipeline.__main__ import main
-from pipeline.runs.store import export
+from pipeline.runs import export
 from pipeline.utils.errors import UserError
 
 NAME, CLASSES, OPTIONS = "cifar_attention56", 4, {"mask": "local", "t": 1}

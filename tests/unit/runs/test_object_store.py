@@ -13,11 +13,11 @@ from pipeline import runs
 from pipeline.__main__ import main
 from pipeline.launch import doctor
 from pipeline.launch.driver import Driver
+from pipeline.runs import store_copies
 from pipeline.runs.execution import STOP
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_store import RunStore
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
-from pipeline.runs.store import store_copies
 from pipeline.runs.store_copies import Mirror, working_copy
 from pipeline.settings import config
 from pipeline.utils import object_store

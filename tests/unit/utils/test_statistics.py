@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from pipeline.utils.statistics import (
     Estimate,
@@ -15,6 +16,10 @@ from pipeline.utils.statistics import (
     difference,
     equivalent,
     estimate,
+    false_verdict_probability,
+    holm,
+    is_at_chance,
+    prediction_interval,
     seeds_needed,
     slope,
 )
@@ -47,8 +52,13 @@ def test_equal_seeds_are_paired_and_others_compared_by_welch() -> None:
     assert paired.method == "paired t" and paired.width == pytest.approx(0, abs=1e-9)
     welch = difference({seed + 1: error + 0.5 for seed, error in base.items()}, base)
     assert welch.method == "Welch t" and welch.value == pytest.approx(0.5) and welch.width > 4
-    partly = difference({0: 5.5, 1: 6.5, 2: 7.5, 3: 90.0}, base)
-    assert (partly.method, partly.n) == ("paired t", 3) and partly.value == pytest.approx(0.5)
+
+
+def test_no_seed_is_dropped_when_one_arm_has_more_of_them() -> None:
+    more, base = {0: 5.5, 1: 6.5, 2: 7.5, 3: 90.0}, {0: 5.0, 1: 6.0, 2: 7.0}
+    partly = difference(more, base)
+    assert (partly.method, partly.n) == ("Welch t", 3)
+    assert partly.value == pytest.approx(sum(more.values()) / 4 - 6.0), "the difference of the means in the table"
 
 
 def test_welch_agrees_with_the_textbook() -> None:
@@ -82,6 +92,7 @@ def test_equivalence_needs_a_narrow_interval_within_the_margin() -> None:
     assert not equivalent(shifted(0.5, -0.5, 0.2, -0.2), base, 0.25)
     assert not equivalent(shifted(0.9, 0.91, 0.9, 0.9), base, 0.25)
     assert not equivalent({0: 5.0, 1: 5.0}, {0: 5.0, 1: 5.0}, 0.25), "two seeds are too few"
+    assert not equivalent(base, base, 0.25), "without any spread nothing is known of it"
 
 
 def test_equivalence_is_that_of_two_one_sided_tests() -> None:
@@ -124,3 +135,55 @@ def test_an_undecided_claim_needs_more_seeds_than_it_has(differences: list[float
 
 def test_the_slope_is_in_points_for_ten_points_of_noise() -> None:
     assert slope([10, 30, 50, 70], [1.0, 3.0, 5.0, 7.0]) == pytest.approx(1.0)
+
+
+def test_a_prediction_interval_is_the_textbook_one() -> None:
+    values = [5.1, 5.3, 5.2, 5.6]
+    low, high = prediction_interval(values) or (0.0, 0.0)
+    half = stats.t.ppf(0.975, 3) * stats.tstd(values) * math.sqrt(1 + 1 / 4)
+    assert (low, high) == pytest.approx((5.3 - half, 5.3 + half))
+    assert prediction_interval([5.1]) is None
+
+
+def test_a_prediction_interval_holds_as_many_new_values_as_it_says() -> None:
+    samples = stats.norm.rvs(size=(4000, 5), random_state=7)
+    inside = sum(low <= new <= high for *seeds, new in samples.tolist() for low, high in [prediction_interval(seeds)])
+    assert 0.94 < inside / len(samples) < 0.96
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_adjusted_p_values_are_those_of_statsmodels(p_values: list[float]) -> None:
+    expected = multipletests(p_values, method="holm")[1].tolist() if p_values else []
+    assert holm(p_values) == pytest.approx(expected)
+
+
+def test_adjusted_p_values_of_an_example_done_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.001]) == pytest.approx([0.5, 0.002])
+
+
+def test_the_rule_of_verdicts_errs_as_often_as_it_says() -> None:
+    """Sixteen claims over three seeds, none of them true: one false verdict in about a fifth of all reports."""
+    assert 1 - (1 - false_verdict_probability(3)) ** 16 == pytest.approx(0.19, abs=0.005)
+    draws = stats.norm.rvs(size=(20000, 3), random_state=3)
+    effects = [estimate(list(row)) for row in draws.tolist()]
+    decided = sum(effect.width <= abs(effect.value) for effect in effects)
+    assert decided / len(effects) == pytest.approx(false_verdict_probability(3), abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("error", "images", "classes", "at_chance"),
+    [
+        (90.0, 360, 10, True),
+        (88.0, 360, 10, True),
+        (80.0, 360, 10, False),
+        (90.0, 10000, 10, True),
+        (88.0, 10000, 10, False),
+        (100.0, 360, 10, True),
+        (99.0, 10000, 100, True),
+    ],
+)
+def test_an_error_that_guessing_would_give_is_at_chance(
+    error: float, images: int, classes: int, at_chance: bool
+) -> None:
+    assert is_at_chance(error, images, classes) is at_chance
