@@ -105,7 +105,7 @@ class ProgressTable:
 
     def note(self, text: str) -> None:
         """Print a line of its own."""
-        with suppress(BrokenPipeError):  # whoever read it is gone, e.g. `dvc`; runs still take their checkpoints
+        with suppress(OSError):  # nobody reads it any more, e.g. `dvc` was killed; runs still take their checkpoints
             self.console.print(text, soft_wrap=True, markup=False)
 
     def expect(self, work: Mapping[str, float]) -> None:
@@ -139,7 +139,8 @@ class ProgressTable:
                 line.logged = now
                 self.note(line.describe(self.measure))
         if self.live:
-            self.live.refresh()
+            with suppress(OSError):
+                self.live.refresh()
 
     def table(self) -> Group:
         """Render the runs in training, and a summary of all runs below them."""

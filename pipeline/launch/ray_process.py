@@ -226,9 +226,11 @@ class Supervisor:
                         self._start_again(str(lost))
 
     def _start_again(self, reason: str) -> None:
-        if self._stopping() or self._restarts >= self._limit:
-            allowed = "" if self._stopping() else f"; resources.max_failures = {self._limit} allows no more of that"
-            raise RayLostError(f"{reason}{allowed}; {CONTINUE}")
+        # On a cluster of RAY_ADDRESS, workers of the lost process may go on writing for a while.
+        if self._stopping() or os.environ.get("RAY_ADDRESS"):
+            raise RayLostError(f"{reason}; {CONTINUE}")
+        if self._restarts >= self._limit:
+            raise RayLostError(f"{reason}; resources.max_failures = {self._limit} allows no more of that; {CONTINUE}")
         self._restarts += 1
         self._note(f"{reason}: Ray starts again ({self._restarts} of {self._limit}), runs continue from checkpoints")
         self._process = RayProcess(self._root)

@@ -178,8 +178,7 @@ def run_all(
 ) -> None:
     """Keep `slots` runs in training until all have ended, and record how.
 
-    The first Ctrl-C, SIGTERM or SIGHUP asks the runs in training to take a checkpoint and stop; a second one leaves
-    them.
+    Ctrl-C, SIGTERM or SIGHUP asks the runs in training to take a checkpoint and stop; a second Ctrl-C leaves them.
     """
     waiting, training = list(specs), dict[Future[str], tuple[RunSpec, Execution]]()
     pool = ThreadPoolExecutor(slots, thread_name_prefix="run")

@@ -45,13 +45,16 @@ def raise_on_termination() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Yield an event that Ctrl-C, SIGTERM or SIGHUP sets, in the main thread; a second one raises `Interrupted`."""
+    """Yield an event that Ctrl-C, SIGTERM or SIGHUP sets, in the main thread; Ctrl-C after that raises `Interrupted`.
+
+    Only Ctrl-C, because the others come in twos: when a process group is terminated, the parent is gone besides.
+    """
     event = Interruption()
 
     def handle(number: int, frame: object) -> None:
-        if event.is_set():
+        if event.is_set() and number == signal.SIGINT:
             raise Interrupted(number)
-        event.number = number
+        event.number = event.number if event.is_set() else number
         event.set()
 
     ignored = [number for number in TERMINATING if signal.getsignal(number) == signal.SIG_IGN]  # by nohup
