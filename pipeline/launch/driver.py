@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pipeline import runs
 from pipeline.data.layout import noisy_folder, prepared_folder
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import CONFIG, PROGRESS, PROVENANCE, Provenance
 from pipeline.runs.run_lock import hold
 from pipeline.runs.run_store import RunStore, is_result, is_small
@@ -122,7 +122,7 @@ class Driver:
             raise
 
     def _begin(self, spec: RunSpec, folder: Path) -> Execution:
-        for left in (STOP, PROGRESS):  # by an earlier process
+        for left in (STOP_FILE, PROGRESS):  # by an earlier process
             (folder / left).unlink(missing_ok=True)
         write_json(folder / CONFIG, spec.to_json())
         profile = self.plan["profile"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.launch.cluster import WATCHER, Share
 from pipeline.launch.driver import Resources
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
@@ -86,7 +86,7 @@ def _train_loop(job: dict[str, Any]) -> str:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
             logging.getLogger("pipeline").addHandler(handler)
         try:
-            return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
+            return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP_FILE))
         except (UserError, DivergedError) as error:
             if isinstance(error, UserError) and session.world_size > 1:
                 raise

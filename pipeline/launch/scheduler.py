@@ -19,7 +19,7 @@ from pipeline.launch.driver import Driver, Resources
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.ray_process import RayLostError, Supervisor
 from pipeline.report.mlflow_view import log_models
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import LOG
 from pipeline.runs.run_lock import hold
 from pipeline.runs.spec import RunSpec
@@ -201,7 +201,7 @@ def run_all(
                     summary.interrupted = interrupted.number
                     table.note("stopping: every run takes a checkpoint first (Ctrl-C again leaves at once)")
                     for _, execution in training.values():
-                        (execution.folder / STOP).touch()
+                        (execution.folder / STOP_FILE).touch()
                 table.refresh()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

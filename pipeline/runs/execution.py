@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-STOP = "stop"  # a file of this name in a run's folder asks it to take a checkpoint and stop
+STOP_FILE = "stop"  # a file of this name in a run's folder asks it to take a checkpoint and stop
 
 
 @dataclass(frozen=True)

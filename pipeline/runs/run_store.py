@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 from pipeline.utils.files import write_atomic
 from pipeline.utils.object_store import ObjectStore, Stamp
@@ -70,7 +70,7 @@ def local_files(folder: Path) -> Seen:
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if not any(part.startswith(".") for part in name.parts) and name.name != STOP:
+        if not any(part.startswith(".") for part in name.parts) and name.name != STOP_FILE:
             with suppress(FileNotFoundError):
                 if path.is_file():
                     stat = path.stat()
@@ -85,4 +85,4 @@ def is_small(name: str) -> bool:
 
 def is_result(name: str) -> bool:
     """Whether a file of a run is none of a checkpoint."""
-    return not name.startswith(f"{CHECKPOINTS}/") and name != STOP
+    return not name.startswith(f"{CHECKPOINTS}/") and name != STOP_FILE

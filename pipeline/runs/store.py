@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import (
     CHECKPOINTS,
     CONFIG,
@@ -132,7 +132,7 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
         if not finished(path, spec.identity) and here[path] > _reached(path):
             continue
         with replace_folder(target) as fresh:
-            shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP))
+            shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP_FILE))
         new.append(spec.folder_name)
     return new
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 from pipeline.runs.run_store import RunStore, Seen, is_result, is_small, local_files
 from pipeline.utils.errors import UserError, one_line
@@ -74,13 +74,13 @@ class _WorkingCopy(_Background):
         """Bring the run from the store, its checkpoints too, except for those that were not pushed to their end."""
         names = self._store.files(self._run)
         torn = {name for name in names if name.startswith(f"{CHECKPOINTS}/") and _state_of(name) not in names}
-        self._store.pull(self._run, self._folder, {}, lambda name: name not in torn and name != STOP)
+        self._store.pull(self._run, self._folder, {}, lambda name: name not in torn and name != STOP_FILE)
         self._seen = local_files(self._folder) | dict.fromkeys(torn, UNLIKE)  # the next push deletes the torn ones
 
     def look(self) -> None:
         """Push what has changed, and learn whether the run is to stop."""
-        if self._store.exists(f"{self._run}/{STOP}"):
-            (self._folder / STOP).touch()
+        if self._store.exists(f"{self._run}/{STOP_FILE}"):
+            (self._folder / STOP_FILE).touch()
         self._store.push(self._run, self._folder, self._seen)
 
     def push_the_rest(self) -> None:
@@ -133,8 +133,8 @@ class _Watch(_Background):
 
     def look(self) -> None:
         """Bring what has changed."""
-        if not self._asked and (self._folder / STOP).exists():
-            self._store.write(f"{self._run}/{STOP}", b"")
+        if not self._asked and (self._folder / STOP_FILE).exists():
+            self._store.write(f"{self._run}/{STOP_FILE}", b"")
             self._asked = True
         self._store.pull(self._run, self._folder, self.seen, is_small)
 
@@ -165,7 +165,7 @@ class Mirror:
     def follow(self, run: str) -> None:
         """Keep the copy of a run up to date from now on. Asked to stop in its copy, the run is asked in the store."""
         with _told(self.store.url):
-            self.store.delete(f"{run}/{STOP}")
+            self.store.delete(f"{run}/{STOP_FILE}")
         self._going[run] = _Watch(self.store, run, self.folder / run)
         self._going[run].start()
 

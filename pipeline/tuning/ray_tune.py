@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 from pipeline import runs
 from pipeline.launch import cluster, ray_train
 from pipeline.launch.progress import ProgressTable
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import HISTORY, Evaluation, read_rows
 from pipeline.tuning.search import FINISHED, Job, Search
 from pipeline.tuning.trials import Progress, trials
@@ -165,7 +165,7 @@ class _Halving(ASHAScheduler):
         decision = str(super().on_trial_result(controller, trial, result))
         if decision != self.STOP or OUTCOME in result:
             return decision
-        (trial.config["job"].execution.folder / STOP).touch()
+        (trial.config["job"].execution.folder / STOP_FILE).touch()
         return str(self.CONTINUE)
 
 

@@ -21,7 +21,7 @@ from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from pipeline.utils.errors import UserError
@@ -227,7 +227,7 @@ def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Drive
 
     def train(run: RunSpec, execution: Execution) -> str:
         began.set()
-        while not (execution.folder / STOP).exists():
+        while not (execution.folder / STOP_FILE).exists():
             time.sleep(0.01)
         Provenance("paused", "digits").write(execution.folder)
         return "paused"
@@ -239,7 +239,7 @@ def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Drive
     assert not summary.failed
     assert "stopping: every run takes a checkpoint first" in text
     driver.begin(SPECS[0])
-    assert not (driver.store / SPECS[0].folder_name / STOP).exists()
+    assert not (driver.store / SPECS[0].folder_name / STOP_FILE).exists()
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None:
