@@ -20,7 +20,8 @@ from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import ProgressTable
-from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all
+from pipeline.launch.ray_process import RayLostError
+from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
 from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
@@ -234,7 +235,7 @@ def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Drive
 
     threading.Thread(target=lambda: began.wait() and os.kill(os.getpid(), signal.SIGINT)).start()
     summary, text = go(driver, train, slots=1)
-    assert summary.interrupted
+    assert summary.interrupted == signal.SIGINT
     assert sorted(summary.paused) == [s.name for s in SPECS]
     assert not summary.failed
     assert "stopping: every run takes a checkpoint first" in text
@@ -251,6 +252,42 @@ def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None
     other.interrupt(execution)
     summary, _ = go(driver, lambda run, execution: finish(execution.folder, run) or "finished")
     assert SPECS[0].name in summary.finished
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_not_trained_again(driver: Driver) -> None:
+    specs = pending(driver)
+    other = Driver(driver.plan, driver.root)
+    finish(other.begin(specs[0]).folder, specs[0])
+    other.end(other.execution(specs[0]))
+    trained = []
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        trained.append(run)
+        finish(execution.folder, run)
+        return "finished"
+
+    summary, _ = go(driver, train)
+    assert len(summary.finished) == 3 and specs[0] not in trained
+
+
+def test_waiting_for_another_process_ends_when_it_ends(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not wait_for_others(driver, SPECS)
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    threading.Timer(1.5, other.interrupt, (execution,)).start()
+    assert wait_for_others(driver, SPECS)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("waiting: ") and f"is being trained by process {os.getpid()} on" in line
+
+
+def test_when_ray_is_lost_for_good_no_other_run_begins(driver: Driver) -> None:
+    def train(run: RunSpec, execution: Execution) -> str:
+        raise RayLostError("the raylet of Ray was killed by SIGKILL; the same command continues")
+
+    summary, _ = go(driver, train, slots=1)
+    (reason,) = summary.failed.values()
+    assert summary.ray_lost and reason.startswith("the raylet of Ray was killed by SIGKILL; the same command continues")
+    assert len(summary.paused) == 2
 
 
 def test_a_mistake_in_mlflow_stops_no_run(
