@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,6 +54,7 @@ ENVIRONMENT = {
 # Ray's sockets lie below its temporary folder, and the path of a socket has at most 107 bytes.
 LONGEST_TMPDIR = 38
 SHORT_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")
+VITAL = {"raylet": "raylet", "gcs_server": "GCS"}  # by the names of their processes
 WATCH_SECONDS = 0.5  # between two looks at the processes of a cluster of our own
 
 Node = Mapping[str, float]  # all resources of a node, by Ray's names
@@ -121,7 +121,7 @@ def connected(root: Path, lost: Callable[[str], None] = _leave) -> Iterator[None
         runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join(filter(None, search))
         runtime_env["py_executable"] = shlex.quote(sys.executable)  # Ray puts it into a command of bash as it is
     try:
-        _start(address, runtime_env)
+        ended = _start(address, runtime_env, lost)
     except ValueError as error:
         raise UserError(f"RAY_ADDRESS = {address!r}: {one_line(error)}") from None
     except ConnectionError as error:
@@ -129,9 +129,6 @@ def connected(root: Path, lost: Callable[[str], None] = _leave) -> Iterator[None
             f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the same"
             " token in ~/.ray/auth_token or RAY_AUTH_TOKEN are needed here, too"
         ) from None
-    ended = threading.Event()
-    if not address:
-        threading.Thread(target=_watch, args=(lost, ended), name="ray-watch", daemon=True).start()
     try:
         yield
     finally:
@@ -157,19 +154,21 @@ def _shorten_temporary_folder() -> None:
 
 
 def _watch(lost: Callable[[str], None], ended: threading.Event) -> None:
-    """Look after the processes without which a cluster of our own is of no use."""
-    from ray._private import ray_constants, worker
+    """Look after the processes without which a cluster of our own is of no use, from their start on."""
+    import psutil
 
-    node = worker._global_node
-    vital = {"raylet": ray_constants.PROCESS_TYPE_RAYLET, "GCS": ray_constants.PROCESS_TYPE_GCS_SERVER}
-    processes = {name: node.all_processes[kind][0].process for name, kind in vital.items()}
+    here, found = psutil.Process(), dict[str, psutil.Process]()
     while not ended.wait(WATCH_SECONDS):
-        for name, process in processes.items():
-            if (status := process.poll()) is not None:
-                time.sleep(WATCH_SECONDS)
-                if not ended.is_set():
-                    lost(f"the {name} of Ray {how_it_ended(status)}")
-                return
+        if len(found) < len(VITAL):
+            found |= {child.name(): child for child in here.children() if child.name() in VITAL}
+        for name, process in found.items():
+            try:
+                status = process.wait(0)
+            except psutil.TimeoutExpired:
+                continue
+            if not ended.wait(WATCH_SECONDS):
+                lost(f"the {VITAL[name]} of Ray {'died' if status is None else how_it_ended(status)}")
+            return
 
 
 def how_it_ended(status: int) -> str:
@@ -188,11 +187,18 @@ def _check_answers(address: str) -> None:
         raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({one_line(error)})") from None
 
 
-def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
-    """Call `ray.init`, again where a busy machine did not start Ray's processes within the 30 s that Ray allows."""
+def _start(address: str | None, runtime_env: dict[str, Any], lost: Callable[[str], None]) -> threading.Event:
+    """Call `ray.init`, again where a busy machine did not start Ray's processes within the 30 s that Ray allows.
+
+    Returns:
+        An event to be set before Ray is shut down, for the thread that looks after a cluster of our own.
+    """
     import ray
 
     for attempt in (1, 2, 3):
+        ended = threading.Event()
+        if not address:
+            threading.Thread(target=_watch, args=(lost, ended), name="ray-watch", daemon=True).start()
         try:
             with _own_signals():
                 ray.init(
@@ -205,11 +211,13 @@ def _start(address: str | None, runtime_env: dict[str, Any]) -> None:
                 )
             if not address:
                 _stop_log_monitor()
-            return
-        except Exception as error:
+            return ended
+        except BaseException as error:
+            ended.set()
             if "timed out during startup" not in str(error) or attempt == 3:
                 raise
             ray.shutdown()
+    raise AssertionError("the last attempt raises")
 
 
 @contextmanager

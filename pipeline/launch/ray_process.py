@@ -202,7 +202,7 @@ class Supervisor:
         self._root, self._limit, self._note, self._stopping = root, limit, note, stopping
         self._lock = threading.Lock()
         self._restarts = 0
-        self._process = RayProcess(root)
+        self._process = self._connect()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -223,9 +223,18 @@ class Supervisor:
             except RayLostError as lost:
                 with self._lock:
                     if process is self._process:  # else another thread was first
-                        self._start_again(str(lost))
+                        self._count(str(lost))
+                        self._process = self._connect()
 
-    def _start_again(self, reason: str) -> None:
+    def _connect(self) -> RayProcess:
+        while True:
+            try:
+                return RayProcess(self._root)
+            except RayLostError as lost:
+                self._count(str(lost))
+
+    def _count(self, reason: str) -> None:
+        """Count a death of Ray, and refuse to go on after too many."""
         # On a cluster of RAY_ADDRESS, workers of the lost process may go on writing for a while.
         if self._stopping() or os.environ.get("RAY_ADDRESS"):
             raise RayLostError(f"{reason}; {CONTINUE}")
@@ -233,7 +242,6 @@ class Supervisor:
             raise RayLostError(f"{reason}; resources.max_failures = {self._limit} allows no more of that; {CONTINUE}")
         self._restarts += 1
         self._note(f"{reason}: Ray starts again ({self._restarts} of {self._limit}), runs continue from checkpoints")
-        self._process = RayProcess(self._root)
 
 
 class _Server:
