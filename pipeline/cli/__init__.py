@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 PYTHON = (3, 11)
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE = 1, 2
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -58,25 +59,26 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each kind of end
     """Run a command.
 
     Returns:
-        The exit status: 0 done, 1 something failed, 2 a user's mistake, 75 paused inside a stage.
+        The exit status: 0 done, 1 something failed, 2 a user's mistake, 75 paused inside a stage, and 128 plus the
+        number of the signal that interrupted it.
     """
-    from pipeline.training import huge_pages
-    from pipeline.utils.errors import UserError
+    from pipeline.utils import signals
+    from pipeline.utils.errors import FailedError, UserError
 
+    if arguments is None:
+        signals.raise_on_termination()
     try:
-        options = parser().parse_args(arguments)
-        enter_project(options)
-        bypass_proxies()
-        if arguments is None and getattr(options, "in_process", False):
-            huge_pages.start_again()
-        return int(options.run(options) or 0)
+        return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+    except FailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -94,9 +96,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; the same command continues", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + (error.number if isinstance(error, signals.Interrupted) else signal.SIGINT)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = parser().parse_args(arguments)
+    enter_project(options)
+    bypass_proxies()
+    if arguments is None and getattr(options, "in_process", False):
+        from pipeline.training import huge_pages
+
+        huge_pages.start_again()
+    if arguments is None and "DVC_STAGE" in os.environ:
+        from pipeline.utils import signals
+
+        signals.terminate_with_parent()
+    return int(options.run(options) or 0)
 
 
 def enter_project(options: argparse.Namespace) -> None:

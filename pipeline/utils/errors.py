@@ -27,6 +27,10 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+class FailedError(Exception):
+    """A failure that is not a mistake in what the user typed: one line, exit status 1."""
+
+
 def one_line(error: BaseException) -> str:
     """Return what an exception says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -23,10 +23,11 @@ from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
-from pipeline.launch.progress import Board
-from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all
+from pipeline.launch.progress import ProgressTable
+from pipeline.launch.ray_process import RayLostError
+from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
 from pipeline.launch.single import train_one
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
@@ -59,8 +60,8 @@ def finish(folder: Path, run: RunSpec) -> None:
 
 def go(driver: Driver, train: object, slots: int = 2) -> tuple[Summary, str]:
     out, summary = io.StringIO(), Summary()
-    with Board(len(SPECS), Console(file=out, width=200)) as board:
-        run_all(driver, SPECS, train, slots, board, summary)  # type: ignore[arg-type]
+    with ProgressTable(len(SPECS), Console(file=out, width=200)) as table:
+        run_all(driver, SPECS, train, slots, table, summary)  # type: ignore[arg-type]
     return summary, out.getvalue()
 
 
@@ -221,19 +222,19 @@ def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Drive
 
     def train(run: RunSpec, execution: Execution) -> str:
         began.set()
-        while not (execution.folder / STOP).exists():
+        while not (execution.folder / STOP_FILE).exists():
             time.sleep(0.01)
         Provenance("paused", "digits").write(execution.folder)
         return "paused"
 
     threading.Thread(target=lambda: began.wait() and os.kill(os.getpid(), signal.SIGINT)).start()
     summary, text = go(driver, train, slots=1)
-    assert summary.interrupted
+    assert summary.interrupted == signal.SIGINT
     assert sorted(summary.paused) == [s.name for s in SPECS]
     assert not summary.failed
     assert "stopping: every run takes a checkpoint first" in text
     driver.begin(SPECS[0])
-    assert not (driver.store / SPECS[0].folder_name / STOP).exists()
+    assert not (driver.store / SPECS[0].folder_name / STOP_FILE).exists()
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None:
@@ -290,6 +291,26 @@ def test_a_file_system_without_locks_lets_every_process_train(tmp_path: Path, mo
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with lock_run(tmp_path), lock_run(tmp_path):
         pass
+
+
+def test_waiting_for_another_process_ends_when_it_ends(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not wait_for_others(driver, SPECS)
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    threading.Timer(1.5, other.interrupt, (execution,)).start()
+    assert wait_for_others(driver, SPECS)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("waiting: ") and f"is being trained by process {os.getpid()} on" in line
+
+
+def test_when_ray_is_lost_for_good_no_other_run_begins(driver: Driver) -> None:
+    def train(run: RunSpec, execution: Execution) -> str:
+        raise RayLostError("the raylet of Ray was killed by SIGKILL; the same command continues")
+
+    summary, _ = go(driver, train, slots=1)
+    (reason,) = summary.failed.values()
+    assert summary.ray_lost and reason.startswith("the raylet of Ray was killed by SIGKILL; the same command continues")
+    assert len(summary.paused) == 2
 
 
 def test_a_mistake_in_mlflow_stops_no_run(
