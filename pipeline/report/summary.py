@@ -83,7 +83,7 @@ def metrics(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, float]
     outcomes = [verdict.outcome for verdict in verdicts if verdict.claim.quantity not in COUNTED]
     found |= {"hold": outcomes.count(True), "fail": outcomes.count(False)}
     for name, experiment in HEADLINES.items():
-        errors = [run.metrics["test_error"] for run in evidence.runs.values() if run.config["experiment"] == experiment]
+        errors = [run.metrics.test_error for run in evidence.runs.values() if run.config["experiment"] == experiment]
         if errors:
             found[name] = round(sum(errors) / len(errors), 2)
     return found

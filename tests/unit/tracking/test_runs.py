@@ -183,7 +183,7 @@ def test_a_finished_run_has_its_curves_numbers_and_files(uri: str, client: Mlflo
     assert run.data.params["parameters"] == "1030362"
     assert run.data.params["protocol.iterations"] == "60"
     assert run.data.tags["best_test_error"] == "1.5"
-    assert run.data.tags["response.relative"] == "[1, 0.5, 0.25]"
+    assert run.data.tags["response.relative"] == "[1.0, 0.5, 0.25]"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"metrics.json", "responses.json", "masks.png", "weights.safetensors"} <= files
     with Image.open(client.download_artifacts(run.info.run_id, "masks.png", str(tmp_path))) as picture:
