@@ -7,11 +7,40 @@ from itertools import repeat
 from typing import Any
 
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import RunSpec
+from pipeline.runs.spec import Protocol, RunSpec
 from pipeline.settings.plan import Cost, Plan, PlannedRun
 from pipeline.settings.tree import Label, Report, Tracking
 
 RESOURCES = Resources(workers=1, threads=1, gpus="auto", max_parallel=None, max_failures=2)
+
+
+def make_protocol(
+    iterations: int,
+    batch_size: int,
+    learning_rate: float = 0.1,
+    milestones: tuple[int, ...] = (),
+    gamma: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 1e-4,
+    padding: int = 2,
+    flip: bool = False,
+    batch_norm_group: int | None = None,
+) -> Protocol:
+    """Return a protocol; batch-norm statistics run over the batch where nothing else is said."""
+    return Protocol(
+        iterations=iterations,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        milestones=milestones,
+        gamma=gamma,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        padding=padding,
+        flip=flip,
+        batch_norm_group=batch_norm_group or batch_size,
+    )
 
 
 def make_plan(

@@ -83,7 +83,19 @@ def run_spec(job: Job, *, name: str = "benchmark") -> RunSpec:
         seed=0,
         network=NetworkSpec(job.network, CLASSES),
         data=DataSpec("random", 0, checksum, None, SIZE, images, CLASSES, tuple("0123456789")),
-        protocol=Protocol(steps, BATCH, 0.01, (steps,), 0.1, 0.9, True, 1e-4, 4, True, BATCH),
+        protocol=Protocol(
+            iterations=steps,
+            batch_size=BATCH,
+            learning_rate=0.01,
+            milestones=(steps,),
+            gamma=0.1,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            padding=4,
+            flip=True,
+            batch_norm_group=BATCH,
+        ),
         precision="bfloat16",
     )
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import METRICS, Metrics
-from pipeline.runs.spec import RunSpec
+from pipeline.runs.spec import Precision, RunSpec
 from pipeline.utils.files import csv_text, write_atomic
 from pipeline.utils.statistics import difference, estimate
 from pipeline.utils.subprocesses import run_apart
@@ -56,7 +56,7 @@ def compare_precisions(
     """
     errors: dict[str, dict[int, float]] = {precision: {} for precision in PRECISIONS}
 
-    def run(seed: int, precision: str) -> None:
+    def run(seed: int, precision: Precision) -> None:
         changed = replace(spec, seed=seed, precision=precision)
         folder = execution.folder / f"{changed.name}-{precision}-{changed.identity}"
         (error,) = run_apart(train_job, Job(changed, replace(execution, folder=folder), device), seconds)

@@ -83,9 +83,9 @@ def metrics(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, float]
     outcomes = [verdict.outcome for verdict in verdicts if verdict.claim.quantity not in COUNTED]
     found |= {"hold": outcomes.count(True), "fail": outcomes.count(False)}
     for name, experiment in HEADLINES.items():
-        errors = [run.metrics.test_error for run in evidence.runs.values() if run.config["experiment"] == experiment]
-        if errors:
-            found[name] = round(sum(errors) / len(errors), 2)
+        estimate = evidence.sample(experiment, "test_error").estimate
+        if estimate is not None:
+            found[name] = round(estimate.value, 2)
     return found
 
 

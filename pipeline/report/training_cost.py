@@ -15,7 +15,7 @@ SECONDS_AN_HOUR, JOULES_A_KILOWATT_HOUR = 3600, 3_600_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training that is reckoned, and whose: `networks` are labels by registered name; see resnet200.yaml."""
+    """The training whose cost is estimated; `networks` are labels by registered name (see paper.yaml)."""
 
     iterations: int
     batch_size: int

@@ -1,4 +1,4 @@
-"""What a run is: everything that changes its numbers, and the hash that identifies it."""
+"""The specification of a run: everything that changes its numbers, and the hash that identifies it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ NOT_IN_IDENTITY = frozenset({"experiment"})
 NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
 IDENTITY_DIGITS = 12
 LONGEST_NAME = 120  # bytes: a temporary folder's name has the host and a process number, too, and ends at 255
+
+Precision = Literal["float32", "bfloat16"]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Protocol:
         weight_decay: on every parameter, batch norm included.
         padding: zero padding in pixels on each side before the random crop.
         flip: whether images are mirrored at random.
-        batch_norm_group: images over which training batch-norm statistics run.
+        batch_norm_group: images over which the batch-norm statistics of training are computed.
     """
 
     iterations: Annotated[int, Gt(0), Le(10**7)]
@@ -78,14 +81,14 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Crops:
-    """How photographs are cut and coloured (paper, section 4.2).
+    """How image files are cut and coloured (paper, section 4.2).
 
     Attributes:
         train: side in pixels that training crops of varied scale and aspect are resized to.
         test: side in pixels of the crop that is tested on.
         colour: standard deviation of the colour augmentation along each principal component (AlexNet: 0.1; 0: none).
         decoder: "libjpeg-turbo", on the processor, or "nvjpeg", on the GPU; their pixels differ by rounding, and by the
-            filter where a photograph is shrunk to less than a half.
+            filter where an image is shrunk to less than a half.
     """
 
     train: Annotated[int, Gt(0), Le(4096)]
@@ -96,14 +99,14 @@ class Crops:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training run; `crops` are None for data that are no photographs."""
+    """One training run; `crops` are None for data sets of arrays."""
 
     experiment: str
-    seed: int
+    seed: Seed
     network: NetworkSpec
     data: DataSpec
     protocol: Protocol
-    precision: str = "float32"
+    precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False
     numerics: int = NUMERICS
@@ -163,6 +166,8 @@ class RunSpec:
                 f"identity = {content.get('identity')!r} does not belong to this configuration, whose identity is"
                 f" {spec.identity!r}",
             )
+        if _plain(content) != spec.to_json():
+            raise DamagedError(Path(source), "not the configuration of a run (it has keys that a run does not have)")
         return spec
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.settings.reading import check, read_yaml
 from pipeline.settings.tree import Config
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, shown
 
 PARAMS = "params.yaml"
 PROFILES = Path("conf/profile")
@@ -40,28 +40,51 @@ def compose(profile: str, overrides: list[str], output: Path, root: Path = Path(
         profile: name of a file under ``conf/profile``.
         overrides: Hydra overrides, e.g. ``data.source=/path/to/shards``.
         output: the file to write, normally ``params.yaml``.
-    """
-    from dvc.utils.hydra import compose_and_dump
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+        root: folder of the project.
 
+    Raises:
+        UserError: if there is no such profile, or an override or the result is not valid; nothing is written then.
+    """
     if profile not in profiles(root):
-        raise UserError(f"profile = {profile!r}: must be one of {', '.join(profiles(root))}")
-    for override in overrides:
-        if "=" not in override and not override.startswith("~"):
-            raise UserError(f"{override!r}: not an override; allowed is KEY=VALUE, e.g. data.source=/path/to/shards")
+        raise UserError(f"profile = {shown(profile)}: must be one of {', '.join(profiles(root))}")
+    for path in sorted((root / "conf").rglob("*.yaml")):
+        read_yaml(path)  # its messages name the line
     fresh = output.with_name(f".{output.stem}.{os.getpid()}.yaml")
     try:
-        compose_and_dump(
-            str(fresh), str((root / "conf").resolve()), None, "config", "", [f"profile={profile}", *overrides]
-        )
+        if not _composes(profile, overrides, fresh, root):
+            raise UserError(_culprit(profile, overrides, fresh, root))
         config = parse(read_yaml(fresh), f"profile {profile}")
         fresh.replace(output)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"profile {profile}: {' '.join(str(error).split())}") from None
     finally:
         fresh.unlink(missing_ok=True)
     return config
+
+
+def _composes(profile: str, overrides: list[str], output: Path, root: Path) -> bool:
+    """Write a composed profile; whether Hydra could do so."""
+    from dvc.utils.hydra import compose_and_dump
+
+    if any(override.lstrip("+~").startswith("hydra") for override in overrides):
+        return False  # Hydra's own settings would be taken and do nothing
+    conf = str((root / "conf").resolve())
+    try:
+        compose_and_dump(str(output), conf, None, "config", "", [f"profile={profile}", *overrides])
+    except OSError:
+        raise
+    except Exception:  # Hydra, OmegaConf and the parser of overrides raise many types, in words of their own
+        return False
+    return True
+
+
+def _culprit(profile: str, overrides: list[str], output: Path, root: Path) -> str:
+    """Return what is wrong with a composition that failed: the first override without which it would not have."""
+    for index, override in enumerate(overrides):
+        if not _composes(profile, overrides[: index + 1], output, root):
+            return (
+                f"profile {profile}: {shown(override)}: not an override; allowed is KEY=VALUE with a key of params.yaml"
+                " (++KEY=VALUE adds one) and one YAML value, e.g. data.source=/path/to/shards"
+            )
+    return f"profile {profile}: conf/ cannot be composed; its keys and defaults must be those of Hydra"
 
 
 def drift(path: Path = Path(PARAMS), root: Path = Path()) -> list[str]:

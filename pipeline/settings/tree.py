@@ -7,25 +7,67 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import AfterValidator, field_validator, model_validator
 
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import Crops, Protocol
+from pipeline.runs.spec import Crops, Precision, Protocol, Seed
 from pipeline.settings.reading import Settings
+from pipeline.utils.object_store import is_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
-Positive = Annotated[int, Field(gt=0)]
+# What the project itself keeps in its folder: no store of runs may be there.
+OWNED = frozenset(
+    ("benchmarks", "cluster", "conf", "data", "docs", "models", "pipeline", "published", "reports", "results", "tests",
+     "tune", "mlartifacts", "mlruns", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE",
+     "Makefile", "README.md", "hubconf.py", "dvc.lock", "dvc.yaml",
+     "mlflow.db", "params.yaml", "plan.json", "pyproject.toml", "requirements.lock")
+)  # fmt: skip
+LONGEST_NAME = 100  # of an experiment; the folder of a run has seed and identity in its name, too
+MOST_RUNS = 5000
+
+Positive = Annotated[int, Gt(0)]
+Level = Annotated[int, Ge(1), Le(99)]
+Pixels = Annotated[int, Gt(0), Le(4096)]
+Units = Annotated[int, Gt(0), Le(16)]
 
 
 def _simple(name: str) -> str:
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ValueError(
-            f"{name!r} is no name: lower-case letters, digits, '-' and '_' only (it names folders and stages)"
+            f"must be a name of lower-case letters, digits, '-' and '_', at most {LONGEST_NAME} of them"
+            " (it names folders and stages)"
         )
     return name
+
+
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    value, times = Counter(values).most_common(1)[0] if values else (None, 0)
+    if times > 1:
+        raise ValueError(f"{value} is there {times} times; all must differ")
+    return values
+
+
+def _free_place(store: str) -> str:
+    """Refuse a store that is not a URL, and a folder that is the project's own or its parent."""
+    if is_url(store):
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s]+", store):
+            raise ValueError("must be a folder, or a URL such as s3://bucket/runs")
+        return store
+    path = Path(store)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    first = path.parts[0] if path.parts else "."
+    if ".." in path.parts or path == Path("/") or first in OWNED or first.startswith((".", "~")) or path.is_file():
+        raise ValueError(
+            "must be a folder of its own, such as runs or /scratch/runs, or a URL such as s3://bucket/runs"
+        )
+    return store
 
 
 Name = Annotated[str, AfterValidator(_simple)]
@@ -36,16 +78,16 @@ class Label(Settings):
 
     standin: bool
     schedule: Literal["full", "short"]
-    statement: Annotated[str, Field(min_length=1)]
+    statement: Annotated[str, Len(1, 1000)]
 
 
 class Data(Settings):
     """The data set, where it comes from, where it is kept for other nodes, and its label-noise levels in percent."""
 
     name: str
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Len(1, 4096)]
     remote: str | None = None
-    noise_levels: tuple[Annotated[int, Field(ge=1, le=99)], ...]
+    noise_levels: Annotated[tuple[Level, ...], AfterValidator(_distinct)]
 
     @field_validator("name")
     @classmethod
@@ -70,9 +112,9 @@ class NetworkOptions(Settings):
     learning: Literal["arl", "nal"] | None = None
     activation: Literal["mixed", "channel", "spatial"] | None = None
     mask: Literal["encoder_decoder", "local"] | None = None
-    p: Positive | None = None
-    t: Positive | None = None
-    r: Positive | None = None
+    p: Units | None = None
+    t: Units | None = None
+    r: Units | None = None
 
 
 class Experiment(Settings):
@@ -83,9 +125,9 @@ class Experiment(Settings):
 
     network: str
     options: NetworkOptions = NetworkOptions()
-    noise: Annotated[int, Field(ge=0, le=99)] = 0
-    train_crop: Positive | None = None
-    test_crop: Positive | None = None
+    noise: Annotated[int, Ge(0), Le(99)] = 0
+    train_crop: Pixels | None = None
+    test_crop: Pixels | None = None
 
     @model_validator(mode="after")
     def _options_fit(self) -> Experiment:
@@ -127,7 +169,7 @@ class Tracking(Settings):
 class Report(Settings):
     """Settings of the report."""
 
-    equivalence_margin: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    equivalence_margin: Annotated[float, Gt(0), Le(100)]
 
 
 class Config(Settings):
@@ -136,30 +178,27 @@ class Config(Settings):
     profile: Name
     label: Label
     data: Data
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    experiments: Annotated[dict[Name, Experiment], Len(1, MOST_RUNS)]
+    seeds: Annotated[tuple[Seed, ...], Len(1, MOST_RUNS), AfterValidator(_distinct)]
     protocol: Annotated[Protocol, AfterValidator(_rates_and_groups)]
     crops: Crops | None = None
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     channels_last: bool
     compile: bool
     resources: Resources
     checkpoints: Checkpoints
-    store: Annotated[str, Field(min_length=1)]
+    store: Annotated[str, Len(1, 4096), AfterValidator(_free_place)]
     tracking: Tracking
     report: Report
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("each seed may stand there once")
-        return seeds
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         from pipeline.training.groups import plan_groups
 
+        if len(self.experiments) * len(self.seeds) > MOST_RUNS:
+            raise ValueError(
+                f"seeds: {len(self.seeds)} seeds of {len(self.experiments)} experiments are more than {MOST_RUNS} runs"
+            )
         self._check_kind_of_data()
         for name, experiment in self.experiments.items():
             if experiment.noise and experiment.noise not in self.data.noise_levels:

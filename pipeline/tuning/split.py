@@ -36,7 +36,7 @@ def hold_out(dataset: str, data: Path) -> dict[str, Any]:
         UserError: if the data are not prepared.
     """
     if has_image_shards(prepared_folder(data, dataset)):
-        raise UserError(f"{dataset}: a search holds images out of arrays only; photographs cannot be split yet")
+        raise UserError(f"{dataset}: a search can hold out images of arrays only, not of shards")
     prepared, target = load(prepared_folder(data, dataset)), split_folder(data, dataset)
     if manifest := intact(target, {"base_checksum": prepared.checksum}, load):
         return manifest

@@ -73,7 +73,7 @@ def test_a_second_repro_does_nothing(clone: Clone) -> None:
 
 
 def test_repro_of_a_stage_works_from_a_subfolder(clone: Clone) -> None:
-    done = clone.run("sh", "-c", "cd docs && dvc repro ../dvc.yaml:plan && python -m pipeline runs list")
+    done = clone.run("sh", "-c", "cd docs && dvc repro ../dvc.yaml:plan && PYTHONPATH=.. python -m pipeline runs list")
     assert "up to date" in done.stdout and "attention56-s0" in done.stdout
     assert not (clone.root / "docs" / "plan.json").exists()
 

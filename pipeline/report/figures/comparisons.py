@@ -22,11 +22,12 @@ from pipeline.report.figures.style import (
     panels,
     svg,
 )  # fmt: skip
+from pipeline.settings.paper import load_paper
 from pipeline.utils.statistics import slope
 
-_LEVELS = (10, 30, 50, 70)
+_LEVELS = tuple(load_paper().table("table5").noise_levels or ())
+_DEPTHS = {row.id: int(row.label.rpartition("-")[2]) for row in load_paper().table("table3").rows}
 _NETWORKS = {"resnet164": ("ResNet-164", RUST, "s"), "attention92": ("Attention-92", BLUE, "o")}
-_DEPTHS = {"attention56": 56, "attention92": 92, "attention128": 128, "attention164": 164}
 
 
 def _printed(evidence: Evidence, table: str, column: str) -> dict[str, float]:

@@ -29,12 +29,12 @@ from pipeline.launch.single import train_one
 from pipeline.runs.execution import STOP, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_lock import lock_run
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import sha256_file, write_json
-from tests.plans import make_plan
+from tests.plans import make_plan, make_protocol
 
-PROTOCOL = Protocol(10, 4, 0.1, (5,), 0.1, 0.9, True, 1e-4, 2, False, 4)
+PROTOCOL = make_protocol(iterations=10, batch_size=4, milestones=(5,))
 DATA = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
 
 

@@ -17,12 +17,12 @@ from pipeline.runs import run_store
 from pipeline.runs.execution import STOP
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_store import Mirror, RunStore, working_copy
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.settings import config
 from pipeline.utils import object_store
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import write_json
-from tests.plans import make_plan
+from tests.plans import make_plan, make_protocol
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
 from tests.unit.tracking.run_folders import make_spec, write_run
 
@@ -224,7 +224,7 @@ def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
 
 def paused(folder: Path, iteration: int) -> RunSpec:
     """Leave a run that has come to an iteration."""
-    protocol = Protocol(100, 4, 0.1, (50,), 0.1, 0.9, True, 1e-4, 2, False, 4)
+    protocol = make_protocol(iterations=100, batch_size=4, milestones=(50,))
     data = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
     spec = RunSpec("attention56", 0, NetworkSpec("cifar_attention56", 10, {}), data, protocol)
     write_json(folder / "config.json", spec.to_json())

@@ -29,8 +29,9 @@ from pipeline.runs.records import (
     Timing,
     write_rows,
 )
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.files import json_bytes, write_json
+from tests.plans import make_protocol
 
 EPOCHS, EPOCH = 3, 20  # a run of three epochs of twenty iterations each
 
@@ -42,7 +43,7 @@ def make_spec(experiment: str = "attention56", seed: int = 0, noise: int = 0) ->
         seed=seed,
         network=NetworkSpec("cifar_attention56", 10, {"learning": "arl"}),
         data=DataSpec("digits", noise, "ab" * 32, "cd" * 32 if noise else None, 16, 1280, 360, tuple("0123456789")),
-        protocol=Protocol(EPOCHS * EPOCH, 64, 0.1, (24, 36), 0.1, 0.9, True, 1e-4, 2, False, 64),
+        protocol=make_protocol(iterations=EPOCHS * EPOCH, batch_size=64, milestones=(24, 36)),
     )
 
 

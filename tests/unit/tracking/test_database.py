@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -193,6 +194,9 @@ def test_a_project_in_a_folder_with_an_unusual_name_has_its_store_there(
 
 @pytest.mark.parametrize("name", ["../../x", "/etc", "a/b", "digits\n", "<script>", "", "digits' OR '1' = '1"])
 def test_a_profile_that_is_no_name_becomes_no_path(name: str, uri: str, tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "runs", make_spec(), profile=name)
+    folder = write_run(tmp_path / "runs", make_spec())
+    provenance = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(provenance | {"profile": name}))
+    (folder / "checksums.json").unlink(missing_ok=True)
     assert tracking.sync(uri, [folder]).failed == (folder.name,)
     assert not (tmp_path / "mlartifacts").exists()

@@ -32,7 +32,9 @@ def _export_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(store: Path, name: str, error: float, *, noise: int = 0, iterations: int = 60, dirty: bool = False) -> Path:
     spec = make_spec(name, noise=noise)
     folder = write_run(store, replace(spec, protocol=replace(spec.protocol, iterations=iterations)))
-    write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": error})
+    write_json(
+        folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": error, "best_test_error": error}
+    )
     (folder / WEIGHTS).write_text(name)
     provenance = Provenance.read(folder)
     assert provenance is not None

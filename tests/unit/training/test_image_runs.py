@@ -18,10 +18,11 @@ from pipeline.data.manifest import read_manifest
 from pipeline.data.remote import CACHE, upload
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import DETERMINISTIC, WEIGHTS, Evaluation, read_rows
-from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, RunSpec
 from pipeline.training import loop
 from pipeline.training.session import LocalSession
 from pipeline.utils.errors import UserError
+from tests.plans import make_protocol
 from tests.unit.data.image_tree import SmallImageNet, write_tree
 
 CROPS = Crops(train=16, test=24, colour=0.1)
@@ -42,7 +43,9 @@ def spec(prepared: Path) -> RunSpec:
     """Five steps of 8 images, in two groups of batch norm each: three epochs and a third, of 12 images."""
     manifest = read_manifest(prepared)
     classes = tuple(manifest["classes"])
-    protocol = Protocol(5, 8, 0.05, (3,), 0.1, 0.9, True, 1e-4, 0, True, 4)
+    protocol = make_protocol(
+        iterations=5, batch_size=8, learning_rate=0.05, milestones=(3,), padding=0, flip=True, batch_norm_group=4
+    )
     found = DataSpec("imagenet", 0, manifest["checksum"], None, 16, 12, 6, classes)
     return RunSpec("attention56", 0, NetworkSpec("cifar_attention56", len(classes)), found, protocol, crops=CROPS)
 
@@ -105,7 +108,7 @@ def test_each_setting_for_images_is_part_of_the_identity(spec: RunSpec, key: str
 
 def test_runs_on_arrays_know_nothing_of_images() -> None:
     """The identity is that of a run made before there were images; another one would train it again."""
-    protocol = Protocol(160000, 64, 0.1, (64000, 96000), 0.1, 0.9, True, 1e-4, 4, True, 64)
+    protocol = make_protocol(iterations=160000, batch_size=64, milestones=(64000, 96000), padding=4, flip=True)
     found = DataSpec("cifar10", 0, "c" * 64, None, 32, 50000, 10000, ("airplane",))
     spec = RunSpec("attention56", 0, NetworkSpec("cifar_attention56", 10), found, protocol, numerics=1)
     assert spec.identity == "dd300f3d57ac"
