@@ -28,12 +28,14 @@ from pipeline.launch.ray_process import RayLostError
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
 from pipeline.launch.single import train_one
 from pipeline.runs.execution import STOP_FILE, Execution
-from pipeline.runs.records import DETERMINISTIC, Provenance
+from pipeline.runs.reading import CHECKSUMS
+from pipeline.runs.records import DETERMINISTIC, MACHINE, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import sha256_file, write_json
+from pipeline.utils.files import write_json
 from tests.plans import make_plan, make_protocol
+from tests.unit.tracking.run_folders import write_run
 
 PROTOCOL = make_protocol(iterations=10, batch_size=4, milestones=(5,))
 DATA = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
@@ -51,11 +53,8 @@ def driver(tmp_path: Path) -> Driver:
     return Driver(make_plan(SPECS, costs=(1, 3, 2)), tmp_path)
 
 
-def finish(folder: Path, run: RunSpec) -> None:
-    for name in DETERMINISTIC:
-        (folder / name).write_text("x")
-    write_json(folder / "config.json", run.to_json())
-    Provenance("finished", "digits").write(folder)
+def finish(folder: Path, run: RunSpec, weights: bytes | None = None) -> None:
+    write_run(folder.parent, run, name=folder.name, weights=weights)
 
 
 def go(driver: Driver, train: object, slots: int = 2) -> tuple[Summary, str]:
@@ -110,7 +109,7 @@ def test_a_run_that_fails_stops_no_other_and_is_named_with_its_log(driver: Drive
     ("name", "content", "complaint"),
     [
         ("provenance.json", "{", "provenance.json: not valid JSON"),
-        ("history.csv", "epoch,iteration\n1,many\n", "history.csv: malformed row"),
+        ("history.csv", "epoch,iteration\n1,many\n", "history.csv: malformed"),
         ("provenance.json", None, "Is a directory"),
     ],
 )
@@ -329,11 +328,9 @@ def test_a_mistake_in_mlflow_stops_no_run(
 def test_publishing_leaves_weights_and_host_names_behind(driver: Driver, tmp_path: Path) -> None:
     folder = driver.store / SPECS[0].folder_name
     folder.mkdir(parents=True)
-    finish(folder, SPECS[0])
-    (folder / "timing.csv").write_text("x")
-    (folder / "weights.safetensors").write_text("x")
+    finish(folder, SPECS[0], b"weights")
     target = runs.publish(SPECS[0], "digits", driver.store, tmp_path / "published")
-    assert {path.name for path in target.iterdir()} == {*DETERMINISTIC, "provenance.json", "timing.csv"}
+    assert {path.name for path in target.iterdir()} == {*DETERMINISTIC, *MACHINE, CHECKSUMS}
 
 
 def test_importing_refuses_a_run_whose_identity_does_not_fit(driver: Driver, tmp_path: Path) -> None:
@@ -353,11 +350,8 @@ def test_of_several_copies_of_a_run_that_with_most_of_it_is_imported(driver: Dri
     checkout, name = tmp_path / "checkout", SPECS[0].folder_name
     for place in (f"runs/.{name}.host-99-abcd.tmp", "results/digits/a/seed0", f"runs/{name}"):
         (checkout / place).mkdir(parents=True)
-        finish(checkout / place, SPECS[0])
+        finish(checkout / place, SPECS[0], b"many" if place == f"runs/{name}" else None)
     (checkout / "results/digits/a/seed0/provenance.json").unlink()
-    weights = checkout / "runs" / name / "weights.safetensors"
-    weights.write_text("many")
-    write_json(weights.with_name("metrics.json"), {"weights_sha256": sha256_file(weights)})
     assert runs.import_runs(checkout, driver.store) == [name]
     assert {"weights.safetensors", "provenance.json"} <= {path.name for path in (driver.store / name).iterdir()}
 
@@ -372,10 +366,9 @@ def test_importing_brings_all_or_nothing_and_never_sets_a_run_back(driver: Drive
     assert runs.import_runs(elsewhere, driver.store) == [SPECS[1].folder_name]
     assert further.exists()
 
+    finish(elsewhere / "0", SPECS[0], b"weights")
     (elsewhere / "0" / "weights.safetensors").write_text("of another run")
-    finish(elsewhere / "0", SPECS[0])
-    write_json(elsewhere / "0" / "metrics.json", {"weights_sha256": "0" * 64})
-    with pytest.raises(UserError, match=r"checksum .* is not 0000"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged"):
         runs.import_runs(elsewhere, driver.store)
     (elsewhere / "0" / "weights.safetensors").unlink()
     assert runs.import_runs(elsewhere, driver.store) == [SPECS[0].folder_name, SPECS[1].folder_name]
