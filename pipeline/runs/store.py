@@ -199,7 +199,8 @@ def check_replaceable(target: Path, identity: str | None = None) -> None:
         found: Any = identity
         with suppress(DamagedError):
             found = read_object(target / CONFIG).get("identity")
-        if not lexists(target / CONFIG) or identity not in (None, found):
+        is_run = lexists(target / CONFIG) or lexists(target / CHECKPOINTS)
+        if not is_run or identity not in (None, found):
             raise UserError(f"{target}: is not the folder of this run, so it is not replaced; move it away")
 
 

@@ -119,7 +119,8 @@ def test_a_run_whose_folder_is_damaged_stops_no_other(
     hurt = SPECS[0]
 
     def damage(folder: Path) -> None:
-        (folder / name).unlink(missing_ok=True)
+        for gone in (name, CHECKSUMS):
+            (folder / gone).unlink(missing_ok=True)
         (folder / name).mkdir(parents=True) if content is None else (folder / name).write_text(content)
 
     def train(run: RunSpec, execution: Execution) -> str:
