@@ -1,9 +1,9 @@
-"""What many runs at once cost beside their training, against the budgets.
+"""What many runs at once cost besides their training, against the budgets.
 
-    python benchmarks/launch.py driver              # planning, identities, MLflow and the table for 200 runs: <= 60 s
-    python benchmarks/launch.py overhead            # start-up and end of a run under Ray: <= 8 CPU-seconds
-    python benchmarks/launch.py steps               # all but the workers while they train: <= 1 % of them
-    python benchmarks/launch.py utilisation runs    # of the cores, over the runs of a store: >= 90 %; logging: <= 1 %
+    python -m benchmarks.launch driver              # planning, identities, MLflow and the table for 200 runs: <= 60 s
+    python -m benchmarks.launch overhead            # start-up and end of a run under Ray: <= 8 CPU-seconds
+    python -m benchmarks.launch steps               # all but the workers while they train: <= 1 % of them
+    python -m benchmarks.launch utilisation runs    # of the cores, over the runs of a store: >= 90 %; logging: <= 1 %
 
 The data of the digits profile must be prepared (`dvc repro plan` does it). Nothing of the project is changed.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -28,14 +27,11 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from pipeline.launch.driver import Driver  # noqa: E402
-from pipeline.launch.progress import ProgressTable  # noqa: E402
-from pipeline.launch.scheduler import Summary, pending, run_all  # noqa: E402
-from pipeline.runs.execution import Execution  # noqa: E402
-from pipeline.runs.records import (  # noqa: E402
+from pipeline.launch.driver import Driver
+from pipeline.launch.progress import ProgressTable
+from pipeline.launch.scheduler import Summary, pending, run_all
+from pipeline.runs.execution import Execution
+from pipeline.runs.records import (
     HISTORY,
     MASKS,
     METRICS,
@@ -48,12 +44,14 @@ from pipeline.runs.records import (  # noqa: E402
     Timing,
     write_rows,
 )
-from pipeline.runs.spec import RunSpec, evaluation_iterations  # noqa: E402
-from pipeline.settings import config, plan  # noqa: E402
-from pipeline.training.environment import device_name, versions  # noqa: E402
-from pipeline.utils.cores import available_cores  # noqa: E402
-from pipeline.utils.files import write_json  # noqa: E402
+from pipeline.runs.spec import RunSpec, evaluation_iterations
+from pipeline.settings import config
+from pipeline.settings.plan import Plan, build_plan
+from pipeline.training.environment import device_name
+from pipeline.utils.cores import available_cores
+from pipeline.utils.files import write_json
 
+ROOT = Path(__file__).resolve().parents[1]
 SEEDS = 10  # times the 20 experiments of the profile: 200 runs
 SLOTS = 16
 FEW, MANY = 2, 6  # runs of two launches, whose difference is the cost of a run
@@ -116,9 +114,9 @@ def measure_driver() -> None:
             return result
 
         settings = config.load(root / config.PARAMS)
-        content = timed("plan, with identities and costs", lambda: plan.build_plan(settings, root / "data"))
-        assert isinstance(content, dict)
-        driver = Driver(content, root)
+        made = timed("plan, with identities and costs", lambda: build_plan(settings, root / "data"))
+        assert isinstance(made, Plan)
+        driver = Driver(made, root)
         specs = pending(driver)
         timed("what is pending", lambda: pending(driver))
 
@@ -157,10 +155,10 @@ def bare_seconds(root: Path) -> float:
     from pipeline.training.loop import train
     from pipeline.training.session import LocalSession
 
-    driver = Driver(plan.build_plan(config.load(root / config.PARAMS), root / "data"), root)
+    driver = Driver(build_plan(config.load(root / config.PARAMS), root / "data"), root)
     taken = []
     for number in range(3):
-        spec = plan.find_run(driver.plan, EXPERIMENT, number)
+        spec = driver.plan.run(EXPERIMENT, number).spec
         execution = replace(driver.execution(spec), folder=root / "bare" / str(number))
         execution.folder.mkdir(parents=True)
         begun = time.process_time()
@@ -263,7 +261,7 @@ def _measure_logging(seconds: float) -> None:
     from pipeline.tracking.system import SHORTEST, sampler
 
     with project([f"seeds=[{','.join(map(str, range(SEEDS)))}]"]) as root:
-        driver = Driver(plan.build_plan(config.load(root / config.PARAMS), root / "data"), root)
+        driver = Driver(build_plan(config.load(root / config.PARAMS), root / "data"), root)
         specs = pending(driver)[:20]
         uri = tracking.tracking_uri(root)
         tracking.initialise(uri)
@@ -292,7 +290,7 @@ def main() -> None:
     import torch
 
     machine = f"{device_name(torch.device('cpu'))}, {available_cores()} cores, load {os.getloadavg()[0]:.1f} before"
-    print(f"On {machine}; {json.dumps(versions())}\n")
+    print(f"On {machine}; PyTorch {torch.__version__}\n")
     print("| what | measured | budget |\n|---|---|---|")
     if options.what == "utilisation":
         measure_utilisation(options.store)

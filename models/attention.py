@@ -1,17 +1,19 @@
 """The attention module: trunk, soft mask, and their fusion (arXiv:1704.06904, section 3).
 
-The structure is that of the authors' published network files; where those and the drawing (Fig. 2) differ, the files.
+The structure follows the authors' published network files, also where they differ from Figure 2 of the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from models.interpolation import Interpolate
 from models.options import AttentionOptions
+from models.staged import stages_of
 from models.units import Unit, conv1x1, max_pool, norm_relu
 
 LOCAL_MASK_UNITS = 3
@@ -19,19 +21,16 @@ LOCAL_MASK_UNITS = 3
 
 
 class MixedAttention(nn.Module):
-    """f1: the sigmoid of every position and channel."""
+    """f1 of Table 1: the sigmoid at every position and channel; values from 0 to 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
 
 class ChannelAttention(nn.Module):
-    """f2: every position divided by its L2 norm over the channels; values from -1 to 1.
+    """f2 of Table 1: every position divided by its L2 norm over the channels; values from -1 to 1."""
 
-    The guard against a zero norm is ours; with it a position of zeros stays zero and its gradient finite.
-    """
-
-    epsilon = 1e-6
+    epsilon = 1e-6  # our addition: a position of zeros stays zero, with a finite gradient
 
     def forward(self, x: Tensor) -> Tensor:
         wide = _precise(x)
@@ -39,12 +38,9 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """f3: the sigmoid of every channel map, standardised over its positions image by image.
+    """f3 of Table 1: the sigmoid of every channel map after standardisation over its positions, image by image."""
 
-    The paper gives no epsilon; ours is that of batch normalisation.
-    """
-
-    epsilon = 1e-5
+    epsilon = 1e-5  # that of batch norm; the paper gives none
 
     def forward(self, x: Tensor) -> Tensor:
         wide = _precise(x)
@@ -53,7 +49,7 @@ class SpatialAttention(nn.Module):
 
 
 def _precise(x: Tensor) -> Tensor:
-    """Sums over many values are not left to half precision."""
+    """Return at least float32, because sums over many values lose too much in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -68,11 +64,11 @@ class SoftMask(nn.Module):
     """The bottom-up top-down mask branch: [N, C, H, W] -> mask of the same shape.
 
     Down: `poolings` times max pooling and r units, 2r at the lowest level. Up: interpolation to the size of the level
-    above, plus one unit (the skip) applied to that level's output, then r units. At the end interpolation to full size,
-    without a skip there, two 1x1 convolutions and the activation.
+    above, plus one unit (the skip) applied to that level's output, then r units. At the end: interpolation to full size
+    without a skip, two 1x1 convolutions and the activation.
 
-    With one pooling the mask keeps two units whatever r: r counts units between adjacent poolings. This, our reading,
-    is what brings Attention-452 to its published 8.6 million parameters; at r = 1 it changes nothing.
+    A mask with one pooling has two units for every r, because r counts units between adjacent poolings. This is our
+    reading: it gives Attention-452 its published 8.6 million parameters, and it changes nothing at r = 1.
     """
 
     def __init__(self, unit: type[Unit], channels: int, poolings: int, options: AttentionOptions) -> None:
@@ -107,10 +103,10 @@ class SoftMask(nn.Module):
 
 
 class LocalMask(nn.Module):
-    """The ablation of Table 4: residual units at full resolution instead of the encoder-decoder.
+    """The mask [N, C, H, W] -> [N, C, H, W] of Table 4's ablation: residual units at full resolution.
 
-    That the units replace the whole mask, its 1x1 convolutions too, is our reading: it is the one that fits the paper's
-    remark that both masks cost the same.
+    The units also replace the 1x1 convolutions of the encoder-decoder. This is our reading: only with it do both masks
+    cost about the same, as the paper says.
     """
 
     def __init__(self, unit: type[Unit], channels: int, options: AttentionOptions) -> None:
@@ -135,9 +131,9 @@ class Fusion(nn.Module):
 
 
 class AttentionModule(nn.Module):
-    """p units, then trunk T and mask M side by side, their fusion H, and p units more; shape kept.
+    """p units, trunk T beside mask M, their fusion H, and p more units: [N, C, H, W] -> [N, C, H, W].
 
-    A forward hook sees M on `mask`, T on `trunk`, H on `fusion`.
+    Forward hooks on `mask`, `trunk` and `fusion` receive M, T and H; see `attention_outputs`.
     """
 
     def __init__(self, unit: type[Unit], channels: int, poolings: int, options: AttentionOptions) -> None:
@@ -159,5 +155,36 @@ class AttentionModule(nn.Module):
 
 
 def stack(unit: type[Unit], channels: int, count: int) -> nn.Sequential:
-    """`count` units that keep the shape."""
+    """Return `count` units that keep the shape."""
     return nn.Sequential(*(unit(channels, channels) for _ in range(count)))
+
+
+@contextmanager
+def attention_outputs(model: nn.Module, *parts: str) -> Iterator[dict[str, Tensor]]:
+    """Record the outputs of parts of all attention modules while the context is open.
+
+    Args:
+        model: a network of this package.
+        *parts: some of "trunk", "mask" and "fusion".
+
+    Yields:
+        a dictionary that each forward pass fills: the output [N, C, h, w] of part "mask" of the second module of the
+        first stage has the key "s1m2/mask". It stays empty for a network without attention.
+    """
+    outputs: dict[str, Tensor] = {}
+    hooks = []
+    for s, stage in enumerate(stages_of(model), start=1):
+        modules = (module for module in stage.modules() if isinstance(module, AttentionModule))
+        for m, module in enumerate(modules, start=1):
+            for part in parts:
+                key = f"s{s}m{m}/{part}"
+                hooks.append(
+                    getattr(module, part).register_forward_hook(
+                        lambda _module, _inputs, output, key=key: outputs.update({key: output})
+                    )
+                )
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +15,20 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import addmm_flop, conv_flop_count
 
-from models import AttentionOptions, create_model, find_network, list_models, resolve_options
+from models import AttentionOptions, create_model, resolve_options
 from models.attention import AttentionModule
-from pipeline.utils.files import write_atomic
 
 
 @dataclass(frozen=True)
 class Counts:
-    """
-    parameters: learnable ones, batch norm's scale and shift among them.
-    multiply_adds: of convolutions and linear layers, for one image.
-    trunk_depth: convolutions and linear layers on the longest way through the network, the masks left out. (The names
-        of wide ResNets count three projections instead of the classifier.)
-    activation_bytes: what backward needs kept of the forward pass of one image in float32, parameters left out.
+    """Size and cost of a network.
+
+    Attributes:
+        parameters: learnable parameters, with scale and shift of batch norm.
+        multiply_adds: multiply-adds of convolutions and linear layers, for one image.
+        trunk_depth: convolutions and linear layers on the longest path outside the masks. (The names of wide ResNets
+            count three projections instead of the classifier.)
+        activation_bytes: memory that one float32 image keeps for the backward pass, without parameters.
     """
 
     parameters: int
@@ -40,9 +38,10 @@ class Counts:
 
 
 def count(name: str, num_classes: int, image_size: int, **options: Any) -> Counts:
-    """The counts of `models.create_model(name, num_classes, **options)` for square images of `image_size` pixels.
+    """Count the network `models.create_model(name, num_classes, **options)` at square images of that size in pixels.
 
-    Raises ValueError for an unknown network, wrong options, or images too small for it.
+    Raises:
+        ValueError: for an unknown network, a wrong option, or images that are too small for it.
     """
     return _count(name, num_classes, image_size, resolve_options(name, options))
 
@@ -53,10 +52,10 @@ def _count(name: str, num_classes: int, image_size: int, options: AttentionOptio
 
 
 def count_model(model: nn.Module, image_size: int) -> Counts:
-    """The counts of a network, wherever it is; the network is left as it is."""
+    """Count a network, on its own device; it is unchanged afterwards."""
     device, training = next(model.parameters()).device, model.training
-    model.eval()  # batch norm in training would count batches and, over several workers, wait for them
-    with torch.enable_grad(), metering(model) as meter:  # what a gradient needs is counted, too
+    model.eval()  # batch norm in training mode would count a batch and, over several workers, wait for the others
+    with torch.enable_grad(), metering(model) as meter:  # without gradients nothing would be kept for backward
         scores = model(torch.empty(1, 3, image_size, image_size, device=device))
     model.train(training)
     return Counts(
@@ -67,14 +66,14 @@ def count_model(model: nn.Module, image_size: int) -> Counts:
     )
 
 
-@lru_cache(maxsize=1)  # to make one takes as long as to count it, and most are counted at two sizes
+@lru_cache(maxsize=1)  # making a network takes as long as counting it, and most are counted at two sizes
 def _meta_model(name: str, num_classes: int, options: AttentionOptions | None) -> nn.Module:
     return create_model(name, num_classes, device="meta", **(vars(options) if options else {}))
 
 
 @contextmanager
 def metering(model: nn.Module) -> Iterator[Meter]:
-    """Count what a network does while the context is open; what it computes there means nothing."""
+    """Count the work of a network while the context is open; its outputs are meaningless there."""
     with ExitStack() as stack:
         meter = Meter(model)
         for module in model.modules():
@@ -86,23 +85,23 @@ def metering(model: nn.Module) -> Iterator[Meter]:
 
 
 class Meter(TorchFunctionMode):
-    """The sums; see `metering`. The formulas are those of PyTorch's own counter.
+    """Sums over the operations of a network, by the formulas of PyTorch's own counter; see `metering`.
 
-    Batch norm costs nothing here; it is replaced by what it keeps for backward, because on the meta device PyTorch
-    would take it apart in Python, which is most of the time of a count.
+    Attributes:
+        multiply_adds: multiply-adds so far.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.multiply_adds = 0
-        self._depths: dict[int, tuple[int, Tensor]] = {}  # by id; the tensor is held so that its id stays its own
+        self._depths: dict[int, tuple[int, Tensor]] = {}  # by id; holding the tensor keeps its id unique
         self._parameters = {_storage_key(parameter) for parameter in model.parameters()}
         self._saved: dict[int, torch.UntypedStorage] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm:
+        if func is F.batch_norm:  # has no multiply-adds, and on the meta device it is most of the time of a count
             output = _BatchNorm.apply(args[0], args[3] if len(args) > 3 else (kwargs or {}).get("weight"))
         else:
             output = func(*args, **(kwargs or {}))
@@ -112,7 +111,7 @@ class Meter(TorchFunctionMode):
         return output
 
     def _add_cost(self, func: Callable[..., Any], args: tuple[Any, ...], output: Tensor) -> int:
-        """Add the multiply-adds of a weighted layer; how many such layers this is."""
+        """Add the multiply-adds of a weighted layer; return 1 for such a layer, else 0."""
         if func is F.conv2d:
             self.multiply_adds += conv_flop_count(list(args[0].shape), list(args[1].shape), list(output.shape)) // 2
         elif func is F.linear:
@@ -123,27 +122,28 @@ class Meter(TorchFunctionMode):
 
     @property
     def activation_bytes(self) -> int:
+        """Bytes that are kept for the backward pass, without parameters."""
         return sum(storage.nbytes() for key, storage in self._saved.items() if key not in self._parameters)
 
     def depth(self, tensor: Tensor) -> int:
-        """Weighted layers behind a tensor, on the longest way."""
+        """Return the number of weighted layers before a tensor, on the longest path."""
         return self._depths.get(id(tensor), (0, tensor))[0]
 
     def _set_depth(self, tensor: Tensor, depth: int) -> None:
         self._depths[id(tensor)] = (depth, tensor)
 
     def leave_out(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """A forward hook for modules whose layers do not count as depth."""
+        """Leave the layers of a module out of the depth; a forward hook."""
         self._set_depth(output, self.depth(inputs[0]))
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """Note a tensor that is saved for backward."""
+        """Record a tensor that is saved for the backward pass."""
         self._saved[_storage_key(tensor)] = tensor.untyped_storage()
         return tensor
 
 
 class _BatchNorm(torch.autograd.Function):
-    """What training mode keeps for backward: the input, the scale, and each channel's mean and deviation."""
+    """Keeps what batch norm keeps in training mode: input, scale, and the mean and deviation of each channel."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor) -> Tensor:
@@ -156,101 +156,12 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _storage_key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)  # its address: the data pointer of every meta tensor is 0
+    return int(tensor.untyped_storage()._cdata)  # the data pointer of every meta tensor is 0
 
 
-def _tensors(args: tuple[Any, ...]) -> Iterator[Tensor]:
+def _tensors(args: Iterable[Any]) -> Iterator[Tensor]:
     for value in args:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(tuple(value))
-
-
-PAPER: Final[dict[str, tuple[float | None, float | None]]] = {
-    "attention56": (31.9, 6.3),
-    "attention92": (51.3, 10.4),
-    "attentionnext56": (31.9, 6.3),
-    "attentioninception56": (31.9, 6.3),
-    "resnet152": (60.2, 11.3),
-    "preresnet200": (64.7, 15.0),
-    "resnext101_32x4d": (44.5, 7.8),
-    "cifar_attention92": (1.9, None),
-    "cifar_attention236": (5.1, None),
-    "cifar_attention452": (8.6, None),
-    "cifar_preresnet164": (1.7, None),
-    "cifar_preresnet1001": (10.3, None),
-    "cifar_wrn16_8": (11.0, None),
-    "cifar_wrn28_10": (36.5, None),
-}
-"""Printed parameters in 10^6 and multiply-adds in 10^9 (arXiv:1704.06904, Tables 6 and 7).
-
-The multiply-adds are for 224x224 pixels, also of the networks that were tested at 320x320: no other size gives
-ResNet-152 and ResNet-200 what is printed. For Attention-56 Table 2 prints 6.2 instead of 6.3.
-"""
-
-OTHER_SIZES: Final = {"inception_resnet_v1": (), "inception_resnet_v2": (), "attentioninception56": (299,)}
-"""Sizes besides a network's own; for the other ImageNet networks 320."""
-
-COLUMNS: Final = (
-    "network",
-    "dataset",
-    "num_classes",
-    "image_size",
-    "parameters",
-    "multiply_adds",
-    "trunk_depth",
-    "activation_mib",
-    "paper_parameters_millions",
-    "paper_multiply_adds_billions",
-    "parameters_difference_percent",
-    "multiply_adds_difference_percent",
-    "our_reading",
-)
-
-
-def write_counts(folder: str | Path) -> list[Path]:
-    """Write networks.csv: every network, first for the data and image size of the paper's count, then for others."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for name in list_models():
-        for dataset, classes, size in _cases(name):
-            writer.writerow(_row(name, dataset, classes, size))
-    path = Path(folder) / "networks.csv"
-    write_atomic(path, text.getvalue())
-    return [path]
-
-
-def _cases(name: str) -> list[tuple[str, int, int]]:
-    """Data set, classes and image size of each row of a network."""
-    own = find_network(name).image_size
-    if name.startswith("cifar_"):
-        return [("cifar10", 10, own), ("cifar100", 100, own)]
-    return [("imagenet", 1000, size) for size in (own, *OTHER_SIZES.get(name, (320,)))]
-
-
-def _row(name: str, dataset: str, classes: int, size: int) -> dict[str, object]:
-    counts, network = count(name, classes, size), find_network(name)
-    parameters, multiply_adds = PAPER.get(name, (None, None))
-    if size != network.image_size:
-        multiply_adds = None
-    return {
-        "network": name,
-        "dataset": dataset,
-        "num_classes": classes,
-        "image_size": size,
-        "parameters": counts.parameters,
-        "multiply_adds": counts.multiply_adds,
-        "trunk_depth": counts.trunk_depth,
-        "activation_mib": f"{counts.activation_bytes / 2**20:.1f}",
-        "paper_parameters_millions": parameters,
-        "paper_multiply_adds_billions": multiply_adds,
-        "parameters_difference_percent": _difference(counts.parameters / 1e6, parameters),
-        "multiply_adds_difference_percent": _difference(counts.multiply_adds / 1e9, multiply_adds),
-        "our_reading": network.our_reading,
-    }
-
-
-def _difference(counted: float, printed: float | None) -> str | None:
-    return None if printed is None else f"{100 * (counted / printed - 1):+.1f}"
+            yield from _tensors(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.staged import refuse_smaller
+from models.staged import StagedNetwork, refuse_smaller
 from models.units import Branches
 
 SMALLEST_INPUT = 75
@@ -29,7 +29,7 @@ class ConvNorm(nn.Sequential):
 
 
 class InceptionResidual(nn.Module):
-    """Branches, joined by a linear 1x1 convolution; scaled, added to the input, ReLU."""
+    """Branches joined by a linear 1x1 convolution, scaled and added to the input, then ReLU."""
 
     def __init__(
         self, channels: int, branches: tuple[nn.Module, ...], joined: int, scale: float, *, relu: bool = True
@@ -95,54 +95,44 @@ def _reduction_b() -> Branches:
     )
 
 
-class InceptionResNetV1(nn.Module):
-    """Images [N, 3, 299, 299] -> class scores [N, num_classes]; neither torchvision nor timm has it.
+def inception_resnet_v1(num_classes: int, *, embedding: int) -> StagedNetwork:
+    """Return Inception-ResNet-v1, which neither torchvision nor timm has.
 
     Stem (Fig. 14), 5 A, 10 B and 5 C blocks with a reduction after A and after B. The scales of the residuals are those
     of the authors' released v2. Dropout before the classifier belongs to training and is left out.
 
-    embedding: where not 0, what public implementations (FaceNet's, and those that follow it) add to that: a sixth C
-        block without scale and ReLU, and a normalised linear layer of this width before the classifier.
+    Args:
+        num_classes: number of classes; 0 for pooled features.
+        embedding: 0 for the network of the paper; otherwise the width of a normalised linear layer before the
+            classifier, which public implementations (FaceNet's and its descendants) have together with a sixth C block
+            without scale and ReLU.
     """
-
-    def __init__(self, num_classes: int, embedding: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            ConvNorm(3, 32, 3, stride=2),
-            ConvNorm(32, 32, 3),
-            _same(32, 64, 3),
-            nn.MaxPool2d(3, stride=2),
-            ConvNorm(64, 80, 1),
-            ConvNorm(80, 192, 3),
-            ConvNorm(192, 256, 3, stride=2),
-        )
-        last = (_block_c(scale=1.0, relu=False),) if embedding else ()
-        self.stages = nn.Sequential(
-            nn.Sequential(*(_block_a() for _ in range(5))),
-            nn.Sequential(_reduction_a(), *(_block_b() for _ in range(10))),
-            nn.Sequential(_reduction_b(), *(_block_c() for _ in range(5)), *last),
-        )
-        self.embed = (
-            nn.Sequential(nn.Linear(1792, embedding, bias=False), nn.BatchNorm1d(embedding, eps=1e-3))
-            if embedding
-            else nn.Identity()
-        )
-        self.fc = nn.Linear(embedding or 1792, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        refuse_smaller(images, SMALLEST_INPUT)
-        features = self.stages(self.stem(images)).mean(dim=(2, 3))
-        scores: Tensor = self.fc(self.embed(features))
-        return scores
-
-
-def inception_resnet_v1(num_classes: int, *, embedding: int) -> nn.Module:
-    """See `InceptionResNetV1`."""
-    return InceptionResNetV1(num_classes, embedding)
+    stem = nn.Sequential(
+        ConvNorm(3, 32, 3, stride=2),
+        ConvNorm(32, 32, 3),
+        _same(32, 64, 3),
+        nn.MaxPool2d(3, stride=2),
+        ConvNorm(64, 80, 1),
+        ConvNorm(80, 192, 3),
+        ConvNorm(192, 256, 3, stride=2),
+    )
+    last, embed = [], None
+    if embedding:
+        last = [_block_c(scale=1.0, relu=False)]
+        layers = nn.Sequential(nn.Linear(1792, embedding, bias=False), nn.BatchNorm1d(embedding, eps=1e-3))
+        embed = (layers, embedding)
+    stages = (
+        nn.Sequential(*(_block_a() for _ in range(5))),
+        nn.Sequential(_reduction_a(), *(_block_b() for _ in range(10))),
+        nn.Sequential(_reduction_b(), *(_block_c() for _ in range(5)), *last),
+    )
+    return StagedNetwork(
+        stem, stages, 1792, num_classes, preactivation=False, smallest_input=SMALLEST_INPUT, embed=embed
+    )
 
 
 def inception_resnet_v2(num_classes: int) -> nn.Module:
-    """timm's own, which follows the model that the authors of arXiv:1602.07261 released."""
+    """Return timm's Inception-ResNet-v2, which follows the released model of the authors of arXiv:1602.07261."""
     import timm
 
     model: nn.Module = timm.create_model("inception_resnet_v2", pretrained=False, num_classes=num_classes)

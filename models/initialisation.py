@@ -1,4 +1,4 @@
-"""He initialisation (arXiv:1502.01852) from a generator of its own."""
+"""He initialisation (arXiv:1502.01852) from a generator that belongs to the network."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def allocate(model: nn.Module) -> None:
-    """Replace the tensors of `model`, in place, by some on the CPU; their values mean nothing yet.
-
-    As `to_empty` does, but that imports PyTorch's symbolic shapes and thus sympy, half a CPU-second of every run.
-    """
+    """Replace the tensors of `model`, in place, by uninitialised ones on the CPU."""
+    # nn.Module.to_empty does the same, but it imports PyTorch's symbolic shapes and with them sympy: 0.5 s of each run.
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")))
@@ -20,10 +18,11 @@ def allocate(model: nn.Module) -> None:
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draw every weight of `model` in place, layer by layer in the order of registration.
+    """Draw all weights of `model`, in place, layer by layer in the order of registration.
 
-    Convolutions and the classifier: normal with variance 2 / fan-in; biases zero; batch norm: scale 1, shift 0, running
-    mean 0 and variance 1. The paper names He initialisation; fan-in, and the classifier drawn alike, are our reading.
+    Weights of convolutions and linear layers are normal with variance 2 / fan-in, biases are zero; batch norm has scale
+    1, shift 0, running mean 0 and running variance 1. The paper names He initialisation; the fan-in, and the same rule
+    for the classifier, are our reading.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     for name, module in model.named_modules():

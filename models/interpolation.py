@@ -1,7 +1,8 @@
-"""Bilinear interpolation with aligned corners, as two products with fixed matrices.
+"""Bilinear interpolation with aligned corners, as products with two fixed matrices.
 
-The same function as `F.interpolate(mode="bilinear", align_corners=True)`, which is the authors' Interp layer (position
-ratio (in - 1) / (out - 1)); but its gradient is deterministic on CUDA too, and it keeps the memory format.
+It computes the authors' Interp layer (position ratio (in - 1) / (out - 1)), which is PyTorch's
+`F.interpolate(mode="bilinear", align_corners=True)`. Unlike that function it has a deterministic gradient on CUDA and
+keeps the memory format.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Interpolate(nn.Module):
-    """Images [N, C, h, w] resized to [N, C, *size]; the second argument gives a size and nothing else."""
+    """Resizes images [N, C, h, w] to [N, C, *size]."""
 
     def forward(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = images.shape[-2:]
@@ -28,7 +29,7 @@ class Interpolate(nn.Module):
 
 
 def _resize(images: Tensor, dim: int, matrix: Tensor) -> Tensor:
-    """Multiply one dimension of `images` by `matrix` [out, in]."""
+    """Return `images` with one dimension multiplied by `matrix` [out, in]."""
     before, after = images.shape[:dim], images.shape[dim + 1 :]
     flat = images.reshape(prod(before), images.shape[dim], prod(after))
     product = torch.bmm(matrix.expand(flat.shape[0], -1, -1), flat)
@@ -43,7 +44,7 @@ def _matrix_for(images: Tensor, inputs: int, outputs: int) -> Tensor:
 
 
 def interpolation_matrix(inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix [outputs, inputs] that resizes a line of points linearly, its end points kept."""
+    """Return the matrix [outputs, inputs] that interpolates a line of points linearly and keeps its end points."""
     precise = torch.promote_types(dtype, torch.float32)
     position = torch.arange(outputs, dtype=precise, device=device) * (inputs - 1) / max(outputs - 1, 1)
     distance = position[:, None] - torch.arange(inputs, dtype=precise, device=device)

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import copy
-import os
-import secrets
+import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from models.trained import Trained
+from models.weights import complete_file
+
 
 def export_onnx(model: nn.Module, path: str | Path, image_size: int) -> None:
-    """Write a network for evaluation: "images" float32 [N, 3, image_size, image_size] -> "scores" [N, num_classes].
+    """Write a network in evaluation mode as one ONNX file, with an input "images" and an output "scores".
 
-    N is free. The file is whole in itself and appears under its name only when it is written. Needs the packages onnx
-    and onnxscript.
+    A `Trained` takes uint8 images [N, image_size, image_size, 3], and its class names are in the file's metadata, as
+    JSON. Any other network takes normalised float32 images [N, 3, image_size, image_size]. The scores are
+    [N, num_classes], and N is free. The file appears under its name when it is complete.
 
-    Raises ValueError for images too small for the network.
+    Args:
+        model: the network; it may be compiled. It is not changed.
+        path: the file to write.
+        image_size: height and width of the images in pixels.
+
+    Raises:
+        ValueError: for images that are too small for the network, or that do not fit its mean image.
+        ImportError: without the packages onnx and onnxscript.
     """
-    path = Path(path)
-    bare = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    bare = getattr(model, "_orig_mod", model)  # the network that torch.compile wraps
     plain = copy.deepcopy(bare).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
-    example = torch.zeros(2, 3, image_size, image_size)
+    if isinstance(plain, Trained):
+        example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    else:
+        example = torch.zeros(2, 3, image_size, image_size)
     with torch.no_grad():
-        plain(example)  # a mistake is raised here, not from within the exporter
+        plain(example)  # raises the network's own ValueError, which the exporter would wrap
     program = torch.onnx.export(
         plain,
         (example,),
@@ -35,9 +47,7 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: int) -> None:
         verbose=False,
     )
     assert program is not None
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    if isinstance(plain, Trained):
+        program.model.metadata_props["classes"] = json.dumps(plain.classes)
+    with complete_file(path) as temporary:
         program.save(temporary, external_data=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

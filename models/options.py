@@ -14,14 +14,15 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """How an attention module is built; the defaults are the paper's.
+    """How an attention module is built. The defaults are the paper's.
 
-    learning:   "arl", attention residual learning, H = (1 + M) * T; or "nal", naive attention learning, H = M * T.
-    activation: of the mask: "mixed" f1, "channel" f2 or "spatial" f3 (Table 1).
-    mask:       "encoder_decoder", or "local": three residual units at full resolution (Table 4).
-    p:          residual units before the split into trunk and mask, and again after their fusion.
-    t:          residual units in the trunk.
-    r:          residual units between adjacent poolings of the mask; no effect in a mask with fewer than two poolings.
+    Attributes:
+        learning: "arl", attention residual learning, H = (1 + M) * T; or "nal", naive attention learning, H = M * T.
+        activation: activation of the mask: "mixed" f1, "channel" f2 or "spatial" f3 (Table 1).
+        mask: "encoder_decoder", or "local": three residual units at full resolution (Table 4).
+        p: residual units before the split into trunk and mask, and again after their fusion.
+        t: residual units in the trunk.
+        r: residual units between adjacent poolings of the mask; no effect in a mask with fewer than two poolings.
     """
 
     learning: str = "arl"
@@ -37,13 +38,17 @@ class AttentionOptions:
             if value not in allowed:
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
         for name in ("p", "t", "r"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: {value!r} is not a whole number of at least 1")
+            check_integer(name, getattr(self, name), 1)
 
     def updated(self, **changes: Any) -> AttentionOptions:
-        """These options with some of them changed. Raises ValueError for a wrong value."""
+        """Return a copy with some options changed; ValueError for a wrong value."""
         return replace(self, **changes)
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Raise ValueError unless `value` is an integer of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: {value!r} is not an integer of at least {least}")
 
 
 OPTION_NAMES: Final = tuple(field.name for field in fields(AttentionOptions))

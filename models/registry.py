@@ -1,6 +1,6 @@
-"""The table of networks, and how one is made by its name.
+"""The table of networks, and the function that makes a network by its name.
 
-This module does not import PyTorch before a network is created: names and options can be checked at no cost.
+PyTorch is imported when a network is created, so that names and options can be checked without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from models.options import OPTION_NAMES, AttentionOptions
+from models.options import OPTION_NAMES, AttentionOptions, check_integer
 
 if TYPE_CHECKING:
     import torch
@@ -27,12 +27,14 @@ PAPER_OPTIONS: Final = AttentionOptions()
 class Network:
     """One network of the paper.
 
-    builder: "module:function" inside this package; the function takes the number of classes, `arguments`, and for an
-        attention network its `options`.
-    num_classes, image_size: of the data set, and the test images in pixels, that the paper counts it on.
-    arguments: of the builder.
-    options: an attention network's own; None for the others.
-    our_reading: what of the structure is inferred, for lack of a published one; "" where nothing is.
+    Attributes:
+        builder: "module:function" inside this package; the function takes the number of classes, `arguments`, and for
+            an attention network its `options`.
+        num_classes: number of classes of the data set that the paper counts the network on.
+        image_size: height and width, in pixels, of the images that the paper counts it on.
+        arguments: keyword arguments of the builder.
+        options: default options of an attention network; None for the other networks.
+        our_reading: the part of the structure that is inferred because none is published; "" if nothing is.
     """
 
     builder: str
@@ -43,6 +45,7 @@ class Network:
     our_reading: str = ""
 
     def build(self, num_classes: int, options: AttentionOptions | None) -> nn.Module:
+        """Return the network on PyTorch's default device, with the weights of PyTorch's own initialisation."""
         module, function = self.builder.split(":")
         build: Callable[..., nn.Module] = getattr(import_module(f"models.{module}"), function)
         chosen = {} if options is None else {"options": options}
@@ -103,17 +106,17 @@ NETWORKS: Final[dict[str, Network]] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match a shell pattern ("cifar_*"), in natural order (56 before 128)."""
+    """Return the names that match a shell pattern such as "cifar_*", in natural order (56 before 128)."""
     return sorted((name for name in NETWORKS if fnmatchcase(name, pattern)), key=natural_order)
 
 
 def natural_order(name: str) -> tuple[tuple[int, str], ...]:
-    """What to sort names by, for 56 to come before 128."""
+    """Return the key that sorts names with 56 before 128."""
     return tuple((int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name))
 
 
 def find_network(name: str) -> Network:
-    """The table's entry of a name. Raises ValueError, suggesting the nearest name, when there is none."""
+    """Return the entry of a name; ValueError, with the nearest name, for an unknown one."""
     if name in NETWORKS:
         return NETWORKS[name]
     near = difflib.get_close_matches(str(name), NETWORKS, n=1, cutoff=0.4)
@@ -122,9 +125,17 @@ def find_network(name: str) -> Network:
 
 
 def resolve_options(name: str, options: Mapping[str, Any]) -> AttentionOptions | None:
-    """All options of a network, given those that differ from its own; None for a network without attention.
+    """Complete the options of a network with its defaults.
 
-    Raises ValueError for an unknown network, an unknown option or a wrong value.
+    Args:
+        name: name of the network.
+        options: the options that differ from the defaults.
+
+    Returns:
+        all options; None for a network without attention.
+
+    Raises:
+        ValueError: for an unknown network, an unknown option or a wrong value.
     """
     network = find_network(name)
     allowed = OPTION_NAMES if network.options else ()
@@ -144,33 +155,50 @@ def create_model(
     name: str,
     num_classes: int | None = None,
     *,
+    in_chans: int = 3,
+    features_only: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
     **options: Any,
 ) -> nn.Module:
-    """A network by its name, ready to train.
+    """Create a network with initial weights.
 
-    The network maps float images [N, 3, H, W] to class scores [N, num_classes]. Weights are drawn from `seed` alone;
-    PyTorch's own random state is neither read nor changed. On the "meta" device nothing is allocated or drawn.
+    The network maps float images [N, in_chans, H, W] to class scores [N, num_classes]. As in timm, its
+    `forward_features` returns the feature maps [N, C, h, w] before the global average pooling, and its `forward_head`
+    the scores of those; `num_features` is the number of features before the classifier. Forward hooks on
+    `models.staged.stages_of(network)` receive the outputs of the stages; hooks on the parts `trunk`, `mask` and
+    `fusion` of a `models.attention.AttentionModule` those of its branches.
 
-    num_classes: defaults to that of the data set the paper names (10 for "cifar_*", else 1000).
-    options: of the attention networks, see `AttentionOptions`.
+    Args:
+        name: one of `list_models()`.
+        num_classes: number of classes; 0 for pooled features [N, num_features] instead of scores. Default: that of
+            the data set that the paper names (10 for "cifar_*", else 1000).
+        in_chans: channels of the images.
+        features_only: return a `models.staged.StageFeatures`, which maps images to the list of the outputs
+            [N, C, h, w] of all stages.
+        seed: seed of the initial weights. PyTorch's global random state is neither read nor changed.
+        device: where the network is; nothing is allocated or drawn on "meta".
+        **options: options of an attention network that differ from its defaults; see `AttentionOptions`.
 
-    Raises ValueError for an unknown name, an unknown option or a wrong value.
+    Raises:
+        ValueError: for an unknown name, an unknown option or a wrong value.
     """
     import torch
 
     from models.initialisation import allocate, initialise
+    from models.staged import StageFeatures, set_input_channels
 
     network = find_network(name)
     resolved = resolve_options(name, options)
     classes = network.num_classes if num_classes is None else num_classes
-    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
-        raise ValueError(f"num_classes: {num_classes!r} is not a whole number of at least 1")
-    with torch.device("meta"):  # a layer's own initialisation would draw from the global generator
-        model = network.build(classes, resolved)
-    if torch.device(device).type == "meta":
-        return model
-    allocate(model)  # drawn on the CPU: the same weights on every device
-    initialise(model, seed)
-    return model.to(device)
+    check_integer("num_classes", classes, 0)
+    check_integer("in_chans", in_chans, 1)
+    with torch.device("meta"):  # the layers' own initialisation would draw from the global generator
+        model = network.build(0 if features_only else classes, resolved)
+        if in_chans != 3:
+            set_input_channels(model, in_chans)
+    if torch.device(device).type != "meta":
+        allocate(model)  # on the CPU, so that the weights are the same on every device
+        initialise(model, seed)
+        model = model.to(device)
+    return StageFeatures(model) if features_only else model

@@ -22,9 +22,14 @@ UNITS: dict[str, type[Unit]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One resolution: a unit that carries the stride, attention modules, then plain units.
+    """One resolution: a unit with the stride, attention modules, then plain units.
 
-    poolings: of each module's mask, so many that the masks of all stages end at the same size.
+    Attributes:
+        channels: channels of its output.
+        stride: stride of its first unit.
+        modules: number of attention modules.
+        poolings: poolings of each module's mask; with them the masks of all stages end at the same size.
+        last_units: number of plain units after the modules.
     """
 
     channels: int
@@ -34,6 +39,7 @@ class Stage:
     last_units: int
 
     def build(self, unit: type[Unit], in_channels: int, options: AttentionOptions) -> nn.Sequential:
+        """Return the layers of the stage."""
         return nn.Sequential(
             unit(in_channels, self.channels, self.stride),
             *(AttentionModule(unit, self.channels, self.poolings, options) for _ in range(self.modules)),
@@ -42,12 +48,12 @@ class Stage:
 
 
 def cifar_attention(num_classes: int, *, modules: int, options: AttentionOptions) -> StagedNetwork:
-    """Attention-(36 * modules + 20) for 32x32 images; that depth is for p = 1, t = 2.
+    """Return Attention-(36 * modules + 20) for 32x32 images (Table 6); that depth is for p = 1 and t = 2.
 
-    The authors published no file of it. The paper's text gives three stages with `modules` attention modules and two
-    more residual units each, and channels like ResNet's. Our inference, from the published numbers of parameters:
-    the stem, widths of 64, 128 and 256, masks with 3, 2 and 1 poolings (down to 4x4, as to 7x7 on ImageNet), and the
-    places of the two units, one before the modules and one after.
+    The authors published no file of it. The paper gives three stages of `modules` attention modules and two plain
+    residual units each, with channels like ResNet's. We infer from the published numbers of parameters: the stem, the
+    widths 64, 128 and 256, masks with 3, 2 and 1 poolings (down to 4x4, as to 7x7 on ImageNet), and one plain unit
+    before the modules and one after.
     """
     stages = (Stage(64, 1, modules, 3, 1), Stage(128, 2, modules, 2, 1), Stage(256, 2, modules, 1, 1))
     return _network(CifarStem(), stages, PreActivationUnit, num_classes, options)
@@ -56,10 +62,16 @@ def cifar_attention(num_classes: int, *, modules: int, options: AttentionOptions
 def imagenet_attention(
     num_classes: int, *, modules: tuple[int, int, int], unit: str, options: AttentionOptions
 ) -> StagedNetwork:
-    """Attention-56 and 92, AttentionNeXt and AttentionInception for ImageNet (Table 2 of the paper).
+    """Return Attention-56 or 92, AttentionNeXt or AttentionInception for ImageNet (Table 2 of the paper).
 
     The layers are those of the authors' published network files (Attention-56, Attention-92, AttentionNeXt-56 and 92).
-    AttentionInception-56 is our reading: Attention-56 with `InceptionUnit`, as AttentionNeXt-56 is with ResNeXt's.
+    AttentionInception-56 is our reading: Attention-56 with `InceptionUnit`, as AttentionNeXt-56 is with `ResNeXtUnit`.
+
+    Args:
+        num_classes: number of classes; 0 for pooled features.
+        modules: attention modules of the first three stages.
+        unit: a key of `UNITS`.
+        options: how the attention modules are built.
     """
     first, second, third = modules
     stages = (
@@ -86,7 +98,7 @@ def _network(
 
 
 def _masks_fit(size: int, stages: Sequence[Stage]) -> bool:
-    """Whether all masks have something left to pool: a pooling halves the size, rounded down."""
+    """Return whether images of `size` pixels after the stem suffice for all poolings, which halve it, rounded down."""
     for stage in stages:
         size = (size + stage.stride - 1) // stage.stride
         if size < 2**stage.poolings:

@@ -1,4 +1,4 @@
-"""The layers of a network as a table in text."""
+"""The layers of a network as a text table."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from models.attention import AttentionModule, SoftMask
 from models.counting import Meter, count, metering
 from models.staged import StagedNetwork
 
+# torchinfo 1.8 was tried: it counts batch norm's parameters as multiply-adds, opens every module to one depth, and
+# prints n equal units n times.
 OPENED = (StagedNetwork, AttentionModule, SoftMask)
-"""Modules whose parts get lines of their own, besides sequences of several kinds; a residual unit is one line."""
+"""Modules whose parts have lines of their own, besides sequences of different parts; a residual unit is one line."""
 
 
 @dataclass
 class _Line:
-    """A module, and what a forward pass of one image saw of it."""
+    """A module with its output sizes and multiply-adds in a forward pass of one image."""
 
     name: str
     module: nn.Module
@@ -35,21 +37,26 @@ class _Line:
 
     @property
     def content(self) -> tuple[object, ...]:
-        """All that the line says but the name."""
+        """The cells of the line, without the name."""
         return _kind(self.module), ", ".join(self.outputs), _parameters(self.module), self.multiply_adds
 
     @property
     def tree(self) -> tuple[object, ...]:
-        """The content of this line and all below it."""
+        """The content of this line and of all lines below it."""
         return self.content, tuple(part.tree for part in self.parts)
 
 
 def describe(name: str, num_classes: int | None = None, image_size: int | None = None, **options: Any) -> str:
-    """A table of a network's layers: what each is, the size of its output, its parameters and multiply-adds.
+    """Return a table of the layers of a network: kind, size of the output, parameters and multiply-adds.
 
-    num_classes, image_size: default to those of the data the paper counts the network on.
+    Args:
+        name: name of the network.
+        num_classes: number of classes; default: that of the data set that the paper counts the network on.
+        image_size: height and width in pixels; default: that of the same images.
+        **options: options of an attention network; see `models.AttentionOptions`.
 
-    Raises ValueError for an unknown network, wrong options, or images too small for it.
+    Raises:
+        ValueError: for an unknown network, a wrong option, or images that are too small for it.
     """
     network = find_network(name)
     classes = network.num_classes if num_classes is None else num_classes
@@ -75,7 +82,7 @@ def describe(name: str, num_classes: int | None = None, image_size: int | None =
 
 
 def _measure(model: nn.Module, size: int) -> list[_Line]:
-    """The lines of a network on the meta device, filled in by a forward pass."""
+    """Return the lines of a network on the meta device, completed by a forward pass."""
     lines = _lines(model)
     with ExitStack() as stack:
         meter = stack.enter_context(metering(model))
@@ -86,9 +93,11 @@ def _measure(model: nn.Module, size: int) -> list[_Line]:
 
 
 def _lines(module: nn.Module) -> list[_Line]:
-    """One line for each part of a module; the parts of a list are named in the place of the list."""
+    """Return one line for each part of a module; the parts of a ModuleList stand in its place."""
     lines = []
     for name, part in module.named_children():
+        if isinstance(part, nn.Identity):
+            continue
         if isinstance(part, nn.ModuleList) and type(part) is nn.ModuleList:
             lines += [_Line(f"{name}.{line.name}", line.module, line.parts) for line in _lines(part)]
         else:
@@ -101,7 +110,7 @@ def _opens(module: nn.Module) -> bool:
 
 
 def _kind(module: nn.Module) -> str:
-    """The kind of a module, or of all parts of a sequence; "" for a sequence with parts of its own to show."""
+    """Return the kind of a module, or of all parts of a sequence; "" for a sequence whose parts have lines."""
     if not isinstance(module, nn.Sequential):
         return type(module).__name__ + _window(module)
     kinds = [_kind(part) for part in module]
@@ -113,7 +122,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _window(module: nn.Module) -> str:
-    """Kernel and stride of a convolution or pooling, such as " 3x3/2"."""
+    """Return kernel and stride of a convolution or pooling, such as " 3x3/2"."""
     if isinstance(module, nn.Conv2d):
         height, width = module.kernel_size
         return f" {height}x{width}" + (f"/{module.stride[0]}" if module.stride[0] != 1 else "")
@@ -133,7 +142,7 @@ def _walk(lines: list[_Line]) -> Iterator[_Line]:
 
 
 def _watch(line: _Line, meter: Meter, stack: ExitStack) -> None:
-    """Have a forward pass fill in the line; a module that is used several times has several outputs."""
+    """Register hooks that complete the line in a forward pass; a module used several times has several outputs."""
 
     def before(_module: nn.Module, _inputs: Any) -> None:
         line.multiply_adds -= meter.multiply_adds
@@ -147,7 +156,7 @@ def _watch(line: _Line, meter: Meter, stack: ExitStack) -> None:
 
 
 def _rows(lines: list[_Line], indent: str = "") -> Iterator[tuple[str, _Line]]:
-    """Label and line of each row; neighbours with the same content make one."""
+    """Yield label and line of each row; neighbours with the same content share one row."""
     for _, group in groupby(lines, key=lambda line: (line.tree, line.name if "." in line.name else "")):
         first, *others = group
         yield indent + (f"{first.name}-{others[-1].name}" if others else first.name), first

@@ -1,4 +1,4 @@
-"""Residual units and the other layers that the networks share. No convolution has a bias."""
+"""Residual units and other layers that the networks share. No convolution has a bias."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from torch import Tensor, nn
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 1x1 convolution."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution with a padding of 1."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
 
 
 def norm_relu(channels: int) -> nn.Sequential:
+    """Return batch norm and ReLU."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
 def conv_norm(conv: nn.Conv2d) -> nn.Sequential:
+    """Return a convolution and batch norm."""
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels))
 
 
 def conv_norm_relu(conv: nn.Conv2d) -> nn.Sequential:
+    """Return a convolution, batch norm and ReLU."""
     return nn.Sequential(conv, *norm_relu(conv.out_channels))
 
 
 class Branches(nn.ModuleList):
-    """Branches side by side, their outputs joined along the channels."""
+    """Parallel branches whose outputs are concatenated along the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self], dim=1)
 
 
 def max_pool() -> nn.MaxPool2d:
-    """Caffe's 3x3 max pooling with stride 2: no padding, sizes rounded up (112 -> 56 -> 28 -> 14 -> 7)."""
+    """Return Caffe's 3x3 max pooling with stride 2: no padding, sizes rounded up (112 -> 56 -> 28 -> 14 -> 7)."""
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
@@ -44,7 +49,7 @@ class Unit(nn.Module):
     """A residual unit [N, in_channels, H, W] -> [N, out_channels, H / stride, W / stride]."""
 
     preactivation: ClassVar[bool]
-    """Whether the output still needs the batch norm and ReLU of what follows."""
+    """Whether the output still needs batch norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -53,7 +58,7 @@ class Unit(nn.Module):
 class _PreActivation(Unit):
     """Batch norm and ReLU before each convolution; nothing after the sum (arXiv:1603.05027).
 
-    An identity shortcut carries the raw input; a projection takes the activated input that it shares with the branch.
+    An identity shortcut carries the raw input; a projection takes the activated input, as the branch does.
     """
 
     preactivation = True
@@ -76,7 +81,7 @@ class _PreActivation(Unit):
 
 
 class PreActivationUnit(_PreActivation):
-    """The bottleneck of pre-activation ResNets and, in the authors' network files, of Attention-56 and 92."""
+    """The bottleneck of pre-activation ResNets and, by the authors' network files, of Attention-56 and Attention-92."""
 
     def make_branch(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
         inner = out_channels // 4
@@ -90,7 +95,7 @@ class PreActivationUnit(_PreActivation):
 
 
 class WideUnit(_PreActivation):
-    """Two 3x3 convolutions, as in wide residual networks (arXiv:1605.07146)."""
+    """Two 3x3 convolutions, as in wide ResNets (arXiv:1605.07146)."""
 
     def make_branch(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
         return nn.Sequential(
@@ -101,7 +106,7 @@ class WideUnit(_PreActivation):
 
 
 class _PostActivation(Unit):
-    """Batch norm after each convolution, ReLU after the sum (arXiv:1512.03385); projections are normalised too."""
+    """Batch norm after each convolution, ReLU after the sum (arXiv:1512.03385); projections have batch norm, too."""
 
     preactivation = False
 
@@ -121,7 +126,7 @@ class _PostActivation(Unit):
 
 
 class PostActivationUnit(_PostActivation):
-    """The bottleneck of the first ResNets, with the stride in the first 1x1 convolution (arXiv:1512.03385)."""
+    """The bottleneck of the original ResNets, with the stride in the first 1x1 convolution (arXiv:1512.03385)."""
 
     def make_branch(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
         inner = out_channels // 4
@@ -133,7 +138,7 @@ class PostActivationUnit(_PostActivation):
 
 
 class ResNeXtUnit(_PostActivation):
-    """The 32x4d unit of ResNeXt (arXiv:1611.05431): 32 groups, which together are half as wide as the output."""
+    """The 32x4d unit of ResNeXt (arXiv:1611.05431): 32 groups, together half as wide as the output."""
 
     def make_branch(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
         inner = out_channels // 2
@@ -145,12 +150,12 @@ class ResNeXtUnit(_PostActivation):
 
 
 class InceptionUnit(_PostActivation):
-    """An Inception-ResNet unit, simplified; our reading, as the paper gives no structure of AttentionInception-56.
+    """A simplified Inception-ResNet unit. It is our reading: the paper gives no structure of AttentionInception-56.
 
-    The three branches of Inception-ResNet-A (arXiv:1602.07261): a 1x1 convolution, a 3x3, and two 3x3, each behind a
-    1x1 reduction, joined by a 1x1 convolution. As there all are an eighth as wide as the output, but for the reduction
-    of the two 3x3, which is half of that: so the whole network meets the published 31.9 million parameters. Each
-    branch's last convolution carries the stride. The residual is not scaled down.
+    It has the three branches of Inception-ResNet-A (arXiv:1602.07261), joined by a 1x1 convolution: a 1x1 convolution;
+    a 1x1 reduction and a 3x3; a 1x1 reduction and two 3x3. All are an eighth as wide as the output, as there, except
+    for the last reduction, which is half as wide: with it the network has the published 31.9 million parameters. The
+    last convolution of each branch has the stride. The residual is not scaled down.
     """
 
     def make_branch(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.benchmark.rates import check_blocks, median_and_spread
-from pipeline.data.image_folder import SPLITS, find_photographs, record_listing
-from pipeline.data.packing import prepare_photographs
-from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, open_photographs
+from pipeline.data.image_folder import SPLITS, list_images, record_listing
+from pipeline.data.packing import prepare_images
+from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, open_image_shards
 from pipeline.data.source import save_source
 from pipeline.training import huge_pages
 from pipeline.training.crops import AREA, ASPECT
-from pipeline.training.photographs import COMPONENTS, EIGENVALUES, PhotographStream
+from pipeline.training.image_batches import COMPONENTS, EIGENVALUES, ImageStream
 from pipeline.utils.subprocesses import run_apart
 
 FOLDER: Final = Path("benchmarks") / "loading"
@@ -85,16 +85,16 @@ def write_photographs(folder: Path, images: int) -> None:
             part.save(path, "JPEG", quality=90)
     raw = folder / "raw"
     counts = dict.fromkeys(SPLITS, images)
-    files = find_photographs(folder / "tree", CLASSES, counts)
+    files = list_images(folder / "tree", CLASSES, counts)
     save_source(record_listing("benchmark", str((folder / "tree").absolute()), files, raw), raw)
-    prepare_photographs("benchmark", raw, folder / "prepared")
+    prepare_images("benchmark", raw, folder / "prepared")
 
 
 def ours(job: Job) -> Iterator[list[float]]:
     """Seconds of each block of batches with our loader."""
     torch.set_num_threads(job.cores)
-    stream = PhotographStream(
-        open_photographs(job.folder / "prepared"),
+    stream = ImageStream(
+        open_image_shards(job.folder / "prepared"),
         seed=0,
         batch_size=BATCH,
         crop=CROP,
@@ -111,6 +111,7 @@ class Colour:
     """AlexNet's colour augmentation of one image, float32 [3, H, W], as a transform."""
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Return the image with its channels shifted at random."""
         strengths = torch.randn(3) * COLOUR * EIGENVALUES.float()
         return image + (COMPONENTS.float() * strengths).sum(1)[:, None, None]
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from models import create_model
-from pipeline.data.array_folder import write_arrays
+from pipeline.data.arrays import write_arrays
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import TIMING, Position, Timing, read_rows
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
@@ -83,7 +83,19 @@ def run_spec(job: Job, *, name: str = "benchmark") -> RunSpec:
         seed=0,
         network=NetworkSpec(job.network, CLASSES),
         data=DataSpec("random", 0, checksum, None, SIZE, images, CLASSES, tuple("0123456789")),
-        protocol=Protocol(steps, BATCH, 0.01, (steps,), 0.1, 0.9, True, 1e-4, 4, True, BATCH),
+        protocol=Protocol(
+            iterations=steps,
+            batch_size=BATCH,
+            learning_rate=0.01,
+            milestones=(steps,),
+            gamma=0.1,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            padding=4,
+            flip=True,
+            batch_norm_group=BATCH,
+        ),
         precision="bfloat16",
     )
 
@@ -173,13 +185,13 @@ def under_ray(job: Job) -> Iterator[Blocks]:
     """Our loop under Ray Train, on a cluster of its own; start-up is that of Ray, its processes and the run."""
     started = _process_started()
     from pipeline.launch import cluster, ray_train
-    from pipeline.launch.driver import Resources
+    from pipeline.runs.execution import Resources
 
     spec = run_spec(job)
     execution = _execution(job, spec)
     with cluster.connected(Path.cwd()):
         cluster.quiet()
-        resources = Resources(workers=job.workers, threads=job.threads)
+        resources = Resources(job.workers, job.threads, "auto", max_parallel=None, max_failures=0)
         status = ray_train.train_under_ray(spec, execution, resources, cluster.share(resources))
     if status != "finished":
         raise RuntimeError(f"{job.network} under Ray Train: {status}")

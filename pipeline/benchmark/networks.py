@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from pipeline.benchmark.energy import energy_counter
 from pipeline.benchmark.hardware import hardware_name, hardware_slug
 from pipeline.benchmark.table import MEASURED, OUT_OF_MEMORY, OUT_OF_TIME, Speed, extend_table, read_table
 from pipeline.runs.spec import Protocol
+from pipeline.settings.paper import load_paper
 from pipeline.training.optimiser import SGD
 from pipeline.utils.errors import UserError
 from pipeline.utils.git import origin
@@ -34,20 +35,13 @@ MODES: Final = ("evaluation", "training")
 SIZES: Final = {"attention92": (224, 320), "preresnet200": (224, 320), "attentioninception56": (299,)}
 """Image sizes in pixels where they are not a network's own: those of the paper's test crops (Table 7)."""
 
-PROTOCOL: Final = Protocol(
-    iterations=160_000,
-    batch_size=64,
-    learning_rate=0.1,
-    milestones=(64_000, 96_000),
-    gamma=0.1,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=1e-4,
-    padding=4,
-    flip=True,
-    batch_norm_group=64,
-)
-"""The paper's on CIFAR; its optimiser alone matters here."""
+
+def _protocol() -> Protocol:
+    """Return the paper's protocol on CIFAR; only its optimiser matters here."""
+    settings = load_paper().protocols["cifar10"].settings
+    own = {field.name: settings[field.name] for field in fields(Protocol) if field.name in settings}
+    return Protocol(**own, batch_norm_group=own["batch_size"])
+
 
 MEASURED_SECONDS, MOST_REPEATS = 3.0, 100
 """Quick steps are repeated for about this long, but not more often than that."""
@@ -55,8 +49,11 @@ MEASURED_SECONDS, MOST_REPEATS = 3.0, 100
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured by default. Batches of 64 and 32 images are the paper's and its authors' per card; a
-    processor takes smaller ones, so that the whole list stays a matter of minutes."""
+    """How much is measured by default.
+
+    Batches of 64 and 32 images are the paper's and its authors' per card; a CPU takes smaller ones, so that all
+    networks are measured in minutes.
+    """
 
     warm_up: int
     repeats: int
@@ -80,6 +77,7 @@ class Settings:
 
     @property
     def effort(self) -> Effort:
+        """The defaults of the device, with the given number of repeats."""
         effort = EFFORTS[torch.device(self.device).type]
         return effort if self.repeats is None else replace(effort, repeats=self.repeats)
 
@@ -242,7 +240,7 @@ def _step(case: Case, mode: str, device: torch.device) -> Callable[[], None]:
 
     if mode == "evaluation":
         return _evaluation(model, images, autocast)
-    optimiser = SGD(model, PROTOCOL)
+    optimiser = SGD(model, _protocol())
 
     def train() -> None:
         optimiser.zero_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.runs.execution import Execution
-from pipeline.runs.records import METRICS
-from pipeline.runs.spec import RunSpec
+from pipeline.runs.records import METRICS, Metrics
+from pipeline.runs.spec import Precision, RunSpec
 from pipeline.utils.files import csv_text, write_atomic
 from pipeline.utils.statistics import difference, estimate
 from pipeline.utils.subprocesses import run_apart
@@ -36,10 +35,9 @@ def train_job(job: Job) -> Iterator[float]:
     from pipeline.training.session import LocalSession
 
     job.execution.folder.mkdir(parents=True, exist_ok=True)
-    metrics = job.execution.folder / METRICS
-    if not metrics.exists():
+    if not (job.execution.folder / METRICS).exists():
         train(job.spec, job.execution, LocalSession(job.device))
-    yield float(json.loads(metrics.read_text(encoding="utf-8"))["test_error"])
+    yield Metrics.read(job.execution.folder).test_error
 
 
 def compare_precisions(
@@ -58,7 +56,7 @@ def compare_precisions(
     """
     errors: dict[str, dict[int, float]] = {precision: {} for precision in PRECISIONS}
 
-    def run(seed: int, precision: str) -> None:
+    def run(seed: int, precision: Precision) -> None:
         changed = replace(spec, seed=seed, precision=precision)
         folder = execution.folder / f"{changed.name}-{precision}-{changed.identity}"
         (error,) = run_apart(train_job, Job(changed, replace(execution, folder=folder), device), seconds)

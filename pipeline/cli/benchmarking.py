@@ -154,11 +154,11 @@ def _run_precision(options: argparse.Namespace) -> None:
     from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.precision import FOLDER, as_markdown, compare_precisions, write_errors
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
     from pipeline.utils.cores import available_cores
 
-    driver, device = Driver(plan.read_plan(), Path.cwd()), _device(options.device)
-    spec = plan.find_run(driver.plan, options.experiment, 0)
+    driver, device = Driver(Plan.read(), Path.cwd()), _device(options.device)
+    spec = driver.plan.run(options.experiment, 0).spec
     execution = replace(driver.execution(spec), folder=driver.store / ".precision")
     at_once = available_cores() // execution.threads if device == "cpu" else 1
     errors = compare_precisions(

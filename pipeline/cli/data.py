@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.options import DATA, Commands, add_command
 
 if TYPE_CHECKING:
-    from pipeline.settings import config
+    from pipeline.settings.tree import Data
 
 
 def _compose(commands: Commands) -> None:
@@ -40,20 +40,21 @@ def _fetch(commands: Commands) -> None:
     command.add_argument("dataset")
     command.add_argument(
         "--source",
-        help="'official' or a local folder (Parquet shards, or a class-folder tree of lossless images; for imagenet a"
-        " tree train/<class>/*.JPEG, val/<class>/*.JPEG, optionally with excluded.txt);"
+        help="'official', or local data: for cifar10 and cifar100 the archive, a folder with it or its batches, Parquet"
+        " files, or class folders of lossless images; for imagenet a folder with train/<class>/*.JPEG and"
+        " val/<class>/*.JPEG, or Kaggle's, optionally with excluded.txt;"
         " default: data.source of params.yaml, if it is for this data set, else official",
     )
 
 
 def _run_fetch(options: argparse.Namespace) -> None:
     from pipeline import data
-    from pipeline.data.image_folder import KIND, read_listing
+    from pipeline.data.image_folder import LISTING, read_listing
 
     source = options.source or _configured_source(options.dataset)
     record, raw = data.fetch(options.dataset, source, DATA), data.raw_folder(DATA, options.dataset)
-    if record.kind == KIND:
-        print(f"{raw}: {len(read_listing(record, raw))} photographs counted and listed ({record.folder(raw)})")
+    if LISTING in record.files:
+        print(f"{raw}: {len(read_listing(record, raw))} images counted and listed ({record.folder(raw)})")
     else:
         print(f"{raw}: {len(record.files)} files verified ({record.kind})")
 
@@ -63,7 +64,7 @@ def _configured_source(dataset: str) -> str:
     return found.source if found else "official"
 
 
-def _configured(dataset: str) -> config.Data | None:
+def _configured(dataset: str) -> Data | None:
     """What params.yaml says about a data set, if it is for this one."""
     from pipeline.settings import config
 
@@ -78,7 +79,7 @@ def _prepare(commands: Commands) -> None:
         commands,
         "prepare",
         _run_prepare,
-        "decode a data set once into arrays, or check and pack photographs (on the Ray cluster of RAY_ADDRESS, if set)"
+        "decode a data set once into arrays, or check and pack images (on the Ray cluster of RAY_ADDRESS, if set)"
         " and copy them to data.remote (if params.yaml names one)",
     )
     command.add_argument("dataset")

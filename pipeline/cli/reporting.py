@@ -11,13 +11,14 @@ from pipeline.cli.options import Commands, add_command, port
 def _report(commands: Commands) -> None:
     command = add_command(commands, "report", _run_report, "write the report of a profile from the runs that are there")
     command.add_argument("--profile", help="default: that of plan.json, else of params.yaml")
+    command.add_argument("--replace", action="store_true", help="even a report with more runs than there are here")
 
 
 def _run_report(options: argparse.Namespace) -> None:
-    from pipeline.report.mlflow_view import log_report
+    from pipeline.report.mlflow import log_report
     from pipeline.report.reporting import find_plan, write_report
 
-    print(write_report(options.profile, Path.cwd()))
+    print(write_report(options.profile, Path.cwd(), replace=options.replace))
     log_report(find_plan(options.profile, Path.cwd()), Path.cwd())
 
 
@@ -41,9 +42,9 @@ def _compare(commands: Commands) -> None:
 
 def _run_compare(options: argparse.Namespace) -> None:
     from pipeline.report.compare import compare
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    print(compare(plan.read_plan()["profile"], Path.cwd()))
+    print(compare(Plan.read().profile, Path.cwd()))
 
 
 def _track(commands: Commands) -> None:
@@ -54,7 +55,7 @@ def _track(commands: Commands) -> None:
 def _run_track(options: argparse.Namespace) -> int:
     from pipeline import tracking
     from pipeline.launch.driver import Driver
-    from pipeline.report.mlflow_view import synchronise
+    from pipeline.report.mlflow import synchronise
     from pipeline.report.reporting import find_plan
 
     driver = Driver(find_plan(None, Path.cwd()), Path.cwd())

@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.cli.options import DATA, Commands, add_command, minutes, positive
-from pipeline.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.settings.plan import Plan
 
 PAUSED = 75  # EX_TEMPFAIL: inside a DVC stage a paused run leaves the stage pending
 MARKER = "launched\n"
@@ -25,17 +27,17 @@ def _plan(commands: Commands) -> None:
 
 
 def _run_plan(options: argparse.Namespace) -> None:
-    from pipeline.settings import plan
+    from pipeline.settings.plan import PLAN
 
-    content = _make_plan()
-    names = content["runs"]
-    print(f"{plan.PLAN}: {len(names)} runs of profile {content['profile']}", flush=True)
-    print(_outlook(content, by_probe=options.probe))
+    plan = _make_plan()
+    print(f"{PLAN}: {len(plan.runs)} runs of profile {plan.profile}", flush=True)
+    print(_outlook(plan, by_probe=options.probe))
 
 
-def _make_plan() -> dict[str, Any]:
+def _make_plan() -> Plan:
     """Check the settings, say where they differ from conf/, and write ``plan.json``."""
-    from pipeline.settings import config, plan
+    from pipeline.settings import config
+    from pipeline.settings.plan import build_plan
 
     settings = config.load()
     drift = config.drift()
@@ -43,30 +45,30 @@ def _make_plan() -> dict[str, Any]:
         print(f"note: {line}", file=sys.stderr)
     if drift:
         print(
-            f"note: `make repro PROFILE={settings.profile}` and `dvc exp run -S profile={settings.profile}` would"
-            " overwrite these edits of params.yaml; `dvc repro` keeps them",
+            f"note: `make repro PROFILE={settings.profile}` would overwrite these edits of params.yaml; `dvc repro` and"
+            " `dvc exp run` keep them",
             file=sys.stderr,
         )
-    content = plan.build_plan(settings, DATA)
-    plan.write_plan(content)
-    return content
+    plan = build_plan(settings, DATA)
+    plan.write()
+    return plan
 
 
-def _current_plan() -> dict[str, Any]:
+def _current_plan() -> Plan:
     """Plan ``params.yaml`` as it is now; inside a stage, where DVC sees to that, read the plan that is there."""
-    from pipeline.settings import plan
+    from pipeline.settings.plan import Plan
 
-    return plan.read_plan() if "DVC_STAGE" in os.environ else _make_plan()
+    return Plan.read() if "DVC_STAGE" in os.environ else _make_plan()
 
 
-def _outlook(content: dict[str, Any], *, by_probe: bool) -> str:
+def _outlook(plan: Plan, *, by_probe: bool) -> str:
     """What is pending, and what it will cost."""
     from pipeline.launch.driver import Driver
     from pipeline.launch.estimate import outlook
     from pipeline.launch.probe import probe
     from pipeline.launch.scheduler import pending
 
-    driver = Driver(content, Path.cwd())
+    driver = Driver(plan, Path.cwd())
     specs = pending(driver)
     return outlook(driver, specs, probe(driver, specs) if by_probe else ())
 
@@ -124,11 +126,10 @@ def _train(commands: Commands) -> None:
 def _run_train(options: argparse.Namespace) -> int:
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
 
     driver = Driver(_current_plan(), Path.cwd(), stop_after=options.stop_after)
-    spec = plan.find_run(driver.plan, options.experiment, options.seed)
-    target = runs.result_folder(spec, driver.plan["profile"])
+    spec = driver.plan.run(options.experiment, options.seed).spec
+    target = runs.result_folder(spec, driver.plan.profile)
     driver.fetch()
     found = runs.locate(spec, driver.store)
     if found is None:
@@ -145,17 +146,11 @@ def _run_train(options: argparse.Namespace) -> int:
             print(f"error: {spec.name}: {reason}", file=sys.stderr)
             return 1
         found = driver.store / spec.folder_name
-    runs.collect(found, target)
-    print(f"{target}: {spec.name} {_from(found, driver)}")
-    return 0
-
-
-def _from(found: Path, driver: Any) -> str:
-    from pipeline.runs.records import METRICS
-    from pipeline.utils.files import read_json
-
+    run = runs.collect(found, target)
     place = "from the store" if found.is_relative_to(driver.store) else "from published/"
-    return f"({read_json(found / METRICS)['test_error']:.2f} % test error, {place})"
+    unverified = "" if run.verified else ", unverified: it has no checksums"
+    print(f"{target}: {spec.name} ({run.metrics.test_error:.2f} % test error, {place}{unverified})")
+    return 0
 
 
 def _verify_resume(commands: Commands) -> None:
@@ -176,10 +171,9 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     from pipeline.data.arrays import read_manifest
     from pipeline.launch.driver import Driver
     from pipeline.launch.verify_resume import COMPARED, ResumeError, shortened, verify
-    from pipeline.settings import plan
 
     driver = Driver(_current_plan(), Path.cwd())
-    spec = shortened(plan.find_run(driver.plan, options.experiment, options.seed), options.iterations)
+    spec = shortened(driver.plan.run(options.experiment, options.seed).spec, options.iterations)
     execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
     for folder in filter(None, (execution.prepared, execution.noisy)):
         read_manifest(folder)  # before processes are begun that need it
@@ -191,69 +185,6 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     rmtree(execution.folder)
     print(f"equal bit for bit after {len(lives) - 1} kills: {', '.join(COMPARED)}")
     return 0
-
-
-def _runs(commands: Commands) -> None:
-    command = add_command(commands, "runs", _run_list, "list, publish or import runs")
-    actions = command.add_subparsers(metavar="list|publish|import", required=True)
-    listing = actions.add_parser("list", help="the runs of the plan and how far they are")
-    listing.set_defaults(run=_run_list)
-    publishing = actions.add_parser("publish", help="copy finished runs, without weights, to published/")
-    publishing.add_argument("pattern", help="run names, e.g. 'attention56*'; '*' for all that are finished")
-    publishing.set_defaults(run=_run_publish)
-    importing = actions.add_parser("import", help="bring runs made elsewhere into the store")
-    importing.add_argument("folder", type=Path, help="a run's folder, or one that holds several")
-    importing.set_defaults(run=_run_import)
-
-
-def _run_list(options: argparse.Namespace) -> None:
-    from pipeline import runs
-    from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
-
-    driver = Driver(plan.read_plan(), Path.cwd())
-    driver.fetch()
-    width = max(map(len, driver.plan["runs"]))
-    for name in driver.plan["runs"]:
-        spec = plan.planned_spec(driver.plan, name)
-        try:
-            status = runs.status(spec, driver.store)
-        except UserError as error:
-            status = f"damaged: {error}"
-        print(f"{name:{width}}  {spec.identity}  {status}")
-
-
-def _run_publish(options: argparse.Namespace) -> None:
-    from fnmatch import fnmatchcase
-
-    from pipeline import runs
-    from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
-
-    driver = Driver(plan.read_plan(), Path.cwd())
-    driver.fetch()
-    specs = [plan.planned_spec(driver.plan, name) for name in driver.plan["runs"] if fnmatchcase(name, options.pattern)]
-    done = [spec for spec in specs if runs.finished(driver.store / spec.folder_name, spec.identity)]
-    if not done:
-        raise UserError(f"{options.pattern!r}: fits no finished run in the store {driver.store}")
-    for spec in done:
-        print(runs.publish(spec, driver.plan["profile"], driver.store))
-
-
-def _run_import(options: argparse.Namespace) -> None:
-    from pipeline import runs
-    from pipeline.launch.driver import Driver
-    from pipeline.settings import plan
-
-    driver = Driver(plan.read_plan(), Path.cwd())
-    driver.fetch()
-    names = runs.import_runs(options.folder, driver.store, driver.mirror.store if driver.mirror else None)
-    for name in names:
-        if driver.mirror is not None:
-            driver.mirror.add(name)
-        print(f"{driver.store / name}: imported")
-    if not names:
-        print("nothing new")
 
 
 def _tune(commands: Commands) -> None:
@@ -282,4 +213,4 @@ def _run_tune(options: argparse.Namespace) -> int:
     return int(found.best is None)
 
 
-COMMANDS = (_plan, _launch, _train, _verify_resume, _runs, _tune)
+COMMANDS = (_plan, _launch, _train, _verify_resume, _tune)

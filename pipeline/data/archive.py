@@ -1,12 +1,13 @@
-"""The official CIFAR archives: a tar file of pickled batches, read without trusting either.
+"""The official CIFAR archives: tar files of pickled batches, neither of which is trusted.
 
-Nothing is unpacked to disk, so no path in the archive matters, and the pickles can build nothing but dicts,
+Nothing is extracted to disk, so that paths in the archive have no effect, and the pickles can build nothing but dicts,
 lists, numbers, strings and byte arrays.
 """
 
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -21,26 +22,45 @@ from pipeline.data.dataset import Split
 from pipeline.utils.errors import UserError, one_line
 
 
-def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Contents of the named regular files of a gzipped tar file, in the order of `names`; others are passed over."""
+def read_members(archive: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the contents of the named regular files below a folder of a tar file; other members are skipped.
+
+    Raises:
+        UserError: for a damaged archive, or one that lacks some of the files, which are all named.
+    """
     contents = {}
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        with tarfile.open(archive, "r|*") as tar:
             for member in tar:
-                if member.name in names and member.isreg() and (file := tar.extractfile(member)):
-                    contents[member.name] = file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{archive}: damaged archive ({one_line(error)})") from None
-    for name in names:
-        if name not in contents:
-            raise UserError(f"{archive}: has no file {name}")
+                name = member.name.removeprefix("./").removeprefix(f"{folder}/")
+                if name in names and member.isreg() and (file := tar.extractfile(member)):
+                    contents[name] = file.read()
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise UserError(f"{archive}: not a tar archive, or a damaged one ({one_line(error)})") from None
+    if missing := [f"{folder}/{name}" for name in names if name not in contents]:
+        raise UserError(f"{archive}: has no file {', '.join(missing)}; needed is the archive of the Python version")
     return {name: contents[name] for name in names}
 
 
-def read_batch(pickled: bytes, label_key: str, shape: tuple[int, int, int], classes: int, place: str) -> Split:
-    """One batch: `data`, bytes [N, 3 * H * W] in planes of red, green and blue, and a list of N labels.
+def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the contents of the named files of an extracted archive; UserError that names all missing ones."""
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UserError(f"{folder}: has no file {', '.join(missing)}; extract the archive of the Python version again")
+    return {name: (folder / name).read_bytes() for name in names}
 
-    `shape` is (H, W, 3), `place` names the batch for messages. UserError for anything else.
+
+def read_batch(pickled: bytes, label_key: str, shape: tuple[int, int, int], classes: int, place: str) -> Split:
+    """Decode a batch: `data`, bytes [N, 3 * H * W] in planes of red, green and blue, and a list of N labels.
+
+    Args:
+        pickled: the batch.
+        label_key: name of the list of labels.
+        shape: (H, W, 3).
+        classes: number of classes.
+        place: names the batch in messages.
+
+    Raises:
+        UserError: for any other content.
     """
     height, width, channels = shape
     try:
@@ -50,12 +70,12 @@ def read_batch(pickled: bytes, label_key: str, shape: tuple[int, int, int], clas
             raise ValueError(f"{label_key} is not a list of integers from 0 to {classes - 1}")
         planes = batch["data"].pixels().reshape(len(labels), channels, height, width)
         return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, np.int64))
-    except Exception as error:  # foreign bytes: the unpickler raises whatever it stumbles over
+    except Exception as error:  # on foreign bytes the unpickler raises exceptions of any type
         raise UserError(f"{place}: not a batch of images ({one_line(error)})") from None
 
 
 class _Array:
-    """What a pickled NumPy array becomes: its parts, with no code of NumPy run on foreign data."""
+    """Stands in for a pickled NumPy array: holds its parts, so that NumPy runs no code on foreign data."""
 
     def __init__(self, *_: Any) -> None:
         self.dtype: Any = None
@@ -66,7 +86,7 @@ class _Array:
         _version, _shape, self.dtype, self.fortran, self.content = state
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The array's bytes, uint8 [all of them]."""
+        """Return the bytes of the array, uint8 [N]."""
         if not isinstance(self.dtype, _Dtype) or self.dtype.code != "u1" or self.fortran:
             raise ValueError("data is not a row-major array of bytes")
         # Python 2 pickled the bytes as its str, which encoding="latin1" turns into characters 0 to 255.
@@ -75,13 +95,13 @@ class _Array:
 
 
 class _Dtype:
-    """What a pickled NumPy dtype becomes: its code, such as "u1"."""
+    """Stands in for a pickled NumPy dtype: holds its code, such as "u1"."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = code
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Byte order and fields: nothing that a byte has."""
+        """Ignore byte order and fields, which bytes do not have."""
 
 
 def _from_buffer(content: Any, dtype: Any, _shape: Any, order: str) -> _Array:
@@ -91,7 +111,7 @@ def _from_buffer(content: Any, dtype: Any, _shape: Any, order: str) -> _Array:
 
 
 def _encode(text: str, _encoding: str) -> bytes:
-    """Protocol 2 as written by Python 3 keeps bytes as text in latin1."""
+    """Return bytes, which protocol 2 as written by Python 3 keeps as text in latin1."""
     return text.encode("latin1")
 
 

@@ -1,7 +1,8 @@
-"""What training reads: the prepared arrays of a data set, with clean or with noisy training labels."""
+"""Arrays of a data set with a manifest: written by prepare and corrupt, verified and opened by training."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.data.array_folder import MANIFEST, open_arrays, read_manifest
-from pipeline.utils.errors import UserError
+from pipeline.data.manifest import MANIFEST, checksum_of, has_checksum, read_manifest
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.files import replace_folder, sha256_file, write_json
 
-__all__ = ["Arrays", "load", "read_manifest"]
+__all__ = ["Arrays", "confusion_counts", "load", "read_manifest", "write_arrays"]
 
 PREPARED = ("train_images", "train_labels", "test_images", "test_labels", "mean")
 NOISY = ("labels", "flipped")
@@ -41,46 +43,79 @@ class Arrays:
     noise_checksum: str | None
 
 
+def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `<name>.npy` for each array and the manifest into `folder`, replacing the complete folder.
+
+    Returns:
+        The manifest: `about`, then `checksum`, a SHA-256 over all files, and `files`, the SHA-256 of each.
+    """
+    with replace_folder(folder) as fresh:
+        for name, array in arrays.items():
+            np.save(fresh / f"{name}.npy", array, allow_pickle=False)
+        files = {f"{name}.npy": sha256_file(fresh / f"{name}.npy") for name in arrays}
+        manifest = {**about, "checksum": checksum_of(files), "files": files}
+        write_json(fresh / MANIFEST, manifest)
+    return manifest
+
+
 def load(prepared: Path, noisy: Path | None = None) -> Arrays:
     """Open a prepared folder and, if given, a folder of noisy labels made for it.
 
-    Every file is verified against its checksum (0.2 s for CIFAR-10); UserError for what is missing, damaged or
-    does not belong together.
+    Every file is verified against its checksum, which takes 0.2 s for CIFAR-10.
+
+    Raises:
+        UserError: for files that are missing, unreadable, damaged, or do not belong together.
     """
-    manifest, arrays = _open(prepared, PREPARED, "prepare")
-    try:
-        shape = tuple(manifest["image_shape"])
-        train, test = manifest["train_images"], manifest["test_images"]
-        classes, checksum = tuple(manifest["classes"]), str(manifest["checksum"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{prepared / MANIFEST}: {error} is missing or wrong; prepare the data again") from None
-    _expect(prepared, arrays, "train_images", (train, *shape), np.uint8)
-    _expect(prepared, arrays, "test_images", (test, *shape), np.uint8)
+    manifest, arrays = _open(prepared, PREPARED, "prepare", ("image_shape", "train_images", "test_images", "classes"))
+    shape, classes = tuple(manifest["image_shape"]), tuple(manifest["classes"])
+    for split in ("train", "test"):
+        count = manifest[f"{split}_images"]
+        _expect(prepared, arrays, f"{split}_images", (count, *shape), np.uint8)
+        _expect_labels(prepared, arrays, f"{split}_labels", count, len(classes))
     _expect(prepared, arrays, "mean", shape, np.float32)
-    _expect_labels(prepared, arrays, "train_labels", train, len(classes))
-    _expect_labels(prepared, arrays, "test_labels", test, len(classes))
     noise_checksum = None
     if noisy is not None:
-        arrays["train_labels"], noise_checksum = _noisy_labels(noisy, checksum, train, len(classes))
-    return Arrays(**arrays, classes=classes, checksum=checksum, noise_checksum=noise_checksum)
+        arrays["train_labels"], noise_checksum = _noisy_labels(
+            noisy, manifest["checksum"], arrays["train_labels"], len(classes)
+        )
+    return Arrays(**arrays, classes=classes, checksum=manifest["checksum"], noise_checksum=noise_checksum)
 
 
-def _noisy_labels(noisy: Path, base: str, count: int, classes: int) -> tuple[NDArray[np.int64], str]:
-    manifest, arrays = _open(noisy, NOISY, "corrupt")
-    if manifest.get("base_checksum") != base:
+def _noisy_labels(noisy: Path, base: str, clean: NDArray[np.int64], classes: int) -> tuple[NDArray[np.int64], str]:
+    manifest, arrays = _open(noisy, NOISY, "corrupt", ("base_checksum", "matrix", "flipped"))
+    if manifest["base_checksum"] != base:
         raise UserError(f"{noisy}: these noisy labels were made for other prepared data; run corrupt again")
-    _expect_labels(noisy, arrays, "labels", count, classes)
-    _expect(noisy, arrays, "flipped", (count,), np.bool_)
-    return arrays["labels"], manifest["checksum"]
+    _expect_labels(noisy, arrays, "labels", len(clean), classes)
+    _expect(noisy, arrays, "flipped", clean.shape, np.bool_)
+    labels: NDArray[np.int64] = arrays["labels"]
+    found = {"matrix": confusion_counts(clean, labels, classes).tolist(), "flipped": int((labels != clean).sum())}
+    for key, value in found.items():
+        if manifest[key] != value:  # the checksums are those of the arrays; this number is in the manifest alone
+            raise UserError(f"{noisy / MANIFEST}: {key} is not that of the labels; run corrupt again")
+    return labels, manifest["checksum"]
 
 
-def _open(folder: Path, names: tuple[str, ...], stage: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder}: no {MANIFEST} there; run {stage} first")
-    try:
-        return open_arrays(folder, names)
-    except UserError as error:
-        raise UserError(f"{error}; run {stage} again") from None
+def confusion_counts(clean: NDArray[np.int64], noisy: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Count how often each clean label (row) became each label (column): int64 [classes, classes]."""
+    return np.bincount(clean * classes + noisy, minlength=classes**2).reshape(classes, classes)
+
+
+def _open(
+    folder: Path, names: Sequence[str], stage: str, needed: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the manifest and the named arrays, memory-mapped, after their checksums have been verified."""
+    manifest, arrays = read_manifest(folder, stage, needed), {}
+    if sorted(manifest["files"]) != sorted(f"{name}.npy" for name in names):
+        raise UserError(f"{folder / MANIFEST}: files are not {', '.join(names)}; run {stage} again")
+    for name in names:
+        path = folder / f"{name}.npy"
+        if not has_checksum(path, manifest["files"][path.name]):
+            raise UserError(f"{path}: missing, or without the checksum in the manifest; run {stage} again")
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise UserError(f"{path}: not an array ({one_line(error)}); run {stage} again") from None
+    return manifest, arrays
 
 
 def _expect(folder: Path, arrays: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:

@@ -1,24 +1,25 @@
-"""CIFAR-10 and CIFAR-100, from the official archive, Parquet shards or class folders."""
+"""CIFAR-10 and CIFAR-100, from the official archive, its extracted batches, Parquet files or class folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.data import folders, parquet
-from pipeline.data.archive import read_batch, read_members
+from pipeline.data.archive import read_batch, read_files, read_members
 from pipeline.data.dataset import DataSet, Split, concatenate
 from pipeline.data.download import DownloadError, download, md5_file
 from pipeline.data.images import Record, decode_records
-from pipeline.data.source import RECORD, Source, record_files
+from pipeline.data.source import RECORD, Source, local_path, record_files
 from pipeline.utils.errors import UserError
 
 _FORMS = (
-    "a folder with Parquet shards (train-*.parquet, test-*.parquet) "
-    "or with class folders of lossless images (train/<class>/*.png, test/<class>/*.png)"
+    "the archive of the Python version, a folder with it or with its batches, a folder with Parquet files"
+    " (train-*.parquet, test-*.parquet), or one with class folders of lossless images"
+    " (train/<class>/*.png, test/<class>/*.png)"
 )
 
 _CIFAR100_CLASSES = """
@@ -33,44 +34,93 @@ _CIFAR100_CLASSES = """
 
 
 class Cifar(DataSet):
-    """What CIFAR-10 and CIFAR-100 share: 32x32 colour photographs, equally many of each class, three sources."""
+    """What CIFAR-10 and CIFAR-100 share: 32x32 colour images, equally many of each class, the forms of source."""
 
     image_shape = (32, 32, 3)
     train_images = 50_000
     test_images = 10_000
 
     torchvision_name: ClassVar[str]  # of the class that knows address and MD5 of the official archive
+    archive_name: ClassVar[str]
     batch_folder: ClassVar[str]
     train_batches: ClassVar[tuple[str, ...]]
     test_batches: ClassVar[tuple[str, ...]]
     batch_labels: ClassVar[str]
-    label_columns: ClassVar[tuple[str, ...]]  # in Parquet shards, the best first
 
     @property
     def _images(self) -> dict[str, int]:
         return {"train": self.train_images, "test": self.test_images}
 
-    def fetch(self, source: str, raw: Path) -> Source:
-        """Download the archive (`source` = "official"), or record the files of the local folder `source`."""
-        if source == "official":
-            return self._fetch_archive(raw)
-        folder = Path(source).expanduser().resolve()
-        if not folder.is_dir():
-            raise UserError(f"source {source!r} of {self.name}: no such folder; allowed are 'official' and {_FORMS}")
-        if names := parquet.find_shards(folder):
-            parquet.check_shards(folder, names, self._images, self.label_columns)
-            return Source(self.name, "parquet", str(folder), record_files(folder, names))
-        if folders.is_class_tree(folder):
-            names = folders.find_images(folder, self.classes)
-            folders.check_counts(folder, names, self._images)
-            return Source(self.name, "folders", str(folder), record_files(folder, names))
-        raise UserError(f"source {source!r} of {self.name}: found neither form of data; needed is {_FORMS}")
+    @property
+    def _batches(self) -> tuple[str, ...]:
+        return (*self.train_batches, *self.test_batches)
 
-    def _fetch_archive(self, raw: Path) -> Source:
-        """The archive that torchvision names, checked against the MD5 that torchvision gives."""
+    @property
+    def _official(self) -> Any:
+        """Torchvision's class, with `url`, `filename` and `tgz_md5` of the archive; its import takes seconds."""
         import torchvision
 
-        official = getattr(torchvision.datasets, self.torchvision_name)
+        return getattr(torchvision.datasets, self.torchvision_name)
+
+    def fetch(self, source: str, raw: Path) -> Source:
+        """Download the archive (`source` = "official"), or verify and record the local data at `source`.
+
+        A folder may hold the data itself or have them one level down: an extracted archive, its parent, torchvision's
+        root, a clone from the hub.
+        """
+        if source == "official":
+            return self._fetch_archive(raw)
+        given = local_path(source)
+        if given.is_file():
+            return self._record_archive(given)
+        if not given.is_dir():
+            raise UserError(f"source {source!r} of {self.name}: no such file or folder; allowed are {_FORMS}")
+        kind, place = self._find(given)
+        if kind == "archive":
+            return self._record_archive(place / self.archive_name)
+        if kind == "batches":
+            self._decode_batches(place, read_files(place, self._batches))
+            return Source(self.name, kind, str(place), record_files(place, self._batches))
+        if kind == "parquet":
+            names = parquet.find_shards(place)
+            parquet.check_shards(place, names, self._images, self.classes)
+            names = [(place / name).relative_to(given).as_posix() for name in names]
+            return Source(self.name, kind, str(given), record_files(given, names))
+        names = folders.find_images(place, self.classes, self._images)
+        return Source(self.name, kind, str(place), record_files(place, names))
+
+    def _find(self, given: Path) -> tuple[str, Path]:
+        """Return the one form of data that a folder holds, and where; UserError if there is none, or several."""
+        below = sorted(Path(entry.path) for entry in folders.visible(given) if entry.is_dir())
+        found = [(kind, place) for place in (given, *below) for kind in self._forms(place, place == given)]
+        archives = [place / self.archive_name for kind, place in found if kind == "archive"]
+        if archives and any(kind == "batches" for kind, _ in found):  # torchvision keeps both
+            damaged = md5_file(archives[0]) != self._official.tgz_md5
+            found = [(kind, place) for kind, place in found if kind != ("archive" if damaged else "batches")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(f"{place} ({kind})" for kind, place in found)
+            raise UserError(f"{given}: has {self.name} in several places: {several}; give one of them as the source")
+        content = folders.named(sorted(entry.name for entry in given.iterdir())) or "nothing"
+        raise UserError(f"{given}: no {self.name} there, it holds {content}; needed is {_FORMS}")
+
+    def _forms(self, place: Path, is_given: bool) -> Iterable[str]:
+        if (place / self.archive_name).is_file():
+            yield "archive"
+        if any((place / name).is_file() for name in self._batches):
+            yield "batches"
+        if parquet.find_shards(place):
+            yield "parquet"
+        elif folders.is_class_tree(place):
+            # A tree one level down may belong to another data set, which would make the source ambiguous.
+            inside = (folders.canonical(entry.name) for entry in folders.visible(place / "train"))
+            if is_given or any(name in self.classes for name in inside):
+                yield "folders"
+
+    def _fetch_archive(self, raw: Path) -> Source:
+        """Download the archive that torchvision names, checked against the MD5 that torchvision gives."""
+        official = self._official
         archive = raw / official.filename
         if not archive.is_file() or md5_file(archive) != official.tgz_md5:
             try:
@@ -83,48 +133,63 @@ class Cifar(DataSet):
                 ) from None
         return Source(self.name, "archive", ".", record_files(raw, [official.filename]))
 
+    def _record_archive(self, archive: Path) -> Source:
+        """Return the record of a local archive: the official one, or any other with the same batches."""
+        if md5_file(archive) != self._official.tgz_md5:
+            self._decode_archive(archive)
+        return Source(self.name, "archive", str(archive.parent), record_files(archive.parent, [archive.name]))
+
     def decode(self, source: Source, raw: Path) -> tuple[Split, Split]:
-        """Both splits; UserError unless they have as many images of each class as the data set has."""
-        folder = source.folder(raw)
+        """Return both splits; UserError unless they have as many images of each class as the data set has."""
+        folder, names = source.folder(raw), list(source.files)
         if source.kind == "archive":
-            train, test = self._decode_archive(folder / next(iter(source.files)))
-        elif source.kind == "parquet":
-            train, test = (self._decode_shards(folder, list(source.files), split) for split in folders.SPLITS)
-        elif source.kind == "folders":
-            train, test = (self._decode_tree(folder, list(source.files), split) for split in folders.SPLITS)
-        else:
+            return self._decode_archive(folder / names[0])
+        if source.kind == "batches":
+            return self._decode_batches(folder, read_files(folder, self._batches))
+        if source.kind not in ("parquet", "folders"):
             raise UserError(f"{raw / RECORD}: unknown kind {source.kind!r}; fetch {self.name} again")
-        self._check_balance(train, "train", self.train_images)
-        self._check_balance(test, "test", self.test_images)
-        return train, test
+        records: dict[str, Iterable[Record]]
+        if source.kind == "parquet":
+            records = {
+                split: parquet.read_shards(folder, [n for n in names if parquet.split_of(n) == split], self.classes)
+                for split in folders.SPLITS
+            }
+        else:
+            records = {split: folders.read_images(folder, names, split, self.classes) for split in folders.SPLITS}
+        train, test = (
+            decode_records(
+                records[split], self._images[split], self.image_shape, len(self.classes), f"{self.name} {split}"
+            )
+            for split in folders.SPLITS
+        )
+        return self._balanced(train, test)
 
     def _decode_archive(self, archive: Path) -> tuple[Split, Split]:
-        """Each split is the concatenation of its batches."""
-        names = [f"{self.batch_folder}/{name}" for name in (*self.train_batches, *self.test_batches)]
+        return self._decode_batches(archive, read_members(archive, self.batch_folder, self._batches))
+
+    def _decode_batches(self, place: Path, contents: Mapping[str, bytes]) -> tuple[Split, Split]:
+        """Return each split, the concatenation of its batches."""
         batches = [
-            read_batch(pickled, self.batch_labels, self.image_shape, len(self.classes), f"{archive}: {name}")
-            for name, pickled in read_members(archive, names).items()
+            read_batch(contents[name], self.batch_labels, self.image_shape, len(self.classes), f"{place}: {name}")
+            for name in self._batches
         ]
-        return concatenate(batches[: len(self.train_batches)]), concatenate(batches[len(self.train_batches) :])
+        split_at = len(self.train_batches)
+        return self._balanced(concatenate(batches[:split_at]), concatenate(batches[split_at:]))
 
-    def _decode_shards(self, folder: Path, names: list[str], split: str) -> Split:
-        return self._decode_records(
-            parquet.read_shards(folder, parquet.shards_of(names, split), self.label_columns), split
-        )
-
-    def _decode_tree(self, folder: Path, names: list[str], split: str) -> Split:
-        return self._decode_records(folders.read_images(folder, names, split, self.classes), split)
-
-    def _decode_records(self, records: Iterable[Record], split: str) -> Split:
-        count, title = self._images[split], f"{self.name} {split}"
-        return decode_records(records, count, self.image_shape, len(self.classes), title)
-
-    def _check_balance(self, split: Split, title: str, images: int) -> None:
-        expected = images // len(self.classes)
-        counts = np.bincount(split.labels, minlength=len(self.classes))
-        for name, found in zip(self.classes, counts, strict=True):
-            if found != expected:
-                raise UserError(f"{self.name} {title}: {found} images of {name}, expected {expected}")
+    def _balanced(self, train: Split, test: Split) -> tuple[Split, Split]:
+        """Return both splits; UserError unless they have equally many images of each class."""
+        problems = []
+        for split, title in ((train, "train"), (test, "test")):
+            expected = self._images[title] // len(self.classes)
+            counts = np.bincount(split.labels, minlength=len(self.classes))
+            problems += [
+                f"{title} has {found} images of {name}, expected {expected}"
+                for name, found in zip(self.classes, counts, strict=True)
+                if found != expected
+            ]
+        if problems:
+            raise UserError(f"{self.name}: {'; '.join(problems)}")
+        return train, test
 
 
 class Cifar10(Cifar):
@@ -133,11 +198,11 @@ class Cifar10(Cifar):
     name = "cifar10"
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     torchvision_name = "CIFAR10"
+    archive_name = "cifar-10-python.tar.gz"
     batch_folder = "cifar-10-batches-py"
     train_batches = tuple(f"data_batch_{number}" for number in range(1, 6))
     test_batches = ("test_batch",)
     batch_labels = "labels"
-    label_columns = ("label",)
 
 
 class Cifar100(Cifar):
@@ -146,8 +211,8 @@ class Cifar100(Cifar):
     name = "cifar100"
     classes = tuple(_CIFAR100_CLASSES.split())
     torchvision_name = "CIFAR100"
+    archive_name = "cifar-100-python.tar.gz"
     batch_folder = "cifar-100-python"
     train_batches = ("train",)
     test_batches = ("test",)
     batch_labels = "fine_labels"
-    label_columns = ("fine_label", "label")

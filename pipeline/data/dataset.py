@@ -1,4 +1,4 @@
-"""What a data set has to offer to the pipeline."""
+"""The interfaces of a data set."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.data.source import Source
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images, uint8 [N, H, W, 3], and their labels, int64 [N]; the order carries no meaning."""
+    """Images, uint8 [N, H, W, 3], and their labels, int64 [N]; their order has no meaning."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
 
 def concatenate(splits: Sequence[Split]) -> Split:
-    """One split of several parts."""
+    """Join several parts to one split."""
     return Split(np.concatenate([s.images for s in splits]), np.concatenate([s.labels for s in splits]))
 
 
@@ -41,15 +41,15 @@ class DataSet(ABC):
 
     @abstractmethod
     def fetch(self, source: str, raw: Path) -> Source:
-        """Bring the data to the folder `raw`, or find them where `source` says; UserError if they are wrong."""
+        """Download the data to the folder `raw`, or find them at `source`; UserError if they are wrong."""
 
     @abstractmethod
     def decode(self, source: Source, raw: Path) -> tuple[Split, Split]:
-        """Training and test split of fetched data, whose files have been verified against `source`."""
+        """Return training and test split of fetched data, whose files have been verified against `source`."""
 
 
-class PhotographSet(ABC):
-    """A data set of photographs of any size, which stay encoded until a batch needs them.
+class ImageFolderSet(ABC):
+    """A data set of images of any size, which stay encoded until a batch needs them.
 
     Like a `DataSet` it is one subclass in one file, entered in `pipeline.data.DATASETS`. Its classes are the sorted
     names of the class folders that `fetch` finds; `images` are the files of each split, "train" and "val".
@@ -61,4 +61,4 @@ class PhotographSet(ABC):
 
     @abstractmethod
     def fetch(self, source: str, raw: Path) -> Source:
-        """Find the class folders, and write their listing into `raw`; UserError if counts or files are wrong."""
+        """Find the class folders, and write their listing into `raw`; UserError if they are wrong."""

@@ -1,4 +1,4 @@
-"""Handwritten digits: the small data set that scikit-learn carries in its package."""
+"""Handwritten digits: the small data set in the package of scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALL = 8
 class Digits(DataSet):
     """1,797 grey 8x8 images of the digits 0 to 9, enlarged to 16x16 with three equal channels.
 
-    The split is stratified and depends on nothing but the pixels: within each class, the images whose SHA-256
+    The split is stratified and depends on the pixels alone: within each class, the images whose SHA-256
     is smallest are the test images, as many as the class's share of 360.
     """
 
@@ -42,14 +42,16 @@ class Digits(DataSet):
         bunch = load_digits()
         rows = np.column_stack([bunch.data, bunch.target]).astype(np.uint8)
         if _checksum(rows) != _SHA256:
-            raise UserError("scikit-learn's digits are not the 1,797 images known; install another version of it")
+            raise UserError(
+                "scikit-learn's digits are not the 1,797 known images; install another version of scikit-learn"
+            )
         buffer = io.BytesIO()
         np.save(buffer, rows, allow_pickle=False)
         write_atomic(raw / _FILE, buffer.getvalue())
         return Source(self.name, "scikit-learn", ".", record_files(raw, [_FILE]))
 
     def decode(self, source: Source, raw: Path) -> tuple[Split, Split]:
-        """Both splits of the fetched file."""
+        """Return both splits of the fetched file."""
         path = source.folder(raw) / _FILE
         try:
             rows = np.load(path, allow_pickle=False)
@@ -77,10 +79,10 @@ def _checksum(rows: NDArray[np.uint8]) -> str:
 
 
 def stratified_counts(sizes: list[int], total: int) -> list[int]:
-    """Share `total` out in proportion to `sizes`, by largest remainder (ties: the first class)."""
-    whole = sum(sizes)
-    shares = [size * total // whole for size in sizes]
-    remainders = [size * total % whole for size in sizes]
+    """Divide `total` in proportion to `sizes`, by largest remainder (ties: the first class)."""
+    available = sum(sizes)
+    shares = [size * total // available for size in sizes]
+    remainders = [size * total % available for size in sizes]
     order = sorted(range(len(sizes)), key=lambda k: -remainders[k])
     for k in order[: total - sum(shares)]:
         shares[k] += 1
@@ -88,7 +90,7 @@ def stratified_counts(sizes: list[int], total: int) -> list[int]:
 
 
 def enlarge(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bilinear enlargement of [N, h, w] with values 0..16 to uint8 [N, 2h, 2w, 3] with values 0..255.
+    """Enlarge [N, h, w] with values 0..16 bilinearly to uint8 [N, 2h, 2w, 3] with values 0..255.
 
     A new pixel lies a quarter of an old one from the nearest centre (align_corners=False): weights 3/4 and 1/4
     in each direction. In integers, so that the result is the same on every machine.
@@ -99,7 +101,7 @@ def enlarge(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _double(values: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
-    """Twice as many values along `axis`, each 3 times the nearest plus the next nearest; edges repeat."""
+    """Double the values along `axis`: each is 3 times the nearest plus the next nearest; edges repeat."""
     values = np.moveaxis(values, axis, -1)
     padded = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1)
     doubled = np.stack([3 * values + padded[..., :-2], 3 * values + padded[..., 2:]], axis=-1)

@@ -1,4 +1,4 @@
-"""Download of one file: resumable, verified, with a progress bar."""
+"""Download of a file: resumable, verified, with a progress bar."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _CHUNK = 1 << 20
 
 
 class DownloadError(Exception):
-    """The file could not be had; the message is the reason, in a few words."""
+    """The file could not be downloaded; the message is the reason, in a few words."""
 
 
 def md5_file(path: Path) -> str:
-    """MD5 of a file's content, in hex: what publishers of older data sets give."""
+    """Return the MD5 of a file in hex, which publishers of older data sets give."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def download(url: str, target: Path, md5: str) -> None:
-    """Fetch `url`; `target` appears only when its MD5 is right.
+    """Download `url`; `target` appears only when its MD5 is right.
 
-    What has arrived is kept in `<target>.part`, and a later call asks for the rest only. Where the completed
-    file turns out wrong it is fetched once more from its beginning.
+    A partial download is kept in `<target>.part`, and a later call requests the rest. If the completed file is wrong
+    it is downloaded once more from its beginning.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -41,12 +41,12 @@ def download(url: str, target: Path, md5: str) -> None:
         _complete(url, part)
     if (found := md5_file(part)) != md5:
         part.unlink()
-        raise DownloadError(f"what arrived has the MD5 {found}, expected {md5}")
+        raise DownloadError(f"the downloaded file has the MD5 {found}, expected {md5}")
     part.replace(target)
 
 
 def _complete(url: str, part: Path) -> None:
-    """Ask for what is missing, again and again as long as each attempt brings something."""
+    """Request the missing bytes, repeatedly as long as each attempt gets some."""
     for _ in range(_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
@@ -61,13 +61,13 @@ def _complete(url: str, part: Path) -> None:
 
 
 def _transfer(url: str, part: Path, offset: int) -> None:
-    """Append what follows the first `offset` bytes, or write all where the server cannot do that."""
+    """Append what follows the first `offset` bytes, or write all if the server does not support ranges."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-            return  # nothing is left to send; the checksum tells whether it is the file
+            return  # the file is complete; its checksum is verified later
         raise
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:

@@ -1,63 +1,112 @@
-"""Lossless images in class folders: `train/<class>/<image>` and `test/<class>/<image>`."""
+"""Class folders, `<split>/<class>/<file>`, as users have them; for CIFAR with lossless images in `train` and `test`."""
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.data.images import Record, lossless_format
+from pipeline.data.images import LOSSLESS, BrokenImageError, Record, lossless_format
 from pipeline.utils.errors import UserError
+from pipeline.utils.names import checked_name
 
 SPLITS = ("train", "test")
+_LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found")  # of file managers and discs
+_LEFT_OVER = (".tar", ".tar.gz", ".tgz", ".zip", ".sh", ".bat", ".py")  # archives and scripts that made the tree
+_SHOWN = 20  # names in a message
 
 
 def is_class_tree(folder: Path, splits: Sequence[str] = SPLITS) -> bool:
-    """Whether a folder has a folder for each split."""
+    """Return whether a folder has a folder for each split."""
     return all((folder / split).is_dir() for split in splits)
 
 
-def find_images(folder: Path, classes: Sequence[str]) -> list[str]:
-    """Paths of all images below a folder, relative to it and sorted.
-
-    Raises UserError for a class folder that is missing or unknown and for a file that is no lossless image.
-    Names that begin with a dot are passed over.
-    """
-    names = []
-    for split in SPLITS:
-        found = {entry.name for entry in visible(folder / split) if entry.is_dir()}
-        for name in sorted(found.symmetric_difference(classes)):
-            problem = "no such class folder" if name in classes else "not a class"
-            raise UserError(f"{folder / split / name}: {problem}; the classes are {', '.join(classes)}")
-        for class_name in classes:
-            for entry in visible(folder / split / class_name):
-                path = Path(entry.path)
-                if not entry.is_file():
-                    raise UserError(f"{path}: not a file; class folders hold images only")
-                lossless_format(path.read_bytes(), str(path))
-                names.append(path.relative_to(folder).as_posix())
-    return sorted(names)
+def is_archive(name: str) -> bool:
+    """Return whether a file is an archive by its name."""
+    return name.lower().endswith(_LEFT_OVER[:4])
 
 
 def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What a folder holds, in no order, but for names that begin with a dot."""
+    """Yield what a folder holds, in no order, without hidden entries, litter, archives and scripts."""
     with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
+        for entry in entries:
+            name = entry.name.lower()
+            if not name.startswith(".") and name not in _LITTER and not name.endswith(_LEFT_OVER):
+                yield entry
 
 
-def check_counts(folder: Path, names: Sequence[str], images: Mapping[str, int]) -> None:
-    """Raise UserError unless there are `images[split]` images in each split."""
-    for split, expected in images.items():
-        count = sum(name.startswith(f"{split}/") for name in names)
-        if count != expected:
-            raise UserError(f"{folder / split}: {count} images, expected {expected}")
+def named(names: Sequence[str]) -> str:
+    """Return some names for a message: all of them, or the first ones and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:_SHOWN]) + more
+
+
+def canonical(name: str) -> str:
+    """Return a class name as the data sets spell it: "Aquarium Fish" is aquarium_fish."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def find_images(folder: Path, classes: Sequence[str], images: Mapping[str, int]) -> list[str]:
+    """Find the lossless images of a tree.
+
+    Args:
+        folder: of the tree.
+        classes: name of each label; each split has a folder for each of them.
+        images: number of images of each split, equally many of each class.
+
+    Returns:
+        Their paths below the folder, sorted.
+
+    Raises:
+        UserError: with a list of all that is wrong: class folders, files that are not lossless images, counts.
+    """
+    names: list[str] = []
+    problems: list[str] = []
+    wrong: defaultdict[str, list[str]] = defaultdict(list)
+    for split, count in images.items():
+        found = sorted(entry.name for entry in visible(folder / split) if entry.is_dir())
+        by_class: defaultdict[str, list[str]] = defaultdict(list)
+        for name in found:
+            by_class[canonical(name)].append(name)
+        unknown = [f"{split}/{name}" for key, given in by_class.items() if key not in classes for name in given]
+        missing = [f"{split}/{name}" for name in classes if name not in by_class]
+        problems += [f"not a class: {named(unknown)}"] if unknown else []
+        problems += [f"no such class folder: {named(missing)}"] if missing else []
+        for key in set(by_class).intersection(classes):
+            inside = [name for given in by_class[key] for name in _lossless(folder, f"{split}/{given}", wrong)]
+            if len(inside) != count // len(classes):
+                problems.append(f"{split}/{key} has {len(inside)} images, expected {count // len(classes)}")
+            names += inside
+    if problems:
+        problems.append(f"the classes are {', '.join(classes)}")
+    problems += [f"{reason}: {named(sorted(files))}" for reason, files in wrong.items()]
+    if problems:
+        raise UserError(
+            f"{folder}: {'; '.join(problems)}; needed is a folder for each class in train/ and test/,"
+            f" with images in a format that keeps the pixels ({LOSSLESS}) and nothing else"
+        )
+    return sorted(names)
+
+
+def _lossless(folder: Path, place: str, wrong: defaultdict[str, list[str]]) -> Iterator[str]:
+    """Yield the images of a class folder; others are added to `wrong`, by reason."""
+    for entry in visible(folder / place):
+        name = f"{place}/{entry.name}"
+        try:
+            checked_name(entry.name, str(folder / place))
+            if not entry.is_file():
+                raise BrokenImageError("not a file")
+            lossless_format(Path(entry.path).read_bytes())
+            yield name
+        except BrokenImageError as error:
+            wrong[str(error)].append(name)
 
 
 def read_images(folder: Path, names: Sequence[str], split: str, classes: Sequence[str]) -> Iterator[Record]:
-    """The encoded images of one split."""
+    """Yield the encoded images of one split."""
     labels = {name: label for label, name in enumerate(classes)}
     for name in names:
         name_split, class_name, _ = name.split("/")
         if name_split == split:
-            path = folder / name
-            yield Record(str(path), path.read_bytes(), labels[class_name])
+            yield Record(str(folder / name), (folder / name).read_bytes(), labels[canonical(class_name)])

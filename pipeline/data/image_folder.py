@@ -1,31 +1,36 @@
-"""Class folders of photographs, `train/<class>/<file>` and `val/<class>/<file>`, and the listing that fetch makes.
+"""Class folders of images, `train/<class>/<file>` and `val/<class>/<file>`, and the listing that fetch makes.
 
-The listing, ``files.csv``, lies beside the record of the source. It has a line for each file, sorted by name: the path
-below the tree, the size in bytes, and 0 instead of 1 for a validation image that is excluded.
+The listing, ``files.csv``, lies beside the record of the source. It has a line for each file, sorted by name: its path
+`<split>/<class>/<file>`, the size in bytes, and 0 instead of 1 for a validation image that is excluded. In a source of
+kind `FLAT_KIND` the validation images lie in `val/` itself, and a file of Kaggle's tells their classes.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.folders import check_counts, visible
+from pipeline.data.folders import is_archive, named, visible
+from pipeline.data.manifest import has_checksum
 from pipeline.data.source import Source, record_files
-from pipeline.utils.errors import UserError
-from pipeline.utils.files import csv_text, sha256_file, write_atomic
+from pipeline.utils.errors import UserError, one_line
+from pipeline.utils.files import csv_text, write_atomic
+from pipeline.utils.names import checked_name, checked_path
 
-KIND = "image folder"
+KIND, FLAT_KIND = "image folder", "image folder with a flat val"
 SPLITS = ("train", "val")
 LISTING = "files.csv"
 EXCLUDED = "excluded.txt"
+SOLUTION = "LOC_val_solution.csv"
 SUFFIXES = (".jpeg", ".jpg", ".png")
-_SHOWN = 20  # names in a message
 
 
 class Listed(NamedTuple):
-    """One file of the tree: its path below it, its size in bytes, and whether it is used."""
+    """One file of the tree: its name `<split>/<class>/<file>`, its size in bytes, and whether it is used."""
 
     name: str
     size: int
@@ -38,99 +43,185 @@ class Listed(NamedTuple):
 
     @property
     def class_name(self) -> str:
-        """Name of its class folder."""
+        """Name of its class."""
         return self.name.split("/")[1]
 
+    def path(self, flat: bool) -> str:
+        """Return its path below the tree, where the validation images have no class folders if `flat`."""
+        return f"val/{self.name.split('/')[2]}" if flat and self.split == "val" else self.name
 
-def find_photographs(folder: Path, class_count: int, images: Mapping[str, int]) -> list[Listed]:
-    """All photographs of a tree, sorted by name; those that ``excluded.txt`` names are marked.
 
-    Names that begin with a dot are passed over.
+def list_images(
+    folder: Path,
+    class_count: int,
+    images: Mapping[str, int],
+    solution: Mapping[str, str] | None = None,
+    excluded: Path | None = None,
+) -> list[Listed]:
+    """List the images of a tree, sorted by name; those that are excluded are marked.
 
     Args:
+        folder: of the tree.
         class_count: class folders that each split must have, the same ones.
         images: files that each split must have, the excluded ones among them.
+        solution: class of each validation image, by its name without suffix; None where `val/` has class folders.
+        excluded: file that names the excluded validation images, by default ``excluded.txt`` in the tree.
 
     Raises:
-        UserError: for other counts, an empty class, or a file that is no image by its name.
+        UserError: with a list of all that is wrong: class folders, files that are not images by their names, counts.
     """
-    classes = {split: sorted(entry.name for entry in visible(folder / split)) for split in SPLITS}
-    for split, found in classes.items():
-        if len(found) != class_count:
-            raise UserError(f"{folder / split}: {len(found)} class folders, expected {class_count}")
-    for name in sorted(set(classes["train"]).symmetric_difference(classes["val"])):
-        raise UserError(f"{folder}: class folder {name} is in one of train/ and val/ only")
-    files = [listed for split in SPLITS for name in classes[split] for listed in _photographs(folder, split, name)]
-    check_counts(folder, [listed.name for listed in files], images)
-    excluded = read_excluded(folder / EXCLUDED, [listed.name for listed in files if listed.split == "val"])
-    return [listed._replace(used=listed.name not in excluded) for listed in files]
+    train, val = _scan(folder, "train"), _scan(folder, "val", solution)
+    problems = [
+        problem
+        for split, scanned in (("train", train), ("val", val))
+        for problem in _problems(folder, split, scanned, class_count, images[split])
+    ]
+    for split, names in (("train", train.classes - val.classes), ("val", val.classes - train.classes)):
+        problems += [f"{split}/ alone has {named(sorted(names))}"] if names else []
+    if problems:
+        raise UserError(
+            f"{folder}: {'; '.join(problems)}; needed are the same {class_count} class folders in train/ and val/,"
+            f" with images ({', '.join(SUFFIXES)}) and nothing else"
+        )
+    files = sorted(train.files, key=_order) + sorted(val.files, key=_order)
+    unused = read_excluded(excluded or folder / EXCLUDED, [listed.name for listed in files if listed.split == "val"])
+    return [listed._replace(used=listed.name not in unused) for listed in files]
 
 
-def _photographs(folder: Path, split: str, class_name: str) -> list[Listed]:
-    place = folder / split / class_name
-    if not place.is_dir():
-        raise UserError(f"{place}: not a folder; {split}/ holds one folder for each class")
-    found = []
+def _order(listed: Listed) -> list[str]:
+    return listed.name.split("/")
+
+
+class _Scanned(NamedTuple):
+    """A split: its classes and images, and the names of what does not belong there, by reason."""
+
+    classes: set[str]
+    files: list[Listed]
+    wrong: defaultdict[str, list[str]]
+
+
+def _scan(folder: Path, split: str, solution: Mapping[str, str] | None = None) -> _Scanned:
+    place = folder / split
+    classes, files, wrong = scanned = _Scanned(set(), [], defaultdict(list))
+
+    def add(class_name: str, entry: os.DirEntry[str]) -> None:
+        classes.add(class_name)
+        files.append(Listed(f"{split}/{class_name}/{checked_name(entry.name, str(place))}", entry.stat().st_size))
+
     for entry in visible(place):
-        if not entry.is_file() or not entry.name.lower().endswith(SUFFIXES):
-            raise UserError(f"{entry.path}: not an image by its name; allowed are {', '.join(SUFFIXES)}")
-        found.append(Listed(f"{split}/{class_name}/{entry.name}", entry.stat().st_size))
-    if not found:
-        raise UserError(f"{place}: no image in it")
-    return sorted(found)
+        if entry.is_dir():
+            classes.add(checked_name(entry.name, str(place)))
+            for inside in visible(Path(entry.path)):
+                if inside.name.lower().endswith(SUFFIXES) and inside.is_file():
+                    add(entry.name, inside)
+                else:
+                    wrong["not images by their names"].append(f"{entry.name}/{inside.name}")
+        elif entry.name.lower().endswith(SUFFIXES):
+            if solution is None:
+                wrong["images outside of class folders"].append(entry.name)
+            elif class_name := solution.get(Path(entry.name).stem):
+                add(class_name, entry)
+            else:
+                wrong[f"images that {SOLUTION} does not name"].append(entry.name)
+    return scanned
+
+
+def _problems(folder: Path, split: str, scanned: _Scanned, class_count: int, count: int) -> Iterator[str]:
+    """Yield what is wrong with a split; where counts are wrong, the likely culprits, too."""
+    classes, files, wrong = scanned
+    if len(classes) != class_count:
+        yield f"{split}/ has {len(classes)} class folders, expected {class_count}"
+    if len(files) != count:
+        yield f"{split}/ has {len(files)} images, expected {count}"
+    wrong["class folders without images"] += classes - {listed.class_name for listed in files}
+    if len(classes) != class_count or len(files) != count:
+        ours = {name for name in classes if name[0] == "n" and name[1:].isdecimal()}  # as WordNet numbers its nouns
+        if len(ours) > len(classes) // 2:
+            wrong["class folders whose names are unlike the others"] += classes - ours
+        archives = [name for name in os.listdir(folder / split) if is_archive(name)]  # noqa: PTH208
+        wrong["archives that are not extracted"] += [name for name in archives if name.partition(".")[0] not in classes]
+    for reason, names in wrong.items():
+        if names:
+            yield f"{reason}: {named([f'{split}/{name}' for name in sorted(names)])}"
+
+
+def read_solution(path: Path) -> dict[str, str]:
+    """Return the class of each validation image, by its name without suffix, from Kaggle's ``LOC_val_solution.csv``.
+
+    Its columns are ImageId and PredictionString; the latter has the class and a box, for each object in the image.
+    """
+    found = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                classes = set(row["PredictionString"].split()[::5])
+                if len(classes) != 1:
+                    raise UserError(f"{path}: {row['ImageId']!r:.80} has {len(classes)} classes, needed is one")
+                found[checked_name(row["ImageId"], str(path))] = checked_name(classes.pop(), str(path))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+        raise UserError(f"{path}: not Kaggle's list of ImageId,PredictionString ({one_line(error)})") from None
+    return found
 
 
 def read_excluded(path: Path, names: Sequence[str]) -> set[str]:
-    """The validation images that are not tested on (the paper tests the "non-blacklisted" ones); no file, none.
+    """Return the validation images that are not tested on (the paper tests the "non-blacklisted" ones).
 
     Each line of the file is the name of a validation image, with or without folder and suffix, or its number in
     ILSVRC2012, from 1, as in the development kit's list. Empty lines and what follows a ``#`` do not count.
 
     Args:
+        path: of the file; without one, no image is excluded.
         names: paths of all validation images.
 
     Raises:
-        UserError: for a line that is no validation image, a file that is not in UTF-8, or when no image is left.
+        UserError: naming all lines that are not validation images; for a file that is not in UTF-8, or when no image
+            is left.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return set()
-    known = {Path(name).stem: name for name in names}
-    found = set()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not in UTF-8 ({error.reason} at byte {error.start})") from None
-    for line in lines:
-        entry = line.partition("#")[0].strip()
-        if not entry:
-            continue
-        stem = f"ILSVRC2012_val_{int(entry):08d}" if entry.isdecimal() else Path(entry).stem
-        if stem not in known:
-            raise UserError(f"{path}: {entry!r} is no validation image")
-        found.add(known[stem])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    known = {Path(name).stem: name for name in names}
+    entries = [entry for line in lines if (entry := line.partition("#")[0].strip())]
+    stems = {entry: f"ILSVRC2012_val_{int(entry):08d}" if _is_number(entry) else Path(entry).stem for entry in entries}
+    if unknown := [repr(entry) for entry, stem in stems.items() if stem not in known]:
+        raise UserError(f"{path}: not validation images: {named(unknown)}")
+    found = {known[stem] for stem in stems.values()}
     if found and len(found) == len(names):
         raise UserError(f"{path}: names all {len(names)} validation images; at least one must be left to test on")
     return found
 
 
-def record_listing(dataset: str, location: str, files: Sequence[Listed], raw: Path) -> Source:
-    """Write the listing into `raw`; the record of a source whose tree lies at `location`."""
+def _is_number(entry: str) -> bool:
+    return entry.isdecimal() and len(entry) <= 8
+
+
+def record_listing(dataset: str, location: str, files: Sequence[Listed], raw: Path, kind: str = KIND) -> Source:
+    """Write the listing into `raw`; return the record of a source whose tree lies at `location`."""
     rows = ((listed.name, listed.size, int(listed.used)) for listed in files)
     write_atomic(raw / LISTING, csv_text(("name", "bytes", "used"), rows))
-    return Source(dataset, KIND, location, record_files(raw, [LISTING]))
+    return Source(dataset, kind, location, record_files(raw, [LISTING]))
 
 
 def read_listing(source: Source, raw: Path) -> list[Listed]:
-    """The listing that belongs to a record in `raw`; UserError if it is another one."""
+    """Return the listing that belongs to a record in `raw`; UserError if it is another one."""
     path = raw / LISTING
+    wrong = f"{path}: not the listing that fetch wrote; fetch {source.dataset} again"
     known = source.files.get(LISTING)
-    if source.kind != KIND or known is None or not path.is_file() or sha256_file(path) != known.sha256:
-        raise UserError(f"{path}: not the listing that fetch wrote; fetch {source.dataset} again")
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Listed(row["name"], int(row["bytes"]), row["used"] == "1") for row in csv.DictReader(file)]
-
-
-def named(names: Sequence[str]) -> str:
-    """Some names for a message: all of them, or the first ones and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    if source.kind not in (KIND, FLAT_KIND) or known is None or not has_checksum(path, known.sha256):
+        raise UserError(wrong)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [Listed(row["name"], int(row["bytes"]), row["used"] == "1") for row in csv.DictReader(file)]
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(wrong) from None
+    for listed in rows:
+        if checked_path(listed.name, str(path)).count("/") != 2 or listed.split not in SPLITS:
+            raise UserError(wrong)
+    return rows

@@ -1,4 +1,4 @@
-"""Decoding of images whose pixels are exactly those of the data set."""
+"""Encoded images: decoding to exactly the pixels of the data set, and inspection of those that stay encoded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from pipeline.data.dataset import Split
 from pipeline.data.progress import progress_bar
 from pipeline.utils.errors import UserError, one_line
 
-_ALLOWED = "allowed are PNG, BMP, PPM and lossless WebP"
-_LOSSLESS_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"P6": "PPM"}
+LOSSLESS = "PNG, BMP, PPM, lossless WebP"
+FORMATS = ("JPEG", "PNG")  # of images that stay encoded
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LOSSLESS_MAGIC = {_PNG: "PNG", b"BM": "BMP", b"P6": "PPM"}
+_GREY = ("1", "L", "LA", "I", "I;16")
 _EXACT_MODES = ("RGB", "L", "P")  # a conversion of these to RGB loses nothing
+
+
+class BrokenImageError(Exception):
+    """A file that cannot be used as an image; the message is the reason, in a few words."""
 
 
 class Record(NamedTuple):
@@ -26,22 +33,25 @@ class Record(NamedTuple):
     label: int
 
 
-def lossless_format(encoded: bytes, place: str) -> str:
-    """Name of the image format, judged by content; UserError for anything that may have lost pixels."""
+def lossless_format(encoded: bytes) -> str:
+    """Return the name of the image format, by content; BrokenImageError for anything that may have lost pixels."""
     for magic, name in _LOSSLESS_MAGIC.items():
         if encoded.startswith(magic):
             return name
     if encoded.startswith(b"\xff\xd8"):
-        raise UserError(f"{place}: JPEG is lossy, its pixels are not those of the data set; {_ALLOWED}")
+        raise BrokenImageError("JPEG is lossy, its pixels are not those of the data set")
     if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
         if b"VP8L" in _webp_chunks(encoded):
             return "WEBP"
-        raise UserError(f"{place}: this WebP is lossy, its pixels are not those of the data set; {_ALLOWED}")
-    raise UserError(f"{place}: not an image of a known lossless format; {_ALLOWED}")
+        raise BrokenImageError("this WebP is lossy, its pixels are not those of the data set")
+    raise BrokenImageError("not an image of a known lossless format")
 
 
 def _webp_chunks(encoded: bytes) -> list[bytes]:
-    """Names of the chunks of a RIFF file: each is a name, a little-endian length, and content padded to even."""
+    """Return the names of the chunks of a RIFF file.
+
+    Each chunk is a name, a little-endian length, and content padded to an even length.
+    """
     names, position = [], 12
     while position + 8 <= len(encoded):
         names.append(encoded[position : position + 4])
@@ -51,15 +61,18 @@ def _webp_chunks(encoded: bytes) -> list[bytes]:
 
 
 def decode_image(encoded: bytes, shape: tuple[int, int, int], place: str) -> NDArray[np.uint8]:
-    """Pixels, uint8 `shape` = (H, W, 3); UserError for a damaged, lossy or differently sized image."""
+    """Return the pixels, uint8 `shape` = (H, W, 3); UserError for a damaged, lossy or differently sized image."""
     from PIL import Image
 
-    allowed_format = lossless_format(encoded, place)
+    try:
+        allowed_format = lossless_format(encoded)
+    except BrokenImageError as error:
+        raise UserError(f"{place}: {error}; allowed are {LOSSLESS}") from None
     try:
         with Image.open(io.BytesIO(encoded), formats=(allowed_format,)) as image:
             size, mode = image.size, image.mode
             pixels = np.asarray(image.convert("RGB")) if size == (shape[1], shape[0]) else None
-    except Exception as error:  # foreign bytes: the decoders raise whatever they stumble over
+    except Exception as error:  # on damaged bytes the decoders raise exceptions of any type
         raise UserError(f"{place}: damaged {allowed_format} image ({one_line(error)})") from None
     if pixels is None:
         raise UserError(f"{place}: {size[0]}x{size[1]} pixels, expected {shape[1]}x{shape[0]}")
@@ -73,7 +86,7 @@ def decode_records(
 ) -> Split:
     """Decode exactly `count` images, with labels from 0 to `classes` - 1; `title` names the split.
 
-    One thread does it: Pillow's WebP decoder holds the GIL, and 60,000 images take it about 12 s.
+    A single thread: Pillow's WebP decoder holds the GIL, and 60,000 images take it about 12 s.
     """
     images = np.empty((count, *shape), np.uint8)
     labels = np.empty(count, np.int64)
@@ -91,3 +104,46 @@ def decode_records(
     if seen != count:
         raise UserError(f"{title}: {seen} images, expected {count}")
     return Split(images, labels)
+
+
+class Inspected(NamedTuple):
+    """Size in pixels, and what is unusual: CMYK, greyscale, PNG named JPEG, JPEG named PNG, or "" for nothing."""
+
+    height: int
+    width: int
+    unusual: str
+
+
+def inspect(encoded: bytes, name: str) -> Inspected:
+    """Decode a JPEG or PNG file to its last row, and describe it.
+
+    Unusual images are converted to RGB wherever they are decoded; ImageNet has some of each kind.
+
+    Raises:
+        BrokenImageError: for an empty or truncated file, or one that is neither JPEG nor PNG.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not encoded:
+        raise BrokenImageError("empty")
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            width, height = image.size
+            mode = image.mode
+            image.load()
+    except UnidentifiedImageError:
+        raise BrokenImageError("neither JPEG nor PNG") from None
+    except Exception as error:  # on damaged bytes the decoders raise exceptions of any type
+        raise BrokenImageError(one_line(error)) from None
+    return Inspected(height, width, _unusual(encoded, mode, name))
+
+
+def _unusual(encoded: bytes, mode: str, name: str) -> str:
+    is_png, named_jpeg = encoded.startswith(_PNG), name.lower().endswith((".jpg", ".jpeg"))
+    if is_png and named_jpeg:
+        return "PNG named JPEG"
+    if not is_png and not named_jpeg:
+        return "JPEG named PNG"
+    if mode == "CMYK":
+        return "CMYK"
+    return "greyscale" if mode in _GREY else ""

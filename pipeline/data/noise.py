@@ -1,8 +1,8 @@
 """Noisy training labels, as in Table 5 of arXiv:1704.06904.
 
-Each training label is redrawn once: it stays with probability 1 - level and becomes each of the other classes
-with probability level / (classes - 1). The draw belongs to the data, not to a run: all training seeds share
-it. Test labels stay clean.
+Each training label is redrawn once: it is kept with probability 1 - level and becomes each of the other classes
+with probability level / (classes - 1). The draw belongs to the data, not to a run: all training seeds share it. Test
+labels stay clean.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import write_arrays
-from pipeline.data.arrays import load
+from pipeline.data.arrays import confusion_counts, load, write_arrays
 from pipeline.utils.errors import UserError
 
 _BITS = 32  # of randomness in each decision
@@ -28,7 +27,7 @@ def check_level(level: int) -> None:
 
 
 def corrupt_labels(dataset: str, level: int, prepared: Path, noisy: Path) -> dict[str, Any]:
-    """Write the noisy labels of a prepared data set into `noisy`; returns the manifest."""
+    """Write the noisy labels of a prepared data set into `noisy`; return the manifest."""
     check_level(level)
     arrays = load(prepared)
     seed = noise_seed(dataset, level)
@@ -47,7 +46,7 @@ def corrupt_labels(dataset: str, level: int, prepared: Path, noisy: Path) -> dic
 
 
 def noise_seed(dataset: str, level: int) -> int:
-    """Seed of the draw, below 2**63: a data set and a level have one draw, independent of any other."""
+    """Return the seed of the draw, below 2**63: each data set and level has one draw, independent of all others."""
     digest = hashlib.sha256(f"label noise/{dataset}/{level}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -55,7 +54,7 @@ def noise_seed(dataset: str, level: int) -> int:
 def redraw(labels: NDArray[np.int64], classes: int, level: int, seed: int) -> NDArray[np.int64]:
     """Redraw each label, int64 [N], for a noise level in percent.
 
-    Only the raw bits of PCG64 are used, whose stream NumPy guarantees, and integer arithmetic: the labels are
+    Only the raw bits of PCG64, whose stream NumPy guarantees, and integer arithmetic are used, so that the labels are
     the same on every machine and with every version.
     """
     bits = np.random.PCG64(seed).random_raw(2 * len(labels)) >> np.uint64(64 - _BITS)
@@ -63,8 +62,3 @@ def redraw(labels: NDArray[np.int64], classes: int, level: int, seed: int) -> ND
     flips = 100 * chance < (level << _BITS)
     shift = 1 + ((choice * (classes - 1)) >> _BITS)  # from 1 to classes - 1: never the label itself
     return np.where(flips, (labels + shift) % classes, labels)
-
-
-def confusion_counts(clean: NDArray[np.int64], noisy: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """How often each clean label (row) became each label (column), int64 [classes, classes]."""
-    return np.bincount(clean * classes + noisy, minlength=classes**2).reshape(classes, classes)

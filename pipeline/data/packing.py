@@ -1,9 +1,9 @@
-"""Packing of photographs into shards; see `pipeline.data.shards` for their layout.
+"""Packing of images into shards; see `pipeline.data.shards` for their layout.
 
-Each file is read once, decoded to see that it can be, and appended as it is. Finished shards stay in a folder beside
-the prepared one until all are there, so that a packing that was interrupted continues with the next shard. Shards are
-packed apart from each other, in any order and place: here one after the other, over a Ray cluster many at once
-(`pipeline.launch.ray_pack`); the prepared folder is the same.
+Each file is read once, decoded as a check, and appended unchanged. Finished shards stay in a folder beside the prepared
+one until all are there, so that an interrupted packing continues with the next shard. Shards are packed independently,
+in any order: here one after the other, on a Ray cluster in parallel (`pipeline.launch.ray_pack`); the prepared folder
+is the same.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.array_folder import MANIFEST, checksum_of, intact
-from pipeline.data.image_folder import SPLITS, Listed, named, read_listing
-from pipeline.data.inspection import BrokenImageError, Inspected, inspect
+from pipeline.data.folders import named
+from pipeline.data.image_folder import FLAT_KIND, SPLITS, Listed, read_listing
+from pipeline.data.images import BrokenImageError, Inspected, inspect
+from pipeline.data.manifest import MANIFEST, checksum_of, intact
 from pipeline.data.progress import progress_bar
-from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_photographs
-from pipeline.data.source import load_source
+from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_image_shards
+from pipeline.data.source import Source, load_source
 from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
@@ -38,32 +39,33 @@ _AT_ONCE = 256  # files in memory
 Broken = tuple[str, str]
 """A file that cannot be decoded: its path in the tree, and the reason."""
 Advance = Callable[[int], None]
-"""Told of how many files more have been looked at."""
+"""Called with the number of files that have been read since the last call."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard to be packed: the tree its files lie in, the folder it goes to, and what it holds."""
+    """A shard to be packed: the tree of its files, the folder it is written to, and its files with labels."""
 
     tree: Path
     folder: Path
     name: str
-    number: int
+    index: int
     files: tuple[Listed, ...]
     labels: tuple[int, ...]
+    flat: bool = False  # see `Listed.path`
 
     @property
     def parts(self) -> tuple[Path, Path, Path]:
-        """The shard, its index, and the note that is written when both are whole."""
+        """The shard, its index, and the note that is written when both are complete."""
         return tuple(self.folder / f"{self.name}.{suffix}" for suffix in ("bin", "npy", "json"))  # type: ignore[return-value]
 
     def key(self) -> str:
-        """SHA-256 of which files it holds."""
+        """Return a SHA-256 that identifies the files of the shard."""
         return hashlib.sha256(json.dumps([self.files, self.labels]).encode()).hexdigest()
 
 
 PackShards = Callable[[Sequence[Shard], Advance], list[Broken]]
-"""Packs those shards that are not packed yet; the broken files of all, in the order of the shards."""
+"""Packs the shards that are not packed yet; returns the broken files of all, in the order of the shards."""
 
 
 def pack_here(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
@@ -72,16 +74,19 @@ def pack_here(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
         return [broken for shard in shards for broken in pack_unless_packed(shard, pool, advance)]
 
 
-def prepare_photographs(
+def prepare_images(
     dataset: str,
     raw: Path,
     prepared: Path,
     shard_bytes: int = SHARD_BYTES,
     pack_shards: PackShards = pack_here,
 ) -> dict[str, Any]:
-    """Check and pack the photographs that were fetched, unless `prepared` holds them intact; returns the manifest.
+    """Check and pack the images that were fetched, unless they are in `prepared` and intact; return the manifest.
 
     Args:
+        dataset: its name.
+        raw: folder of the record and the listing.
+        prepared: folder for the shards.
         shard_bytes: size at which a shard is full.
         pack_shards: where and how the shards are packed.
 
@@ -90,22 +95,22 @@ def prepare_photographs(
     """
     source = load_source(dataset, raw)
     listing = read_listing(source, raw)
-    if manifest := intact(prepared, "raw_checksum", source.checksum(), _verify):
+    if manifest := intact(prepared, {"raw_checksum": source.checksum()}, _verify):
         return manifest
     classes = sorted({listed.class_name for listed in listing})
     partial = prepared.with_name(f".{prepared.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     for leftover in partial.glob(".*.tmp"):  # of a packing that was interrupted in the middle of a shard
         leftover.unlink(missing_ok=True)
-    shards = list(_plan(listing, classes, source.folder(raw), partial, shard_bytes))
+    shards = list(_cut(listing, classes, source, raw, partial, shard_bytes))
     with progress_bar(f"pack {dataset}", sum(len(shard.files) for shard in shards)) as advance:
         broken = pack_shards(shards, advance)
     (raw / UNREADABLE).unlink(missing_ok=True)
     if broken:
         write_atomic(raw / UNREADABLE, csv_text(("name", "reason"), broken))
-        told = named([f"{name} ({reason})" for name, reason in broken])
+        shown = named([f"{name} ({reason})" for name, reason in broken])
         raise UserError(
-            f"{source.folder(raw)}: {len(broken)} of {len(listing)} images cannot be decoded: {told};"
+            f"{source.folder(raw)}: {len(broken)} of {len(listing)} images cannot be decoded: {shown};"
             f" replace or remove them and fetch {dataset} again (all of them: {raw / UNREADABLE})"
         )
     used = {split: sum(listed.split == split and listed.used for listed in listing) for split in SPLITS}
@@ -124,29 +129,30 @@ def prepare_photographs(
 
 
 def _verify(prepared: Path) -> None:
-    open_photographs(prepared, verify=True)
+    open_image_shards(prepared, verify=True)
 
 
-def _plan(
-    listing: Sequence[Listed], classes: Sequence[str], tree: Path, folder: Path, shard_bytes: int
+def _cut(
+    listing: Sequence[Listed], classes: Sequence[str], source: Source, raw: Path, folder: Path, shard_bytes: int
 ) -> Iterator[Shard]:
     """Cut each split, in the order of the listing, into shards that are full with about `shard_bytes`."""
     labels = {name: label for label, name in enumerate(classes)}
     for split in SPLITS:
         files: list[Listed] = []
-        number = size = 0
+        index = size = 0
         chosen = [listed for listed in listing if listed.split == split and listed.used]
         for position, listed in enumerate(chosen, start=1):
             files.append(listed)
             size += listed.size
             if size >= shard_bytes or position == len(chosen):
                 numbers = tuple(labels[file.class_name] for file in files)
-                yield Shard(tree, folder, f"{split}-{number:05d}", number, tuple(files), numbers)
-                files, number, size = [], number + 1, 0
+                flat = source.kind == FLAT_KIND
+                yield Shard(source.folder(raw), folder, f"{split}-{index:05d}", index, tuple(files), numbers, flat)
+                files, index, size = [], index + 1, 0
 
 
 def is_packed(shard: Shard) -> bool:
-    """Whether a shard is there, whole and of the same files."""
+    """Return whether a shard is complete and made of the same files."""
     binary, index, note = shard.parts
     if not all(path.is_file() for path in shard.parts):
         return False
@@ -160,7 +166,7 @@ def is_packed(shard: Shard) -> bool:
 
 
 def pack_unless_packed(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broken]:
-    """Pack a shard, or leave one alone that is there."""
+    """Pack a shard, unless it is complete; return the files that cannot be decoded."""
     if not is_packed(shard):
         return pack(shard, pool, advance)
     advance(len(shard.files))
@@ -168,21 +174,21 @@ def pack_unless_packed(shard: Shard, pool: ThreadPoolExecutor, advance: Advance)
 
 
 def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broken]:
-    """Write a shard, unless some of its files cannot be decoded: these are returned, with the reason."""
+    """Write a shard, unless some of its files cannot be decoded; return these, with the reason."""
     binary, index, note = shard.parts
     rows, unusual, broken = [], [], []
     offset = 0
-    # On a shared folder a task that was given up may still write: it shall not into this file.
+    # In a shared folder a task that was given up may still be writing; it must not share this file.
     unfinished = binary.with_name(f".{binary.name}.{secrets.token_hex(8)}.tmp")
     with unfinished.open("wb") as out:
         read = _read_and_inspect(shard, pool)
         for listed, label, (encoded, found) in zip(shard.files, shard.labels, read, strict=True):
             advance(1)
             if isinstance(found, str):
-                broken.append((listed.name, found))
+                broken.append((listed.path(shard.flat), found))
                 continue
             out.write(encoded)
-            rows.append((shard.number, label, offset, len(encoded), found.height, found.width))
+            rows.append((shard.index, label, offset, len(encoded), found.height, found.width))
             offset += len(encoded)
             if found.unusual:
                 unusual.append((listed.name, found.unusual))
@@ -199,16 +205,16 @@ def pack(shard: Shard, pool: ThreadPoolExecutor, advance: Advance) -> list[Broke
 
 
 def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes, Inspected | str]]:
-    """Content of each file, and what it is or why it is nothing; some files at a time."""
+    """Yield content and inspection of each file, or the reason why it is broken; `_AT_ONCE` files at a time."""
 
     def look(listed: Listed) -> tuple[bytes, Inspected | str]:
         try:
-            encoded = (shard.tree / listed.name).read_bytes()
+            encoded = (shard.tree / listed.path(shard.flat)).read_bytes()
             if len(encoded) != listed.size:
                 return b"", f"{len(encoded)} bytes, it had {listed.size} when it was fetched"
             return encoded, inspect(encoded, listed.name)
         except FileNotFoundError:
-            return b"", "it has gone since it was fetched"
+            return b"", "it is gone since it was fetched"
         except BrokenImageError as error:
             return b"", str(error)
 
@@ -217,7 +223,7 @@ def _read_and_inspect(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[
 
 
 def _assemble(shards: Sequence[Shard], partial: Path, prepared: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Put the finished shards, with one index for each split and the manifest, in the place of `prepared`."""
+    """Replace `prepared` by the finished shards, with one index for each split and the manifest."""
     unusual: list[tuple[str, str]] = []
     files: dict[str, str] = {}
     with replace_folder(prepared) as fresh:

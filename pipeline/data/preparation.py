@@ -1,4 +1,4 @@
-"""From decoded images to the arrays that training reads: canonical order and statistics.
+"""Decoded images become the arrays that training reads, in canonical order, with statistics.
 
 A prepared folder holds train_images.npy and test_images.npy (uint8 [N, H, W, 3]), train_labels.npy and
 test_labels.npy (int64 [N]), mean.npy (float32 [H, W, 3], the mean training image scaled to [0, 1]) and
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import intact, write_arrays
-from pipeline.data.arrays import load
+from pipeline.data.arrays import load, write_arrays
 from pipeline.data.dataset import DataSet, Split
+from pipeline.data.manifest import intact
 from pipeline.data.source import load_source, verify_source
 
 _WHITE = 255  # the pixel value that is scaled to 1.0
@@ -25,25 +25,23 @@ _BATCH = 4096  # images whose integer sums are taken at once
 
 
 def prepare_arrays(dataset: DataSet, raw: Path, prepared: Path) -> dict[str, Any]:
-    """Decode the fetched data in `raw` into `prepared`, unless that holds them intact; returns the manifest."""
+    """Decode the fetched data in `raw` into `prepared`, unless they are there and intact; return the manifest."""
     source = load_source(dataset.name, raw)
-    if manifest := intact(prepared, "raw_checksum", source.checksum(), load):
+    about = {
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "image_shape": list(dataset.image_shape),
+        "train_images": dataset.train_images,
+        "test_images": dataset.test_images,
+    }
+    origin = {"raw_checksum": source.checksum()}
+    if manifest := intact(prepared, about | origin, load):
         return manifest
     verify_source(source, raw)
     train, test = (canonical_order(split) for split in dataset.decode(source, raw))
     _check(dataset, train, dataset.train_images)
     _check(dataset, test, dataset.test_images)
     mean, channel_mean, channel_std = statistics(train.images)
-    about = {
-        "dataset": dataset.name,
-        "classes": list(dataset.classes),
-        "image_shape": list(dataset.image_shape),
-        "train_images": len(train.images),
-        "test_images": len(test.images),
-        "channel_mean": channel_mean,
-        "channel_std": channel_std,
-        "raw_checksum": source.checksum(),
-    }
     arrays: dict[str, NDArray[Any]] = {
         "train_images": train.images,
         "train_labels": train.labels,
@@ -51,18 +49,18 @@ def prepare_arrays(dataset: DataSet, raw: Path, prepared: Path) -> dict[str, Any
         "test_labels": test.labels,
         "mean": mean,
     }
-    return write_arrays(prepared, arrays, about)
+    return write_arrays(prepared, arrays, {**about, "channel_mean": channel_mean, "channel_std": channel_std, **origin})
 
 
 def canonical_order(split: Split) -> Split:
-    """Sort by the SHA-256 of the pixels, then by label: the same whatever order the source had."""
+    """Sort by the SHA-256 of the pixels, then by label, so that the order of the source has no effect."""
     digests = [hashlib.sha256(image.tobytes()).digest() for image in split.images]
     order = sorted(range(len(digests)), key=lambda k: (digests[k], split.labels[k]))
     return Split(np.ascontiguousarray(split.images[order]), split.labels[order])
 
 
 def statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[float], list[float]]:
-    """Mean image, float32 [H, W, 3], and mean and population standard deviation of each channel, in [0, 1]."""
+    """Return the mean image, float32 [H, W, 3], and mean and population standard deviation by channel, in [0, 1]."""
     count = len(images)
     sums = np.zeros(images.shape[1:], np.int64)
     squares = np.zeros(images.shape[-1], np.int64)
@@ -79,7 +77,7 @@ def statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[flo
 
 
 def _check(dataset: DataSet, split: Split, count: int) -> None:
-    """What `decode` of a data set promises to have looked after."""
+    """Assert what `decode` of a data set promises."""
     assert split.images.shape == (count, *dataset.image_shape) and split.images.dtype == np.uint8
     assert split.labels.shape == (count,) and split.labels.dtype == np.int64
     assert split.labels.min() >= 0 and split.labels.max() < len(dataset.classes)

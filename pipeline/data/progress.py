@@ -10,7 +10,7 @@ BYTES = "bytes"
 
 @contextmanager
 def progress_bar(title: str, total: int | None, *, done: int = 0, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """Give a function that advances the bar; with `unit=BYTES` sizes and the transfer rate are shown."""
+    """Yield a function that advances the bar; with `unit=BYTES` sizes and the transfer rate are shown."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

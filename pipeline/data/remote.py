@@ -1,35 +1,43 @@
-"""A prepared folder of photographs in an object store, for nodes that do not see the one that `prepare` has packed.
+"""Prepared images behind the URL of `data.remote`, for nodes that do not see the folder that `prepare` has packed.
 
-It lies in a folder that is named by its content, <data.remote>/<data set>-<first 12 digits of its checksum>/. Its
-manifest comes last: it makes the folder whole. `pipeline.data.node_cache` brings it from there to where it is needed.
+A folder of images lies in <data.remote>/<data set>-<first 12 digits of its checksum>/. Its manifest is uploaded last: a
+folder with a manifest is complete. A node downloads it once into its cache, the folder of RESIDUAL_ATTENTION_CACHE.
+
+DVC's own remote does less: `dvc pull` (3.67) accepts a damaged file with status 0 by default, names none with `verify`,
+stores all data twice, needs a DVC repository on every node, and its S3 plug-in an older botocore than boto3 accepts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.array_folder import MANIFEST, checksum_of, read_manifest
+from filelock import FileLock
+
+from pipeline.data.manifest import MANIFEST, checksum_of, read_manifest
 from pipeline.data.progress import BYTES, progress_bar
-from pipeline.utils.errors import UserError, one_line
-from pipeline.utils.object_store import ObjectStore
+from pipeline.data.shards import open_image_shards
+from pipeline.utils.errors import UserError
+from pipeline.utils.files import sha256_file, write_json
+from pipeline.utils.object_store import ObjectStore, with_retries
 
-SETTING = "data.remote"
-AT_ONCE = 8  # files that are copied at the same time
+SETTING, CACHE = "data.remote", "RESIDUAL_ATTENTION_CACHE"
+PARALLEL_DOWNLOADS = 8
 LOCAL, WITH_BUCKET = ("file", "local"), ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
+GIB = 2**30
 
-Advance = Callable[[int], None]
-"""Told of how many bytes more have been copied."""
+logger = logging.getLogger(__name__)
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError, with what is allowed, for what is no URL of a place that can be opened."""
+    """Raise ValueError, with what is allowed, for a URL that neither pyarrow nor fsspec can open."""
     import fsspec
 
     allowed = "must be null or a URL such as s3://bucket/datasets"
@@ -46,7 +54,7 @@ def check_url(url: str) -> None:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A prepared folder below the URL of `data.remote`."""
+    """The images of a data set with a certain checksum below the URL of `data.remote`."""
 
     url: str
     dataset: str
@@ -54,60 +62,45 @@ class RemoteFolder:
 
     @property
     def store(self) -> ObjectStore:
-        """What its files are read from and written to."""
+        """The object store of the URL."""
         return ObjectStore(self.url, SETTING)
 
     @property
     def name(self) -> str:
-        """Of the folder below the URL, and of a copy."""
+        """The name of the folder below the URL, and of a copy in a cache."""
         return f"{self.dataset}-{self.checksum[:12]}"
 
-    def path(self, name: str) -> str:
-        """Of one of its files below the URL."""
-        return f"{self.name}/{name}"
-
-    def problem(self, text: str) -> UserError:
-        """An error that names the setting."""
-        return UserError(f"{SETTING} = {self.url!r}: {text}")
-
     def manifest(self) -> dict[str, Any]:
-        """What the folder holds.
+        """Return the manifest of the folder.
 
         Raises:
-            UserError: if there is no whole folder, or its manifest is damaged.
+            UserError: if there is no complete folder, or the manifest is damaged.
             OSError: if the store does not answer.
         """
-        path = self.path(MANIFEST)
+        path = f"{self.name}/{MANIFEST}"
         try:
             manifest = json.loads(self.store.read(path))
-            if (
-                manifest["checksum"] == self.checksum == checksum_of(manifest["files"])
-                and manifest["sizes"].keys() == manifest["files"].keys()
-            ):
+            files: dict[str, str] = manifest["files"]
+            intact = manifest["checksum"] == self.checksum == checksum_of(files)
+            if intact and manifest["sizes"].keys() == files.keys() and not any("/" in name for name in files):
                 return dict(manifest)
         except FileNotFoundError:
-            raise self.problem(
-                f"{path} is missing; `python -m pipeline prepare {self.dataset}` puts it there, last of all"
-            ) from None
+            hint = f"`python -m pipeline prepare {self.dataset}` uploads it, after all other files"
+            raise self.store.error(f"{path} is missing; {hint}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
-        raise self.problem(f"{path} is damaged; delete it and run prepare again")
+        raise self.store.error(f"{path} is damaged; delete it and run prepare again")
 
     def check(self) -> None:
-        """Raise UserError unless the store answers and has the whole folder."""
-        try:
+        """Raise UserError unless the store answers and has the complete folder."""
+        with self.store.required():
             self.manifest()
-        except OSError as error:
-            raise self.problem(one_line(error)) from None
 
 
 def upload(prepared: Path, url: str) -> list[str]:
-    """Copy a prepared folder of photographs to below a URL, from this machine, several files at once.
+    """Copy a folder of prepared images to below a URL and return the names of the uploaded files, in order.
 
-    A file that is there with the right size is not sent again: the folder is named by its content.
-
-    Returns:
-        names of the files that were sent, in order; none where all of them were there.
+    A file that is there with the right size is not uploaded again: the folder is named by its content.
 
     Raises:
         UserError: if the store does not answer. The next call continues with what is missing.
@@ -115,60 +108,115 @@ def upload(prepared: Path, url: str) -> list[str]:
     manifest = read_manifest(prepared)
     remote = RemoteFolder(url, manifest["dataset"], manifest["checksum"])
     sizes: dict[str, int] = {**manifest["sizes"], MANIFEST: (prepared / MANIFEST).stat().st_size}
-    store = remote.store
-
-    def send(name: str, advance: Advance) -> None:
-        store.send(prepared / name, remote.path(name), advance)
-
-    try:
-        there = {name: size for name, (size, _) in store.files(remote.name).items()}
-        stages = _stages(name for name in sizes if there.get(name) != sizes[name])
-        missing = [name for stage in stages for name in stage]
+    with remote.store.required(f"; {prepared} is packed and stays, and the next prepare continues with the upload"):
+        present = {name: size for name, (size, _) in remote.store.files(remote.name).items()}
+        missing = [name for name in sorted(sizes, key=_manifest_last) if present.get(name) != sizes[name]]
         done = sum(sizes.values()) - sum(sizes[name] for name in missing)
         with progress_bar(f"upload {remote.dataset}", sum(sizes.values()), done=done, unit=BYTES) as advance:
-            for stage in stages:
-                copy_at_once(send, stage, advance)
-    except OSError as error:
-        raise remote.problem(
-            f"{one_line(error)}; {prepared} is packed and stays, and the next prepare continues with the upload"
-        ) from None
+            for name in missing:
+                remote.store.upload(prepared / name, f"{remote.name}/{name}", advance)
     return missing
 
 
-def _stages(names: Iterable[str]) -> list[list[str]]:
-    """Files in the order in which they make a folder: the shards, what tells about them, the manifest."""
-    stages: list[list[str]] = [[], [], []]
-    for name in sorted(names):
-        stages[2 if name == MANIFEST else int(not name.endswith(".bin"))].append(name)
-    return stages
+def _manifest_last(name: str) -> tuple[bool, str]:
+    return name == MANIFEST, name
 
 
-class _StoppedError(Exception):
-    """Another file could not be copied."""
+def cache_folder() -> Path:
+    """Return the folder where this node keeps its copies."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual-attention"
+    return Path(os.environ.get(CACHE) or default).expanduser().absolute()
 
 
-def copy_at_once(copy: Callable[[str, Advance], None], names: Iterable[str], advance: Advance) -> None:
-    """Copy files by threads. After an error or Ctrl-C those that are under way stop with their next chunk."""
-    stopped = threading.Event()
+def has_data(folder: Path, checksum: str) -> bool:
+    """Return whether a folder has a manifest with that checksum, and files of the sizes in the manifest."""
+    try:
+        manifest = read_manifest(folder)
+        sizes: dict[str, int] = manifest.get("sizes", {})
+        return manifest.get("checksum") == checksum and all(
+            (folder / name).stat().st_size == size for name, size in sizes.items()
+        )
+    except (UserError, OSError):
+        return False
 
-    def advance_or_stop(amount: int) -> None:
-        if stopped.is_set():
-            raise _StoppedError
-        advance(amount)
 
-    def copy_or_stop(name: str) -> None:
-        advance_or_stop(0)
+def ensure_local(prepared: Path, dataset: str, checksum: str, url: str | None) -> Path:
+    """Return a folder of this node with the prepared images of a run, and download it into the cache if necessary.
+
+    Workers of one node wait for the first of them to download it.
+
+    Args:
+        prepared: where `prepare` has packed the images; nothing is downloaded if this node has them there.
+        dataset: name of the data set.
+        checksum: checksum of the images.
+        url: `data.remote`; None: nothing is downloaded.
+
+    Raises:
+        UserError: if the remote folder is missing or damaged, or does not fit on the disk.
+        OSError: if the store does not answer for a while, or the copy cannot be written.
+    """
+    if url is None or has_data(prepared, checksum):
+        return prepared
+    remote = RemoteFolder(url, dataset, checksum)
+    copy = cache_folder() / remote.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(copy.with_name(f".{copy.name}.lock"), fallback_to_soft=False):
         try:
-            copy(name, advance_or_stop)
+            intact = open_image_shards(copy).checksum == checksum
+        except UserError:
+            intact = False
+        if not intact:
+            _download(remote, copy)
+    return copy
+
+
+def _download(remote: RemoteFolder, copy: Path) -> None:
+    """Download a folder: it appears complete or not at all, and an interrupted download continues."""
+    manifest = with_retries(remote.manifest)
+    sizes: dict[str, int] = manifest["sizes"]
+    partial = copy.with_name(f".{copy.name}.partial")
+    if copy.exists():  # files were lost or changed since it was downloaded: the good ones are used again
+        shutil.rmtree(partial, ignore_errors=True)
+        copy.replace(partial)
+    partial.mkdir(exist_ok=True)
+    missing = sum(size for name, size in sizes.items() if not (partial / name).exists())
+    free = shutil.disk_usage(partial).free
+    if free < missing:
+        what = f"{missing / GIB:.1f} GiB of {remote.dataset} do not fit in the {free / GIB:.1f} GiB free"
+        raise UserError(f"{copy.parent}: {what}; {CACHE} names another folder")
+    logger.warning("downloading %.1f GiB of %s from %s to %s", missing / GIB, remote.dataset, remote.url, copy)
+
+    def download_file(name: str) -> None:
+        path, checksum = partial / name, manifest["files"][name]
+        if not (path.is_file() and sha256_file(path) == checksum):
+            with_retries(lambda: _download_file(remote, path, checksum))
+
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        try:
+            list(pool.map(download_file, sorted(sizes)))
         except BaseException:
-            stopped.set()
+            pool.shutdown(cancel_futures=True)  # the files under way are completed: the next attempt needs them
             raise
+    write_json(partial / MANIFEST, manifest)
+    partial.replace(copy)
+    logger.warning("downloaded %s", copy)
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy") as pool:
-        tasks = [pool.submit(copy_or_stop, name) for name in names]
+
+def _download_file(remote: RemoteFolder, path: Path, checksum: str) -> None:
+    """Download a file to `path`, where it appears only if it has the checksum."""
+    where, digest = f"{remote.name}/{path.name}", hashlib.sha256()
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with unfinished.open("wb") as file:
         try:
-            for task in as_completed(tasks):
-                with suppress(_StoppedError):  # what has stopped it is raised by another one
-                    task.result()
-        finally:
-            stopped.set()
+            for chunk in remote.store.chunks(where):
+                file.write(chunk)
+                digest.update(chunk)
+        except FileNotFoundError:
+            raise remote.store.error(f"{where} is missing; run prepare again") from None
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != checksum:
+        found = f"{unfinished.stat().st_size} bytes with SHA-256 {digest.hexdigest()[:12]}..., not {checksum[:12]}..."
+        unfinished.unlink()
+        raise remote.store.error(f"{where} is damaged ({found}); delete it and run prepare again")
+    unfinished.replace(path)

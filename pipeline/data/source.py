@@ -1,15 +1,18 @@
-"""The record of raw data: which files they are, and that they are still the same."""
+"""The record of raw data: their files with checksums, verified before the data are used."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.data.manifest import has_checksum
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, sha256_file, write_json
+from pipeline.utils.names import checked_path
 
 RECORD = "source.json"
 
@@ -39,17 +42,25 @@ class Source:
     files: dict[str, File]
 
     def folder(self, raw: Path) -> Path:
-        """Folder of the files, for a record that lies in `raw`."""
+        """Return the folder of the files, for a record in `raw`."""
         return raw / self.location
 
     def checksum(self) -> str:
-        """SHA-256 of what the files are, wherever they lie."""
+        """Return the SHA-256 of kind, names and contents of the files, without their location."""
         content = {"kind": self.kind, "files": {name: self.files[name].sha256 for name in sorted(self.files)}}
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def local_path(source: str) -> Path:
+    """Return the absolute path of a local source, without links."""
+    if "\0" in source:
+        raise UserError(f"source {source!r}: a path has no NUL character")
+    # Unlike Path.expanduser and Path.resolve these two accept an unknown user and a loop of links.
+    return Path(os.path.realpath(os.path.expanduser(source)))  # noqa: PTH111
+
+
 def record_files(folder: Path, names: Iterable[str]) -> dict[str, File]:
-    """Size and checksum of each named file below a folder."""
+    """Return size and checksum of each named file below a folder."""
     return {name: File((folder / name).stat().st_size, sha256_file(folder / name)) for name in names}
 
 
@@ -59,14 +70,19 @@ def save_source(source: Source, raw: Path) -> None:
 
 
 def load_source(dataset: str, raw: Path) -> Source:
-    """The record in `raw`; UserError if `fetch` has not written one for this data set."""
+    """Return the record in `raw`; UserError if `fetch` has not written one for this data set."""
     path = raw / RECORD
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; fetch {dataset} first")
     record = read_json(path)
     try:
-        files = {name: File(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()}
-        source = Source(record["dataset"], record["kind"], record["location"], files)
+        files = {
+            checked_path(name, str(path)): File(int(file["size"]), str(file["sha256"]))
+            for name, file in record["files"].items()
+        }
+        source = Source(str(record["dataset"]), str(record["kind"]), str(record["location"]), files)
+    except UserError as error:
+        raise UserError(f"{error}; fetch {dataset} again") from None
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: not a record that fetch wrote; fetch {dataset} again") from None
     if not files:
@@ -86,5 +102,5 @@ def verify_source(source: Source, raw: Path) -> None:
             raise UserError(f"{path}: the file has gone {again}")
         if (size := path.stat().st_size) != known.size:
             raise UserError(f"{path}: its size has changed from {known.size} to {size} bytes {again}")
-        if sha256_file(path) != known.sha256:
+        if not has_checksum(path, known.sha256):
             raise UserError(f"{path}: its content has changed {again}")

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.node_cache import CACHE, holds, photographs_here
-from pipeline.data.remote import RemoteFolder
-from pipeline.launch.driver import Resources
+from pipeline.data.remote import CACHE, RemoteFolder, ensure_local, has_data
+from pipeline.runs.execution import Resources
 from pipeline.training import huge_pages
 from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError, one_line
@@ -353,10 +352,8 @@ def nodes_without_access(place: Path | ObjectStore) -> list[str]:
     if isinstance(place, Path):
         write_atomic(place / name, question)
     else:
-        try:
+        with place.required("; it must be writable"):
             place.write(name, question.encode())
-        except OSError as error:
-            raise UserError(f"{place.setting} = {place.url!r}: cannot be written ({one_line(error)})") from None
     try:
         return nodes_that_do_not_see(place, name)
     finally:
@@ -377,7 +374,7 @@ def nodes_without(folder: Path, checksum: str, worker_resources: Share) -> list[
     if len(nodes) == 1:
         return []
     return _nodes_that_deny(
-        [node for node in nodes if _capacity(node["Resources"], worker_resources)], holds, folder, checksum
+        [node for node in nodes if _capacity(node["Resources"], worker_resources)], has_data, folder, checksum
     )
 
 
@@ -392,10 +389,10 @@ def download(nodes: Sequence[str], folder: Path, remote: RemoteFolder) -> None:
 
     chosen = [node for node in _alive() if node["NodeManagerAddress"] in nodes]
     try:
-        ray.get(_run_on_nodes(chosen, photographs_here, folder, remote.dataset, remote.checksum, remote.url))
+        ray.get(_run_on_nodes(chosen, ensure_local, folder, remote.dataset, remote.checksum, remote.url))
     except RayError as error:
         cause = getattr(error, "cause", error)  # what a task raised, or why it was lost
-        raise cause if isinstance(cause, UserError) else remote.problem(one_line(cause)) from None
+        raise cause if isinstance(cause, UserError) else remote.store.error(one_line(cause)) from None
 
 
 def _nodes_that_deny(nodes: Sequence[Mapping[str, Any]], question: Callable[..., bool], *arguments: Any) -> list[str]:

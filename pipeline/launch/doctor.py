@@ -6,18 +6,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.launch import surroundings
+from pipeline.launch.surroundings import Finding
 from pipeline.runs.store import store_folder
 from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.object_store import ObjectStore, is_url
 
 if TYPE_CHECKING:
-    from pipeline.settings.config import Config
+    from pipeline.settings.tree import Config
 
 LOCK = "requirements.lock"
 PYTHON = (3, 11)
@@ -25,34 +26,12 @@ BYTES = 4  # of a parameter; its momentum takes as many in a checkpoint
 GIB = 2**30
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        check: its name.
-        found: what it found.
-        cure: what to type; empty where nothing is wrong.
-    """
-
-    check: str
-    found: str
-    cure: str = ""
-
-    @property
-    def fine(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.cure
-
-    def __str__(self) -> str:
-        line = f"{'ok   ' if self.fine else 'WRONG'} {self.check:9} {self.found}"
-        return line if self.fine else f"{line}; type: {self.cure}"
-
-
 def examine(root: Path) -> Iterator[Finding]:
     """Yield the findings of all checks; a check that itself fails is a finding, too."""
-    yield _guarded("Python", "make", python)
-    yield _guarded("packages", "make", lambda: packages(root))
+    yield _guarded("Python", "make repro", python)
+    yield _guarded("packages", "make repro", lambda: packages(root))
+    yield _guarded("git", "git status", lambda: surroundings.git(root))
+    yield _guarded("temporary", "dvc doctor", lambda: surroundings.temporary(root))
     try:
         from pipeline.settings import config
 
@@ -141,10 +120,9 @@ def gpu(settings: Config) -> Finding:
 def ray(settings: Config, root: Path) -> Finding:
     """Check that Ray starts here, or answers at RAY_ADDRESS, runs a task, and has what a run of the profile needs."""
     from pipeline.launch import cluster
-    from pipeline.launch.driver import Resources
     from pipeline.launch.ray_process import RayLostError, RayProcess
 
-    resources = Resources(**settings.resources.model_dump())
+    resources = settings.resources
     address = os.environ.get("RAY_ADDRESS")
     try:
         with RayProcess(root) as process:
@@ -161,9 +139,10 @@ def ray(settings: Config, root: Path) -> Finding:
 
 
 def mlflow(settings: Config, root: Path) -> Finding:
-    """Check that the tracking store answers."""
+    """Check that the tracking store answers, and that its artifacts are where it says."""
     from pipeline import tracking
-    from pipeline.tracking.store import redacted, sqlite_path
+    from pipeline.tracking.database import SYNC, moved_from, sqlite_path
+    from pipeline.tracking.store import cure, probe, redacted
 
     uri = tracking.tracking_uri(root)
     shown, path = redacted(uri), sqlite_path(uri)
@@ -171,9 +150,17 @@ def mlflow(settings: Config, root: Path) -> Finding:
         return Finding("MLflow", f"off (tracking.enabled = false); {shown} is not asked")
     if path is not None and not path.exists():
         return Finding("MLflow", f"{shown} will be made by the first run")
+    try:
+        probe(uri)
+    except OSError as error:
+        problem = "does not answer" if path is None else f"is {one_line(error)}"
+        return Finding("MLflow", f"{shown} {problem}", cure(uri, error))
+    former = moved_from(path) if path is not None else None
+    if former is not None:
+        return Finding("MLflow", f"{shown} was moved or copied from {former}, where it looks for its artifacts", SYNC)
     if tracking.initialise(uri):
         return Finding("MLflow", f"{shown} answers")
-    return Finding("MLflow", f"{shown} does not answer", "unset MLFLOW_TRACKING_URI, or start that server")
+    return Finding("MLflow", f"{shown} does not answer", cure(uri))
 
 
 def dvc(root: Path) -> Finding:
@@ -199,12 +186,12 @@ def data(settings: Config, root: Path) -> Finding:
     """Check that the data of the profile are prepared and intact, noisy labels included."""
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import load
-    from pipeline.data.shards import holds_photographs, open_photographs
+    from pipeline.data.shards import has_image_shards, open_image_shards
 
     dataset, levels = settings.data.name, settings.data.noise_levels
     try:
-        if holds_photographs(prepared_folder(root / "data", dataset)):
-            found = open_photographs(prepared_folder(root / "data", dataset))
+        if has_image_shards(prepared_folder(root / "data", dataset)):
+            found = open_image_shards(prepared_folder(root / "data", dataset))
             return Finding("data", f"{dataset}: {len(found.train)} training and {len(found.test)} test images packed")
         arrays = load(prepared_folder(root / "data", dataset))
     except UserError as error:
@@ -244,10 +231,10 @@ def room(settings: Config) -> int:
     """Return the bytes that the runs of a profile take at most: weights, and checkpoints while they train."""
     from models import find_network
     from models.counting import count
-    from pipeline.data import DATASETS, PhotographSet
+    from pipeline.data import DATASETS, ImageFolderSet
 
     dataset = DATASETS[settings.data.name]
-    if isinstance(dataset, PhotographSet):
+    if isinstance(dataset, ImageFolderSet):
         classes, size = dataset.class_count, None
     else:
         classes, size = len(dataset.classes), dataset.image_shape[0]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import runs
-from pipeline.data.layout import noisy_folder, prepared_folder
-from pipeline.runs.execution import STOP_FILE, Execution
-from pipeline.runs.records import CONFIG, PROGRESS, PROVENANCE, Provenance
-from pipeline.runs.run_lock import hold
-from pipeline.runs.run_store import RunStore, is_result, is_small
+from pipeline.data import noisy_folder, prepared_folder
+from pipeline.runs.execution import STOP_FILE, Execution, Resources
+from pipeline.runs.records import CONFIG, METRICS, PROGRESS, PROVENANCE, Provenance
+from pipeline.runs.run_lock import lock_run
+from pipeline.runs.run_store import Mirror, RunStore, is_result, is_small
 from pipeline.runs.spec import RunSpec
-from pipeline.runs.store_copies import Mirror
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import write_json
 from pipeline.utils.git import Origin, origin
@@ -25,20 +25,9 @@ from pipeline.utils.object_store import is_url
 
 if TYPE_CHECKING:
     from pipeline.tracking import Follower
-    from pipeline.tracking.runs import Status
+    from pipeline.tracking.parents import Status
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The resources of each run; see `pipeline.settings.config.Resources`."""
-
-    workers: int = 1
-    threads: int = 1
-    gpus: float | str = "auto"
-    max_parallel: int | None = None
-    max_failures: int = 2
 
 
 @dataclass
@@ -46,7 +35,7 @@ class Driver:
     """The driver of the runs of one plan.
 
     Attributes:
-        plan: content of ``plan.json``.
+        plan: the plan of the profile.
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds from now after which everything is paused.
         max_parallel: how many runs go at once, at most, where the plan is not to decide.
@@ -55,7 +44,7 @@ class Driver:
         mirror: keeps those copies.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     root: Path
     stop_after: float | None = None
     max_parallel: int | None = None
@@ -69,16 +58,15 @@ class Driver:
     mirror: Mirror | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        execution = self.plan["execution"]
         self.data = self.root / "data"
-        self.store = runs.store_folder(execution["store"], self.root)
-        if is_url(execution["store"]):
-            self.mirror = Mirror(RunStore(execution["store"]), self.store)
-        self.resources = Resources(**execution["resources"])
+        self.store = runs.store_folder(self.plan.store, self.root)
+        if is_url(self.plan.store):
+            self.mirror = Mirror(RunStore(self.plan.store), self.store)
+        self.resources = self.plan.resources
         if self.max_parallel:
             self.resources = replace(self.resources, max_parallel=self.max_parallel)
         self.origin = origin(self.root)
-        self._held: dict[Path, IO[str]] = {}
+        self._held: dict[Path, AbstractContextManager[object]] = {}
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
 
     @property
@@ -94,7 +82,7 @@ class Driver:
     @contextmanager
     def tracked(self, enabled: bool = True) -> Iterator[None]:
         """Follow the runs that begin in this block in MLflow, if the plan says so and MLflow answers."""
-        if not enabled or not self.plan["execution"]["tracking"]["enabled"]:
+        if not enabled or not self.plan.tracking.enabled:
             yield
             return
         from pipeline import tracking
@@ -104,28 +92,47 @@ class Driver:
             self.uri, self.follower = uri, follower
             yield
 
-    def begin(self, spec: RunSpec) -> Execution:
-        """Make the run's folder and its entry in MLflow.
+    def claim(self, spec: RunSpec) -> bool:
+        """Lock a run for this process; return False, without a lock, if another process has finished it meanwhile.
 
         Raises:
-            UserError: if its provenance is damaged, or another process trains it; OSError, if its folder cannot be
-                written.
+            UserError: if another process trains the run.
+            OSError: if its folder cannot be written.
         """
-        folder = self.store / spec.folder_name
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder not in self._held:
-            self._held[folder] = hold(folder)
+        folder = self._lock(spec)
+        if self.mirror is not None:
+            self.mirror.update(folder.name)
+        if not runs.finished(folder, spec.identity):
+            return True
+        with self._held.pop(folder):
+            return False
+
+    def begin(self, spec: RunSpec) -> Execution:
+        """Make the run's folder and its entry in MLflow; the run is locked until it ends.
+
+        Raises:
+            UserError: if its provenance is damaged, or another process trains it.
+            OSError: if its folder cannot be written.
+        """
+        folder = self._lock(spec)
         try:
             return self._begin(spec, folder)
         except BaseException:
-            self._held.pop(folder).close()
-            raise
+            with self._held.pop(folder):
+                raise
+
+    def _lock(self, spec: RunSpec) -> Path:
+        folder = self.store / spec.folder_name
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder not in self._held:
+            self._held[folder] = lock_run(folder)
+        return folder
 
     def _begin(self, spec: RunSpec, folder: Path) -> Execution:
         for left in (STOP_FILE, PROGRESS):  # by an earlier process
             (folder / left).unlink(missing_ok=True)
         write_json(folder / CONFIG, spec.to_json())
-        profile = self.plan["profile"]
+        profile = self.plan.profile
         before = Provenance.read(folder) or Provenance("running", profile)
         if self.mirror is not None:
             self.mirror.follow(folder.name)
@@ -141,22 +148,20 @@ class Driver:
 
     def execution(self, spec: RunSpec) -> Execution:
         """How and where a run is executed; touches nothing."""
-        checkpoints = self.plan["execution"]["checkpoints"]
         return Execution(
             folder=self.store / spec.folder_name,
             prepared=prepared_folder(self.data, spec.data.dataset).absolute(),
             noisy=noisy_folder(self.data, spec.data.dataset, spec.data.noise).absolute() if spec.data.noise else None,
-            profile=self.plan["profile"],
+            profile=self.plan.profile,
             threads=self.resources.threads,
-            checkpoint_seconds=checkpoints["seconds"],
-            keep_checkpoints=checkpoints["keep"],
+            checkpoints=self.plan.checkpoints,
             stop_at=self._stop_at,
             commit=self.origin.commit,
             dirty=self.origin.dirty,
             command=self.origin.command,
-            system_metrics=self.plan["execution"]["tracking"]["system_metrics"],
+            system_metrics=self.plan.tracking.system_metrics,
             store=self.mirror.store.url if self.mirror else None,
-            remote=self.plan["execution"].get("remote"),  # a plan from before there were remotes has none
+            remote=self.plan.remote,
         )
 
     def end(self, execution: Execution, error: str | None = None, tags: Mapping[str, str] | None = None) -> str:
@@ -169,7 +174,7 @@ class Driver:
         with self._held.pop(execution.folder, nullcontext()):
             self._settle(execution)
             found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
-            provenance = found.ended("failed", error) if error else found
+            provenance = found.ended("failed", error) if error and not _is_finished(execution) else found
             if provenance.status == "running":  # the worker died without recording it
                 provenance = provenance.ended("failed", "its worker died")
             self._close(execution, provenance, tags)
@@ -187,13 +192,12 @@ class Driver:
             self._close(execution, found if found.status == "finished" else found.ended("paused"))
 
     def _settle(self, execution: Execution) -> None:
-        if self.mirror is not None and not self.mirror.settle(execution.folder.name):
-            raise UserError(
-                f"store = {self.mirror.store.url!r}: does not say how the run ended; the same command looks again"
-            )
+        if self.mirror is not None:
+            self.mirror.finish(execution.folder.name)
 
     def _close(self, execution: Execution, provenance: Provenance, tags: Mapping[str, str] | None = None) -> None:
-        provenance.write(execution.folder)
+        if not _is_finished(execution):
+            provenance.write(execution.folder)
         if self.mirror is not None:
             self.mirror.push(execution.folder.name, PROVENANCE)
         if self.uri is not None:
@@ -205,6 +209,11 @@ class Driver:
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
             with best_effort(execution.folder.name):
                 tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
+
+
+def _is_finished(execution: Execution) -> bool:
+    """Whether a run has its metrics: from then on none of its files changes."""
+    return (execution.folder / METRICS).exists()
 
 
 @contextmanager

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import runs
-from pipeline.runs.records import CONFIG, METRICS, Provenance, Segment
+from pipeline.runs.finished import read_spec
+from pipeline.runs.records import CONFIG, Metrics, Provenance, Segment
 from pipeline.runs.spec import RunSpec
-from pipeline.settings.plan import PASSES
+from pipeline.settings.plan import PASSES, Plan
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 
 if TYPE_CHECKING:
     from pipeline.launch.driver import Driver
@@ -56,26 +56,28 @@ def throughputs(driver: Driver) -> list[Throughput]:
     return list(found.values())
 
 
-def _measurements(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, float, Segment]]:
-    """Network, multiply-adds of training for one image, and segment, of every segment of a run."""
+def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segment]]:
+    """Yield network, multiply-adds of training for one image, and segment, of every segment of a run."""
     try:
-        config, provenance = read_json(folder / CONFIG), Provenance.read(folder)
-        name = f"{config['experiment']}-s{config['seed']}"
-        planned = plan["identity"].get(name) == config["identity"]  # another profile has other runs of that name
-        multiply_adds = (plan["runs"][name]["cost"] if planned else read_json(folder / METRICS))["multiply_adds"]
-    except (UserError, KeyError, TypeError, AttributeError):
+        spec, provenance = read_spec(folder), Provenance.read(folder)
+        planned = plan.runs.get(spec.name)
+        if planned is not None and planned.identity == spec.identity:
+            cost = planned.cost.multiply_adds
+        else:  # another profile has other runs of that name
+            cost = Metrics.read(folder).multiply_adds
+    except UserError:
         return  # of another profile and not finished, or no run
     for segment in provenance.segments if provenance else ():
         if segment.images_per_second > 0:
-            yield config["network"]["name"], PASSES * multiply_adds, segment
+            yield spec.network.name, PASSES * cost, segment
 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:
     """Describe what is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
-    total = len(driver.plan["runs"])
+    total = len(driver.plan.runs)
     if not specs:
         return f"nothing pending: all {total} runs are in the store or published"
-    work = {spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs}
+    work = {spec.name: driver.plan.runs[spec.name].cost.training_multiply_adds for spec in specs}
     measured = list(probed) or throughputs(driver)
     width = max(map(len, work))
     lines = []

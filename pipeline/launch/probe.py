@@ -62,7 +62,7 @@ def probe(driver: Driver, specs: Sequence[RunSpec], seconds: float = SECONDS) ->
         for probed in run_apart(measure, job, LIMIT, huge_pages.ENVIRONMENT):
             throughput = found.setdefault(probed.device, Throughput(probed.device, source="the throughput of a probe"))
             if probed.images_per_second is not None:
-                multiply_adds = driver.plan["runs"][by_network[probed.network].name]["cost"]["multiply_adds"]
+                multiply_adds = driver.plan.runs[by_network[probed.network].name].cost.multiply_adds
                 cores = 1 if throughput.unit == "GPU" else resources.threads
                 speed = PASSES * multiply_adds * probed.images_per_second / cores
                 throughput.measured.setdefault(probed.network, []).append(speed)

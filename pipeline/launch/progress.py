@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.runs.records import HISTORY, PROGRESS, Evaluation, read_rows
+from pipeline.runs.records import HISTORY, Evaluation, Progress, read_rows
 from pipeline.runs.spec import RunSpec
 
 LOG_SECONDS = 30.0  # between two lines on one run in a log
@@ -52,18 +51,15 @@ class Line:
 
     def update(self) -> None:
         """Read the progress that the run itself reports."""
-        try:
-            content = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
-            step, steps, epoch = int(content["iteration"]), int(content["iterations"]), float(content["epoch"])
-            loss, error = (_number(content[key]) for key in ("train_loss", "test_error"))
-            speed, left = float(content["images_per_second"]), _number(content["seconds_left"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # not written yet, or damaged: training does not stop for the sake of the table
+        progress = Progress.read(self.folder)
+        if progress is None:  # not written yet, or damaged: training does not stop for the sake of the table
+            return
         if self.state == "queued":
             self.state, self.begun = "training", time.monotonic()
-        self.step, self.steps, self.epoch = step, steps, epoch
+        self.step, self.steps, self.epoch = progress.iteration, progress.iterations, progress.epoch
         self.first = self.step if self.first is None else self.first
-        self.loss, self.error, self.speed, self.left = loss, error, speed, left
+        self.loss, self.error = progress.train_loss, progress.test_error
+        self.speed, self.left = progress.images_per_second, progress.seconds_left
 
     def describe(self, measure: str) -> str:
         """Describe the run in a line of a log: step, epoch, loss, error, images per second and time left."""
@@ -174,10 +170,6 @@ class ProgressTable:
         pace = (done - before) / everything
         left = f", {_duration(elapsed * (1 - done / everything) / pace)} left" if pace > LEAST_PACE else ""
         return f"; {100 * done / everything:.0f} % of the work done{left}"
-
-
-def _number(value: float | str | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _percent(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Packing of images over a Ray cluster: a task for each shard, which any node may take."""
+"""Packing of images on a Ray cluster: a task for each shard, which any node may take."""
 
 from __future__ import annotations
 

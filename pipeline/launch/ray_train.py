@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.launch.cluster import WATCHER, Share
-from pipeline.launch.driver import Resources
-from pipeline.runs.execution import STOP_FILE, Execution
+from pipeline.runs.execution import STOP_FILE, Execution, Resources
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
@@ -75,12 +74,12 @@ def _train_loop(job: dict[str, Any]) -> str:
     loss is not finite: those end here. All workers have the same loss, but a mistake, such as a damaged file, may be
     seen by one worker while the others wait for it: that one raises, and `_control` does not retry.
     """
-    from pipeline.launch.worker_folder import workplace
+    from pipeline.launch.worker_folder import worker_folder
     from pipeline.training.loop import DivergedError, train
 
     spec: RunSpec = job["spec"]
     session = RaySession(reports=job["is_trial"])
-    with workplace(job["execution"], first_here=session.local_rank == 0) as execution:
+    with worker_folder(job["execution"], first_here=session.local_rank == 0) as execution:
         if session.rank == 0:
             handler = logging.FileHandler(execution.folder / LOG)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

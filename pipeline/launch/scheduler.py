@@ -15,15 +15,13 @@ from pipeline import runs
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
-from pipeline.launch.driver import Driver, Resources
+from pipeline.launch.driver import Driver
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.ray_process import RayLostError, Supervisor
-from pipeline.report.mlflow_view import log_models
-from pipeline.runs.execution import STOP_FILE, Execution
+from pipeline.runs.execution import STOP_FILE, Execution, Resources
 from pipeline.runs.records import LOG
-from pipeline.runs.run_lock import hold
+from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import RunSpec
-from pipeline.settings.plan import planned_spec
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.signals import interruptible
 
@@ -51,12 +49,12 @@ class Summary:
 
 def pending(driver: Driver, only: str = "*") -> list[RunSpec]:
     """The runs of the plan that are neither in the store nor published, the longest first."""
-    plan = driver.plan
-    names = [name for name in plan["runs"] if fnmatchcase(name, only) or fnmatchcase(name.rpartition("-s")[0], only)]
-    if not names:
-        raise UserError(f"--only {only!r}: fits no run of the plan, which has {', '.join(plan['runs'])}")
-    names.sort(key=lambda name: -plan["runs"][name]["cost"]["training_multiply_adds"])
-    specs = [planned_spec(plan, name) for name in names]
+    planned = driver.plan.runs
+    chosen = [run for run in planned.values() if fnmatchcase(run.name, only) or fnmatchcase(run.experiment, only)]
+    if not chosen:
+        raise UserError(f"--only {only!r}: fits no run of the plan, which has {', '.join(planned)}")
+    chosen.sort(key=lambda run: -run.cost.training_multiply_adds)
+    specs = [run.spec for run in chosen]
     driver.fetch()
     return [spec for spec in specs if runs.locate(spec, driver.store, driver.root / runs.PUBLISHED) is None]
 
@@ -70,7 +68,7 @@ def wait_for_others(driver: Driver, specs: Sequence[RunSpec]) -> bool:
     for folder in (driver.store / spec.folder_name for spec in specs):
         while folder.exists():
             try:
-                with hold(folder):
+                with lock_run(folder):
                     break
             except UserError as problem:
                 if not waited:
@@ -101,14 +99,14 @@ def launch(driver: Driver, specs: Sequence[RunSpec], table: ProgressTable) -> Su
             ray.call(cluster.download, lacking.nodes, lacking.folder, lacking.remote)
         workers = worker_resources.describe(resources.workers)
         table.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {workers}")
-        table.expect({spec.name: driver.plan["runs"][spec.name]["cost"]["training_multiply_adds"] for spec in specs})
+        table.expect({spec.name: driver.plan.runs[spec.name].cost.training_multiply_adds for spec in specs})
 
         def train(spec: RunSpec, execution: Execution) -> str:
             return ray.call(train_under_ray, spec, execution, resources, worker_resources)
 
         run_all(driver, specs, train, slots + (0 if resources.max_parallel else AHEAD), table, summary)
     if summary.finished and driver.uri is not None and summary.interrupted is None:
-        log_models(driver, driver.uri)
+        _log_models(driver, driver.uri)
     return summary
 
 
@@ -119,9 +117,19 @@ def _room(resources: Resources, store: Path, url: str | None) -> tuple[Share, in
     return worker_resources, cluster.parallel(resources, worker_resources)
 
 
+def _log_models(driver: Driver, uri: str) -> None:
+    """Log the networks of the plan's finished runs as models: all, the best, or none, as the plan says."""
+    from pipeline import tracking
+
+    plan = driver.plan
+    found = [(driver.store / run.spec.folder_name, run.spec) for run in plan.runs.values()]
+    finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
+    tracking.log_models(uri, finished, plan.profile, plan.tracking.models, driver.root)
+
+
 @dataclass(frozen=True)
 class Lacking:
-    """Prepared data that nodes lack, and what they can be brought from."""
+    """Prepared data that nodes lack, and where they can download it from."""
 
     folder: Path
     nodes: Sequence[str]
@@ -211,18 +219,14 @@ def run_all(
 
 
 def _begun(driver: Driver, spec: RunSpec, table: ProgressTable, summary: Summary) -> Execution | None:
-    """Begin a run; return None where there is nothing to train.
-
-    That is so where its folder is damaged or cannot be written, which is a failure of that run alone; and where another
-    process has finished it since this one looked, as only the lock on the folder makes sure.
-    """
+    """Begin a run; return None if it failed, e.g. because its folder cannot be written, or was finished meanwhile."""
     folder = driver.store / spec.folder_name
     table.begun(spec, folder)
     try:
-        execution = driver.begin(spec)
-        if not runs.finished(folder, spec.identity):
-            return execution
-        _note(spec, folder, driver.end(execution), None, table, summary)
+        if driver.claim(spec):
+            return driver.begin(spec)
+        table.note(f"{spec.name}: another process has finished it meanwhile")
+        _note(spec, folder, "finished", None, table, summary)
     except (UserError, OSError) as problem:
         _note(spec, folder, "failed", one_line(problem), table, summary)
     return None

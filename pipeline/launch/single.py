@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pipeline import runs
 from pipeline.launch.driver import Driver
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.scheduler import REFRESH_SECONDS, Summary, launch
@@ -43,12 +42,14 @@ def _status(summary: Summary, name: str) -> str:
 def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     import torch
 
-    from pipeline.launch.worker_folder import workplace
+    from pipeline.launch.worker_folder import worker_folder
     from pipeline.runs.records import Evaluation, Timing
     from pipeline.training.loop import DivergedError, train
     from pipeline.training.session import LocalSession
     from pipeline.utils.errors import UserError
 
+    if not driver.claim(spec):
+        return "finished", ""
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
     execution = replace(driver.begin(spec), gpus=float(session.device.type == "cuda"))
     error = None
@@ -63,10 +64,8 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
 
         with _refreshing(table):
             try:
-                # Another process may have finished it before this one had the lock on its folder.
-                if not runs.finished(execution.folder, spec.identity):
-                    with workplace(execution, first_here=True) as here:
-                        train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
+                with worker_folder(execution, first_here=True) as here:
+                    train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
             except (UserError, DivergedError) as problem:
                 error = str(problem)
         status = driver.end(execution, error)

@@ -1,4 +1,4 @@
-"""What surrounds a run on each machine that trains it: its folder, and a record of what the machine does meanwhile."""
+"""The folder of a run on each machine that trains it, and the samples of the machine's load during the run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pipeline.training.environment import hostname
 
 
 @contextmanager
-def workplace(execution: Execution, *, first_here: bool) -> Iterator[Execution]:
-    """How a worker executes a run: in the run's folder, or in a copy of it where the store is behind a URL.
+def worker_folder(execution: Execution, *, first_here: bool) -> Iterator[Execution]:
+    """Give a worker its execution of a run: in the run's folder, or in a copy of it if the store is behind a URL.
 
     Args:
-        first_here: whether it is the first worker of the run on this machine, which samples the machine for all.
+        execution: the execution as the driver has planned it.
+        first_here: whether this is the run's first worker on this machine, which samples the machine for all of them.
 
     Raises:
-        OSError: if the store does not answer at the start, or at the end.
+        OSError: if the store does not answer at the start or at the end.
     """
     with ExitStack() as stack:
         if execution.store is not None:
-            from pipeline.runs.store_copies import working_copy
+            from pipeline.runs.run_store import working_copy
 
             copy = stack.enter_context(working_copy(execution.store, execution.folder.name))
             execution = replace(execution, folder=copy)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.report import coverage
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence
@@ -28,10 +29,12 @@ from pipeline.report.speed import read_speeds
 from pipeline.report.summary import INDEXED, metrics, summarise
 from pipeline.report.tables import Table, build_tables
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 
+INCOMPLETE = "incomplete"
 KEY_FIGURE = f"figures/{KEY_PICTURE}.svg"
 
 
@@ -56,7 +59,7 @@ class ReportSummary:
 
 
 def build_report(
-    plan: Mapping[str, Any],
+    plan: Plan,
     sources: Sequence[Path],
     out: Path,
     local: Path,
@@ -65,11 +68,12 @@ def build_report(
     benchmarks: Path | None = None,
     data: Path | None = None,
     margin: float = EQUIVALENCE_MARGIN,
+    at_least: int = 0,
 ) -> ReportSummary:
     """Write the report of a profile from whatever lies in `sources`; holes are `pending`, damage is named.
 
     Args:
-        plan: content of plan.json.
+        plan: the plan of the profile.
         sources: folders searched for run folders; of several copies of a run the first whole one counts.
         out: folder of the tracked report; equal numbers give equal bytes, and an equal file is not touched.
         local: folder of this machine's page (seconds, hardware, commits, MLflow runs), which git ignores.
@@ -78,8 +82,11 @@ def build_report(
         data: folder of the prepared data and noisy labels; their manifests say which runs' data have changed since,
             and how the labels were confused.
         margin: points of test error within which two errors count as equal.
+        at_least: a report with fewer runs does not replace that in `out`: it is written below `local` instead.
     """
     evidence = gather(plan, scan(sources), load_paper(), read_present(data))
+    if len(evidence.finished) < at_least:
+        out = local / INCOMPLETE
     masks, damaged = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
     counted, not_counted = read_counts(counts)
@@ -102,7 +109,7 @@ def build_report(
     return ReportSummary(
         profile=evidence.profile,
         runs_done=len(evidence.runs),
-        runs_planned=len(plan["runs"]),
+        runs_planned=len(plan.runs),
         verdicts=tally(verdicts),
         problems=tuple(f"{problem.path}: {problem.reason}" for problem in evidence.problems),
         report=out / "report.html",
@@ -117,12 +124,12 @@ def _data_files(
     files: dict[str, str | bytes] = {f"figures/{picture.file}": picture.data for picture in pictures}
     for table in tables:
         files[f"tables/{table.paper.id}.csv"] = table_csv(table)
-        files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan["labels"]["statement"])
+        files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan.label.statement)
     files["claims.csv"] = claims_csv(verdicts)
     files["runs.csv"] = csv_text(*run_rows(evidence))
     for name, content in (
         ("summary.json", summarise(evidence, tables, verdicts)),
-        ("metrics.json", metrics(tables, verdicts)),
+        ("metrics.json", metrics(evidence, verdicts)),
     ):
         files[name] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return files
@@ -149,7 +156,7 @@ def _take_away(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
 
 
 def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> None:
-    """Write index.md and index.html over the reports of all profiles below `reports`.
+    """Write index.md, index.html and coverage.md over the reports of all profiles below `reports`.
 
     Reports with runs are ordered by their distance from the paper; each opens with its results. `profiles` are all that
     there are, each with its statement: those without runs take one line each.
@@ -177,7 +184,10 @@ def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> Non
         "key_profile": next(keyed, None),
         "key_figure": KEY_FIGURE,
     }
-    _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html")})
+    covered, claimed = coverage.cells(load_paper(), entries), coverage.claims(load_paper(), entries)
+    context |= {"cells": covered, "cell_shares": coverage.shares(covered)}
+    context |= {"claims": claimed, "claim_shares": coverage.shares(claimed)}
+    _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html", "coverage.md")})
 
 
 def _runs(summary: Mapping[str, Any]) -> int:

@@ -296,11 +296,11 @@ def _wording(outcome: bool | None, claim: PaperClaim, evidence: Evidence) -> str
 
 def _setting(evidence: Evidence) -> str:
     """Why a result of this profile is no reproduction, as the end of a verdict."""
-    labels = evidence.plan["labels"]
+    label = evidence.plan.label
     data = " and ".join(evidence.datasets)
-    if labels["standin"]:
+    if label.standin:
         return f"on stand-in data ({data})"
-    if labels["schedule"] != "full" or set(evidence.deviations) & set(SCHEDULE):
+    if label.schedule != "full" or set(evidence.deviations) & set(SCHEDULE):
         return f"under another schedule than the paper's ({data})"
     if evidence.deviations:
         return f"with another {', '.join(evidence.deviations)} than the paper's ({data})"

@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from pipeline.report.present import MIXED, Present
 from pipeline.report.records import Problem, Run
-from pipeline.runs.segments import surroundings
 from pipeline.settings.paper import Paper, deviations
+from pipeline.settings.plan import Plan
 from pipeline.utils.statistics import Estimate, binomial_error, estimate, prediction_interval, slope
 
 
@@ -30,7 +29,7 @@ class Sample:
     @property
     def at_chance(self) -> tuple[str, ...]:
         """Its runs that are no better than guessing, each with its error."""
-        return tuple(f"{run.name} ({run.metrics['test_error']:.2f} %)" for run in self.runs if run.is_at_chance)
+        return tuple(f"{run.name} ({run.metrics.test_error:.2f} %)" for run in self.runs if run.is_at_chance)
 
     @property
     def prediction(self) -> tuple[float, float] | None:
@@ -50,7 +49,7 @@ class Sample:
         """Standard error of a single run's error over its test images; None with more seeds or other quantities."""
         if len(self.values) != 1 or not self.quantity.endswith("_error"):
             return None
-        return binomial_error(next(iter(self.values.values())), int(self.runs[0].metrics["test_images"]))
+        return binomial_error(next(iter(self.values.values())), self.runs[0].metrics.test_images)
 
     @property
     def seeds(self) -> str:
@@ -75,7 +74,7 @@ class Evidence:
         elsewhere: problems that concern other profiles.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     paper: Paper
     runs: Mapping[str, Run]
     marks: Mapping[str, tuple[str, ...]]
@@ -88,12 +87,12 @@ class Evidence:
     @property
     def profile(self) -> str:
         """Name of the report's profile."""
-        return str(self.plan["profile"])
+        return self.plan.profile
 
     @cached_property
     def deviations(self) -> tuple[str, ...]:
         """Settings in which a planned or finished run differs from the paper's run of that name."""
-        configs = (*self.plan["runs"].values(), *(run.config for run in self.runs.values()))
+        configs = [*(run.config for run in self.plan.runs.values()), *(run.config for run in self.runs.values())]
         return tuple(dict.fromkeys(key for config in configs for key in deviations(config, self.paper)))
 
     @cached_property
@@ -102,24 +101,24 @@ class Evidence:
 
         What the profile says of itself is not enough: the configuration of every run is checked.
         """
-        labels = self.plan["labels"]
-        return not labels["standin"] and labels["schedule"] == "full" and not self.deviations
+        label = self.plan.label
+        return not label.standin and label.schedule == "full" and not self.deviations
 
     @cached_property
     def has_cifar_networks(self) -> bool:
         """Whether the plan trains the paper's CIFAR networks; those for ImageNet share their names."""
-        return any(config["network"]["name"].startswith("cifar_") for config in self.plan["runs"].values())
+        return any(run.network.startswith("cifar_") for run in self.plan.runs.values())
 
     @cached_property
     def datasets(self) -> list[str]:
         """Data sets of the plan, by name."""
-        return sorted({config["data"]["dataset"] for config in self.plan["runs"].values()})
+        return sorted({run.dataset for run in self.plan.runs.values()})
 
     @cached_property
     def _seeds(self) -> dict[str, list[int]]:
         seeds: dict[str, list[int]] = {}
-        for config in self.plan["runs"].values():
-            seeds.setdefault(config["experiment"], []).append(config["seed"])
+        for run in self.plan.runs.values():
+            seeds.setdefault(run.experiment, []).append(run.seed)
         return seeds
 
     @cached_property
@@ -170,8 +169,11 @@ class Evidence:
         )
 
     def sample_of(self, dataset: str, experiment: str, quantity: str) -> Sample:
-        """A quantity of an experiment on a data set: of this profile where it plans that, else of any other
-        profile whose runs follow the paper's protocol."""
+        """Return a quantity of an experiment on a data set over its seeds.
+
+        The runs are those of this profile where it plans the experiment, else those of any other profile that follow
+        the paper's protocol.
+        """
         if dataset in self.datasets and self.seeds(experiment):
             return self.sample(experiment, quantity)
         alike: dict[str, dict[int, Run]] = defaultdict(dict)
@@ -205,14 +207,14 @@ def _sample(
             values[run.seed] = value
             used.append(run)
     known = [provenance for run in used if (provenance := run.tracked_provenance)]
-    if len(set().union(*map(surroundings, known))) > 1:
+    if len({place for provenance in known for place in provenance.surroundings}) > 1:
         marks = marks | {MIXED}
     return Sample(experiment, quantity, values, tuple(used), planned, tuple(sorted(marks)))
 
 
 def _quantity(run: Run, quantity: str, stage: int | None) -> float | None:
     if quantity != "response":
-        value = run.metrics.get(quantity)
+        value = getattr(run.metrics, quantity, None)
         return None if value is None else float(value)
     if run.relative_responses is None or stage is None or stage > len(run.relative_responses):
         return None

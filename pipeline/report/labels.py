@@ -17,9 +17,9 @@ def noise_matrices(evidence: Evidence, data: Path | None) -> tuple[dict[int, Mat
     matrices: dict[int, Matrix] = {}
     problems = []
     used = {
-        (config["data"]["dataset"], config["data"]["noise"]): config["data"].get("noise_checksum")
-        for config in evidence.plan["runs"].values()
-        if config["data"].get("noise")
+        (run.dataset, run.noise): run.config["data"].get("noise_checksum")
+        for run in evidence.plan.runs.values()
+        if run.noise
     }
     for (dataset, level), checksum in sorted(used.items()):
         path = Path(data) / "noisy" / dataset / str(level) / "manifest.json" if data is not None else None

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.evidence import Evidence
 from pipeline.report.records import Problem, Run
+from pipeline.runs import arrays as run_arrays
+from pipeline.runs.reading import DamagedError
 
 PREFERRED = ("attention92", "attention56", "attention128", "attention164")
 """Whose masks are shown: the network of the paper's comparisons where it has run."""
 
 PARTS = ("channel_before", "channel_mask", "channel_after")
-_ERRORS = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What a damaged archive can raise on being read."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +39,22 @@ def find_masks(evidence: Evidence) -> tuple[Masks | None, list[Problem]]:
                 continue
             try:
                 return _read(run), problems
-            except _ERRORS as error:
-                reason = f"masks.npz cannot be read ({error}); the run counts, without its masks"
+            except (KeyError, ValueError) as error:
+                problem = error.reason if isinstance(error, DamagedError) else error
+                reason = f"masks.npz cannot be read ({problem}); the run counts, without its masks"
                 problems.append(Problem(run.shown, reason, run.name, run.identity, run.profile))
     return None, problems
 
 
 def _read(run: Run) -> Masks:
-    with np.load(Path(run.masks), allow_pickle=False) as file:
-        images = file["images"]
-        found = [re.fullmatch(r"s(\d+)m(\d+)_channel_mask", name) for name in file.files]
-        places = sorted((int(match[1]), int(match[2])) for match in found if match)
-        modules = {
-            (stage, module): {part: file[f"s{stage}m{module}_{part}"].astype(np.float32) for part in PARTS}
-            for stage, module in places
-        }
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size or not modules:
-        raise ValueError("no pictures with masks in it")
-    maps = [part for parts in modules.values() for part in parts.values()]
-    if any(part.ndim != 3 or len(part) != len(images) or not part.size for part in maps):
-        raise ValueError("its masks do not fit its pictures")
-    if not all(np.isfinite(part).all() for part in maps):
-        raise ValueError("its masks hold values that are no numbers")
-    return Masks(run, images, modules)
+    read = run_arrays.Masks.read(run.folder)
+    places = sorted({(int(found[1]), int(found[2])) for found in map(run_arrays.MAP.fullmatch, read.maps) if found})
+    modules = {
+        (stage, module): {part: read.maps[f"s{stage}m{module}_{part}"].astype(np.float32) for part in PARTS}
+        for stage, module in places
+    }
+    if not modules:
+        raise ValueError("no masks in it")
+    if not all(np.isfinite(part).all() for parts in modules.values() for part in parts.values()):
+        raise ValueError("its masks hold values that are not finite")
+    return Masks(run, read.images, modules)

@@ -11,14 +11,15 @@ from pipeline.report.evidence import Evidence
 from pipeline.report.present import CHANGED_DATA, OLDER_CODE, Present
 from pipeline.report.records import Problem, Run, Scan
 from pipeline.settings.paper import Paper
+from pipeline.settings.plan import Plan, PlannedRun
 
-_NOT_COMPARED = ("identity", "cost")
+_NOT_COMPARED = "identity"
 _OF_DATA = ("data.checksum", "data.noise_checksum")
 _KNOWN_FROM_DATA = ("network.num_classes", "data.")
 """What a plan that was made without the data does not say."""
 
 
-def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present | None = None) -> Evidence:
+def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None) -> Evidence:
     """Give each planned run the run folder of its identity, or an older one that differs only in code or data.
 
     The identities of a plan that was made without its data are None: then the configuration alone decides.
@@ -30,20 +31,25 @@ def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present 
     for run in found.runs.values():
         by_name[run.name].append(run)
     used = set()
-    for name, config in plan["runs"].items():
-        exact = found.runs.get(plan["identity"][name])
-        changes = _changes(exact.config, config) if exact is not None else []
+    for name, planned in plan.runs.items():
+        exact = None if planned.identity is None else found.runs.get(planned.identity)
+        changes = _changes(exact.config, planned.config) if exact is not None else []
+        if exact is not None and planned.counts is not None and planned.counts.parameters != exact.metrics.parameters:
+            reason = f"metrics.json: has {exact.metrics.parameters} parameters, the network {planned.counts.parameters}"
+            problems.append(_as_problem(exact, reason))
+            used.add(exact.identity)
+            continue
         if exact is not None and changes:
             problems.append(_as_problem(exact, f"foreign: it has the plan's identity but another {changes[0]}"))
             used.add(exact.identity)
-        chosen = exact if exact is not None and not changes else _alike(by_name[name], config, plan["identity"][name])
+        chosen = exact if exact is not None and not changes else _alike(by_name[name], planned)
         if chosen is not None:
             runs[name] = chosen
             used.add(chosen.identity)
     published = _published_seeds(plan, by_name)
-    used |= {run.identity for run in published.values()}
-    marks = {name: _marks(run, plan["runs"][name], present) for name, run in runs.items()}
-    marks |= {name: _marks(run, _planned_alike(plan, run), present) for name, run in published.items()}
+    used |= {run.identity for run, _ in published.values()}
+    marks = {name: _marks(run, plan.runs[name].config, present) for name, run in runs.items()}
+    marks |= {name: _marks(run, alike.config, present) for name, (run, alike) in published.items()}
     others = [run for run in found.runs.values() if run.identity not in used]
     strangers, unrelated = _strangers(plan, others, runs)
     for problem in found.problems:
@@ -51,41 +57,39 @@ def gather(plan: Mapping[str, Any], found: Scan, paper: Paper, present: Present 
     return Evidence(
         plan=plan,
         paper=paper,
-        runs={name: replace(run, profile=plan["profile"]) for name, run in runs.items()},
+        runs={name: replace(run, profile=plan.profile) for name, run in runs.items()},
         marks={name: found_marks for name, found_marks in marks.items() if found_marks},
         others=tuple(others),
         problems=(*problems, *strangers),
         elsewhere=tuple(unrelated),
         present=present,
-        published={name: replace(run, profile=plan["profile"]) for name, run in published.items()},
+        published={name: run for name, (run, _) in published.items()},
     )
 
 
-def _published_seeds(plan: Mapping[str, Any], by_name: Mapping[str, list[Run]]) -> dict[str, Run]:
-    """The runs under published/ that are the plan's but for a seed that the plan does not have, by name."""
+def _published_seeds(plan: Plan, by_name: Mapping[str, list[Run]]) -> dict[str, tuple[Run, PlannedRun]]:
+    """The runs under published/ that are the plan's but for a seed that it does not have, each with what it is like."""
     found = {}
     for name, runs in by_name.items():
-        published = [run for run in runs if run.published is not None and run.profile == plan["profile"]]
-        if name in plan["runs"] or not published or not (planned := _planned_alike(plan, published[0])):
+        published = [run for run in runs if run.published is not None and run.profile == plan.profile]
+        if name in plan.runs or not published:
             continue
-        if run := _alike(published, planned, None):
-            found[name] = run
+        for planned in plan.runs.values():
+            if planned.experiment == published[0].experiment:
+                config = {key: value for key, value in planned.config.items() if key != "identity"}
+                alike = PlannedRun(config | {"seed": published[0].seed})
+                if run := _alike(published, alike):
+                    found[name] = run, alike
+                break
     return found
 
 
-def _planned_alike(plan: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-    """The configuration that the plan has for a run's experiment, with the run's seed; empty where it has none."""
-    alike = (config for config in plan["runs"].values() if config["experiment"] == run.experiment)
-    planned = next(alike, None)
-    return {} if planned is None else {**planned, "seed": run.seed}
-
-
-def _alike(runs: list[Run], config: Mapping[str, Any], identity: str | None) -> Run | None:
+def _alike(runs: list[Run], planned: PlannedRun) -> Run | None:
     """The newest run that is the planned one but for older code or other data; None where there is none."""
-    usable = []
+    usable, identity = [], planned.identity
     for run in runs:
-        changes = set(_changes(run.config, config))
-        older = run.config["numerics"] <= config["numerics"]
+        changes = set(_changes(run.config, planned.config))
+        older = run.config["numerics"] <= planned.config["numerics"]
         # Of an equal configuration the identity would be equal, too: such a run is not what it says it is.
         if older and changes <= {"numerics", *_OF_DATA} and run.identity != identity and (changes or identity is None):
             usable.append((run.config["numerics"], -len(changes), run.identity, run))
@@ -96,7 +100,7 @@ def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = 
     """Keys, with dots, in which a run's configuration differs from the planned one."""
     changes = []
     for key in sorted(ours.keys() | planned.keys()):
-        if not prefix and key in _NOT_COMPARED:
+        if not prefix and key == _NOT_COMPARED:
             continue
         if key not in planned and f"{prefix}{key}".startswith(_KNOWN_FROM_DATA):
             continue
@@ -116,18 +120,16 @@ def _marks(run: Run, planned: Mapping[str, Any], present: Present) -> tuple[str,
     return tuple(sorted(marks))
 
 
-def _strangers(
-    plan: Mapping[str, Any], others: list[Run], runs: Mapping[str, Run]
-) -> tuple[list[Problem], list[Problem]]:
+def _strangers(plan: Plan, others: list[Run], runs: Mapping[str, Run]) -> tuple[list[Problem], list[Problem]]:
     """Whole runs that the plan has no place for: those that somebody may miss here, and all the rest."""
     here: list[Problem] = []
     elsewhere: list[Problem] = []
     for run in others:
-        planned = plan["runs"].get(run.name)
+        planned = plan.runs.get(run.name)
         if planned is None:
             reason = "foreign: the plan has no such run"
         else:
-            changes = _changes(run.config, planned)
+            changes = _changes(run.config, planned.config)
             reason = f"foreign: it differs from the plan in {', '.join(changes) or 'identity'}"
         problem = _as_problem(run, reason)
         (here if _concerns(problem, plan, runs) else elsewhere).append(problem)
@@ -138,11 +140,13 @@ def _as_problem(run: Run, reason: str) -> Problem:
     return Problem(run.shown, reason, run.name, run.identity, run.profile)
 
 
-def _concerns(problem: Problem, plan: Mapping[str, Any], runs: Mapping[str, Run]) -> bool:
-    """Whether a problem is named in the profile's tracked report: not when it is another profile's, nor when
-    it is an old or stray run beside one that the report has."""
-    if problem.profile not in (None, plan["profile"]):
+def _concerns(problem: Problem, plan: Plan, runs: Mapping[str, Run]) -> bool:
+    """Whether a problem is named in the profile's tracked report.
+
+    It is not when it is another profile's, nor when it is an old or stray run beside one that the report has.
+    """
+    if problem.profile not in (None, plan.profile):
         return False
     if problem.run is None or problem.run not in runs:
         return True
-    return problem.identity in (None, plan["identity"][problem.run], runs[problem.run].identity)
+    return problem.identity in (None, plan.runs[problem.run].identity, runs[problem.run].identity)

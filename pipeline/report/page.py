@@ -34,7 +34,7 @@ def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
         data, metrics = run.config["data"], run.metrics
         rows.append(
             [name, run.identity, run.dataset, data.get("noise", 0), run.seed, run.iterations]
-            + [metrics[key] for key in RUN_COLUMNS[6:11]]
+            + [getattr(metrics, key) for key in RUN_COLUMNS[6:11]]
             + [run.config.get("precision", ""), "; ".join(evidence.marks.get(name, ()))]
         )
     return RUN_COLUMNS, rows
@@ -48,11 +48,11 @@ def page(
     return {
         "paper": evidence.paper,
         "profile": evidence.profile,
-        "labels": evidence.plan["labels"],
+        "labels": evidence.plan.label,
         "is_reproduction": evidence.is_reproduction,
         "datasets": evidence.datasets,
         "done": len(evidence.runs),
-        "planned": len(evidence.plan["runs"]),
+        "planned": len(evidence.plan.runs),
         "tables": tables,
         "verdicts": verdicts,
         "tally": tally(verdicts),
@@ -66,7 +66,7 @@ def page(
         "pictures": {picture.name: picture for picture in pictures if picture.name != KEY_PICTURE},
         "awaited": [text for name, text in AWAITED.items() if name not in {picture.name for picture in pictures}],
         "runs": [dict(zip(header, row, strict=True)) | {"expected": _expected(evidence, row[0])} for row in rows],
-        "pending": [name for name in evidence.plan["runs"] if name not in evidence.runs],
+        "pending": [name for name in evidence.plan.runs if name not in evidence.runs],
         "problems": evidence.problems,
         "protocol": _protocol(evidence),
         "readings": evidence.paper.protocols["cifar10" if evidence.has_cifar_networks else "imagenet"].readings,
@@ -109,7 +109,7 @@ def key_numbers(evidence: Evidence) -> list[dict[str, str]]:
 def results(evidence: Evidence, verdicts: Sequence[Verdict]) -> str:
     """The report in one sentence: of the claims that runs here bear on, how many hold, do not hold, are undecided."""
     tested = [verdict for verdict in verdicts if verdict.is_tested]
-    done = f"{len(evidence.runs)} of {len(evidence.plan['runs'])} planned runs are finished"
+    done = f"{len(evidence.runs)} of {len(evidence.plan.runs)} planned runs are finished"
     if evidence.published:
         done += f", {len(evidence.published)} more are published with other seeds"
     if not tested:
@@ -158,7 +158,8 @@ def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
 def _protocol(evidence: Evidence) -> list[dict[str, Any]]:
     """The plan's protocols beside the paper's: one entry for each that differs, with the runs that follow it."""
     entries: dict[str, dict[str, Any]] = {}
-    for config in evidence.plan["runs"].values():
+    for run in evidence.plan.runs.values():
+        config = run.config
         settings = dict(config["protocol"]) | {
             key: config[key] for key in ("precision", "channels_last", "compile") if key in config
         }

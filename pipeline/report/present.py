@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.runs.numerics import NUMERICS
-from pipeline.runs.segments import MOVED, was_moved
+from pipeline.runs.spec import NUMERICS
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
+MOVED = "moved between classes of hardware, threads or versions"
 OUR_READING = "the structure of the network, or part of it, is our reading"
 AT_CHANCE = "a run no better than guessing"
 MIXED = "runs on different hardware, threads or versions"
@@ -41,7 +41,7 @@ class Present:
         marks = {OLDER_CODE} if run.config["numerics"] < self.numerics else set()
         if run.is_at_chance:
             marks.add(AT_CHANCE)
-        if run.published is not None and was_moved(run.published.provenance):
+        if run.published is not None and run.published.provenance.was_moved:
             marks.add(MOVED)
         same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]
         labels = data.get("noise_checksum")

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.report.checks import (
-    COLLECTED,
-    STORED,
-    DamagedError,
-    read_config,
-    read_history,
-    read_metrics,
-    read_provenance,
-    read_responses,
+from pipeline.runs.reading import DamagedError, parse, read_checksums, read_object
+from pipeline.runs.records import (
+    CONFIG,
+    HISTORY,
+    MASKS,
+    METRICS,
+    PROVENANCE,
+    Evaluation,
+    Metrics,
+    Provenance,
+    Responses,
+    read_rows,
 )
+from pipeline.runs.spec import RunSpec
 from pipeline.runs.store import PUBLISHED
-from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 from pipeline.utils.statistics import is_at_chance
 
-_FILES = ("config.json", "metrics.json", "history.csv")
+if TYPE_CHECKING:
+    import pandas as pd
+
+STORED = re.compile(r"(.+-s\d+)-([0-9a-f]{12})")
+COLLECTED = re.compile(r"seed\d+")
 
 
 @dataclass(frozen=True)
@@ -43,24 +50,29 @@ class Published:
     """The copy of a run under published/: its folder from there on, and its provenance. Both are tracked by git."""
 
     shown: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
 class Run:
-    """One whole, finished run. Errors are in percent; `history` has one list per column of history.csv.
+    """One finished run.
 
-    `notes` say which of its lesser files are damaged: its errors count all the same.
+    Attributes:
+        config: content of config.json, as the plan has it.
+        history: the evaluations, a row each.
+        verified: whether the run has checksums.
+        notes: which of its files are damaged without a loss of its errors.
     """
 
     folder: Path
     shown: str
     config: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    history: Mapping[str, Sequence[float]] = field(repr=False)
+    metrics: Metrics
+    history: pd.DataFrame = field(repr=False, compare=False)
     relative_responses: tuple[float, ...] | None
-    provenance: Mapping[str, Any] | None
+    provenance: Provenance | None
     profile: str | None
+    verified: bool = False
     notes: tuple[str, ...] = ()
     published: Published | None = None
 
@@ -75,7 +87,7 @@ class Run:
         return str(self.config["identity"])
 
     @property
-    def tracked_provenance(self) -> Mapping[str, Any] | None:
+    def tracked_provenance(self) -> Provenance | None:
         """Its provenance: of a published run the committed one, which is the same in every checkout."""
         return self.published.provenance if self.published is not None else self.provenance
 
@@ -103,17 +115,17 @@ class Run:
     def is_at_chance(self) -> bool:
         """Whether its test error is not better than guessing among the classes."""
         classes = int(self.config["network"]["num_classes"])
-        return is_at_chance(float(self.metrics["test_error"]), int(self.metrics["test_images"]), classes)
+        return is_at_chance(self.metrics.test_error, self.metrics.test_images, classes)
 
     @property
     def iterations(self) -> int:
         """Number of updates of the weights."""
-        return int(self.metrics["iterations"])
+        return self.metrics.iterations
 
     @property
     def masks(self) -> Path:
-        """Its masks.npz, whether or not it is there."""
-        return self.folder / "masks.npz"
+        """The path of masks.npz, whether or not the file is there."""
+        return self.folder / MASKS
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ def scan(sources: Sequence[Path]) -> Scan:
             try:
                 run = _read(folder, shown, profile)
             except DamagedError as damage:
-                problems.append(_problem(folder, shown, profile, str(damage)))
+                problems.append(_problem(folder, shown, profile, _reason(damage)))
                 continue
             problems += [_problem(folder, shown, run.profile, note) for note in run.notes]
             first = runs.setdefault(run.identity, run)
@@ -156,11 +168,17 @@ def scan(sources: Sequence[Path]) -> Scan:
 
 
 def _other_number(first: Run, copy: Run) -> str | None:
-    """What a copy of a run says otherwise than the first one, as a reason why it is not used."""
-    for key in ("test_error", "best_test_error", "train_error"):
-        if copy.metrics[key] != first.metrics[key]:
-            return f"its {key} is {copy.metrics[key]}, that of the same run in {first.shown} is {first.metrics[key]}"
+    """The reason why a copy of a run is not used: a number that differs from that of the first copy."""
+    ours = copy.metrics.to_json()
+    for key, value in first.metrics.to_json().items():
+        if key.endswith("_error") and ours.get(key) != value:
+            return f"its {key} is {ours.get(key)}, that of the same run in {first.shown} is {value}"
     return None
+
+
+def _reason(damage: DamagedError) -> str:
+    """What is wrong with a file of a run, without the folder: reports are equal on every machine."""
+    return damage.reason if damage.reason.startswith("unfinished") else f"{damage.path.name}: {damage.reason}"
 
 
 def _folders(source: Path) -> Iterator[Path]:
@@ -171,7 +189,8 @@ def _folders(source: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         name = Path(where).name
-        if COLLECTED.fullmatch(name) or STORED.fullmatch(name) or any(name in files for name in _FILES):
+        named = COLLECTED.fullmatch(name) or STORED.fullmatch(name)
+        if named or not {CONFIG, METRICS, HISTORY}.isdisjoint(files):
             folders.clear()
             yield Path(where)
 
@@ -190,26 +209,70 @@ def _problem(folder: Path, shown: str, profile: str | None, reason: str) -> Prob
         run = f"{folder.parent.name}-s{folder.name.removeprefix('seed')}"
     elif stored := STORED.fullmatch(folder.name):
         run, identity = stored.groups()
-    with suppress(UserError, KeyError, TypeError, OSError, RecursionError):
-        config = read_json(folder / "config.json")
+    with suppress(DamagedError):
+        config = _config(folder)
         run, identity = f"{config['experiment']}-s{config['seed']}", str(config["identity"])
-    with suppress(UserError, KeyError, TypeError, OSError, RecursionError):
-        profile = profile or str(read_json(folder / "provenance.json")["profile"])
+    with suppress(DamagedError):
+        profile = profile or str(read_object(folder / PROVENANCE).get("profile"))
     return Problem(shown, reason, run, identity, profile)
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """The content of a config.json that describes a run."""
+    content = read_object(folder / CONFIG)
+    parse(RunSpec, content, folder / CONFIG)
+    if not isinstance(content.get("identity"), str):
+        raise DamagedError(folder / CONFIG, "has no identity")
+    return content
+
+
+def _own_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the run that the folder is named after."""
+    config = _config(folder)
+    name = f"{config['experiment']}-s{config['seed']}"
+    if COLLECTED.fullmatch(folder.name):
+        belongs = (folder.parent.name, folder.name) == (config["experiment"], f"seed{config['seed']}")
+    else:
+        belongs = not STORED.fullmatch(folder.name) or folder.name == f"{name}-{config['identity']}"
+    if not belongs:
+        raise DamagedError(folder / CONFIG, f"foreign: that of {name} ({config['identity']})")
+    return config
+
+
+def _ended(folder: Path) -> Provenance | None:
+    """The provenance of a run that has ended."""
+    provenance = Provenance.read(folder)
+    if provenance is not None and provenance.status != "finished":
+        reached = max((segment.to_iteration for segment in provenance.segments), default=0)
+        because = f" ({' '.join(provenance.error.split())})" if provenance.error else ""
+        raise DamagedError(folder / PROVENANCE, f"unfinished: {provenance.status} at iteration {reached}{because}")
+    return provenance
+
+
 def _read(folder: Path, shown: str, profile: str | None) -> Run:
-    config = read_config(folder)
-    provenance = read_provenance(folder)
-    metrics = read_metrics(folder, config)
-    history = read_history(folder, metrics)
-    if provenance is not None:
-        profile = provenance.get("profile") or profile
+    import pandas as pd
+
+    config, provenance = _own_config(folder), _ended(folder)
+    if not (folder / METRICS).is_file():
+        raise DamagedError(folder / METRICS, f"unfinished: {METRICS} is missing")
+    metrics, history = Metrics.read(folder), read_rows(folder / HISTORY, Evaluation)
+    metrics.check(folder, history, config["protocol"]["iterations"], config["data"]["test_images"])
     responses, notes = None, []
     try:
-        responses = read_responses(folder)
+        responses = Responses.read(folder).relative
     except DamagedError as damage:
-        notes.append(f"{damage}; the run counts, without its responses")
-    if not (folder / "masks.npz").is_file():
-        notes.append("masks.npz is missing; the run counts, without its masks")
-    return Run(folder, shown, config, metrics, history, responses, provenance, profile, tuple(notes))
+        notes.append(f"{_reason(damage)}; the run counts, without its responses")
+    if not (folder / MASKS).is_file():
+        notes.append(f"{MASKS}: no such file; the run counts, without its masks")
+    return Run(
+        folder=folder,
+        shown=shown,
+        config=config,
+        metrics=metrics,
+        history=pd.DataFrame(history),
+        relative_responses=responses,
+        provenance=provenance,
+        profile=provenance.profile if provenance else profile,
+        verified=read_checksums(folder) is not None,
+        notes=tuple(notes),
+    )

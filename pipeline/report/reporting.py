@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.report.compare import SUMMARY
-from pipeline.runs.numerics import NUMERICS
-from pipeline.runs.run_store import RunStore
+from pipeline.runs.run_store import Mirror, RunStore
 from pipeline.runs.store import PUBLISHED, RESULTS, store_folder
-from pipeline.runs.store_copies import Mirror
-from pipeline.settings import plan as plans
+from pipeline.settings.plan import PLAN, Plan, build_plan
+from pipeline.settings.reading import read_yaml
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 from pipeline.utils.object_store import is_url
 
 if TYPE_CHECKING:
-    from pipeline.settings.config import Config
+    from pipeline.settings.tree import Config
 
 REPORTS = Path("reports")
 
 logger = logging.getLogger(__name__)
 
 
-def find_plan(profile: str | None, root: Path) -> dict[str, Any]:
+def find_plan(profile: str | None, root: Path) -> Plan:
     """The plan of a profile: plan.json if it is that one's, else a plan without identities, made from its settings.
 
     Such a plan needs no data: the report works in a fresh clone, over whatever is published.
     """
-    if (root / plans.PLAN).exists():
-        plan = plans.read_plan(root / plans.PLAN)
-        if profile in (None, plan["profile"]):
+    if (root / PLAN).exists():
+        plan = Plan.read(root / PLAN)
+        if profile in (None, plan.profile):
             return plan
-    return plan_without_data(_settings(profile, root))
+    return build_plan(_settings(profile, root), None)
 
 
 def _settings(profile: str | None, root: Path) -> Config:
@@ -44,48 +41,19 @@ def _settings(profile: str | None, root: Path) -> Config:
     from pipeline.settings import config
 
     params = root / config.PARAMS
-    current = config.read_yaml(params) if profile is None or params.exists() else {}
+    current = read_yaml(params) if profile is None or params.exists() else {}
     if profile is None or (isinstance(current, dict) and current.get("profile") == profile):
         return config.parse(current, str(params))
     with TemporaryDirectory() as folder:
         return config.compose(profile, [], Path(folder) / config.PARAMS, root)
 
 
-def plan_without_data(config: Config) -> dict[str, Any]:
-    """A plan for the report alone: what depends on the data (checksums, sizes, and so identities) is left open."""
-    runs = {
-        f"{name}-s{seed}": {
-            "experiment": name,
-            "seed": seed,
-            "network": {"name": experiment.network, "options": plans.own_options(experiment)},
-            "data": {"dataset": config.data.name, "noise": experiment.noise},
-            "protocol": config.protocol.model_dump(),
-            "precision": config.precision,
-            "channels_last": config.channels_last,
-            "compile": config.compile,
-            "numerics": NUMERICS,
-            **({"crops": asdict(crops)} if (crops := plans.crops_of(config, experiment)) else {}),
-        }
-        for name, experiment in config.experiments.items()
-        for seed in config.seeds
-    }
-    return {
-        "profile": config.profile,
-        "labels": config.label.model_dump(),
-        "report": config.report.model_dump(),
-        "execution": plans.execution(config),
-        "identity": dict.fromkeys(runs),
-        "runs": json.loads(json.dumps(runs)),  # as a run's config.json has it: tuples are lists there
-    }
-
-
-def _sources(plan: dict[str, Any], root: Path) -> list[Path]:
+def _sources(plan: Plan, root: Path) -> list[Path]:
     """Where runs may lie, the richest first: the store has what a run ran on, results/ has only its numbers."""
-    store = plan["execution"]["store"]
-    copies = store_folder(store, root)
-    if is_url(store):
+    copies = store_folder(plan.store, root)
+    if is_url(plan.store):
         try:
-            Mirror(RunStore(store), copies).fetch()
+            Mirror(RunStore(plan.store), copies).fetch()
         except UserError as error:  # the report works over whatever is here
             logger.warning("%s; going on with the runs that are here", error)
     return [copies, root / PUBLISHED, root / RESULTS]
@@ -97,18 +65,25 @@ def _statements(root: Path) -> dict[str, str]:
 
     statements = {}
     for name in config.profiles(root):
-        content = config.read_yaml(root / config.PROFILES / f"{name}.yaml")
+        content = read_yaml(root / config.PROFILES / f"{name}.yaml")
         label = content.get("label") if isinstance(content, dict) else None
         statements[name] = str(label.get("statement", "")) if isinstance(label, dict) else ""
     return statements
 
 
-def write_report(profile: str | None, root: Path) -> str:
-    """Write the report of a profile, and the index of all; what was written, in words."""
+def write_report(profile: str | None, root: Path, *, replace: bool = False) -> str:
+    """Write the report of a profile, and the index of all reports.
+
+    A report with fewer runs than the one that is there, as in a clone that has not trained them, does not replace it
+    unless `replace` is set: it goes to ``reports/local/``.
+
+    Returns:
+        what was written, in words.
+    """
     from pipeline.report import build_index, build_report
 
     plan = find_plan(profile, root)
-    name, reports = plan["profile"], root / REPORTS
+    name, reports = plan.profile, root / REPORTS
     before = _finished(reports / name)
     summary = build_report(
         plan,
@@ -118,17 +93,17 @@ def write_report(profile: str | None, root: Path) -> str:
         counts=reports / "counts",
         benchmarks=root / "benchmarks" / "networks",
         data=root / "data",
-        margin=plan["report"]["equivalence_margin"],
+        margin=plan.report.equivalence_margin,
+        at_least=0 if replace else before,
     )
     build_index(reports, _statements(root))
-    lost = before - _finished(reports / name)
-    if lost > 0:
+    if summary.report.parent != reports / name:
         logger.warning(
-            "%s: %d runs that the report had are not on this machine, and are pending in it now; if it was committed,"
-            " `git checkout -- %s` brings it back",
-            reports / name,
-            lost,
+            "%s has %d runs, this machine has fewer: it stays as it is, and the report of the runs that are here is in"
+            " %s; `python -m pipeline report --replace` replaces it",
             (reports / name).relative_to(root),
+            before,
+            summary.report.parent.relative_to(root),
         )
     return str(summary)
 
@@ -136,8 +111,9 @@ def write_report(profile: str | None, root: Path) -> str:
 def _finished(report: Path) -> int:
     """How many finished runs stand in a report; 0 where there is none."""
     try:
-        return int(read_json(report / SUMMARY)["runs"]["done"])
-    except (UserError, KeyError, TypeError, ValueError):
+        runs = read_json(report / SUMMARY)["runs"]
+        return int(runs["done"]) + int(runs.get("published_seeds", 0))
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return 0
 
 
@@ -152,5 +128,5 @@ def trace_number(number: str, profile: str | None, root: Path) -> str:
         number,
         root / REPORTS / "counts",
         data=root / "data",
-        margin=plan["report"]["equivalence_margin"],
+        margin=plan.report.equivalence_margin,
     )

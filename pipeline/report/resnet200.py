@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from pipeline.benchmark.table import Speed
 from pipeline.report.counts import Counts
@@ -17,7 +14,7 @@ from pipeline.report.forms import csv_text
 from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
 from pipeline.report.speed import PAIR, Times, pair_times, times_csv
 from pipeline.report.training_cost import Cost, Recipe, costs_csv, training_costs
-from pipeline.settings.paper import COUNTED, UNITS, PaperCell, Printed, paper_cell
+from pipeline.settings.paper import COUNTED, UNITS, PaperCell, Printed, load_paper
 
 ROWS = ("attention92", "preresnet200")
 """Experiments of both networks; their errors are those on ImageNet."""
@@ -27,7 +24,7 @@ TIME_CLAIM = "Attention-92 trains in nearly half of the time of ResNet-200."
 
 @dataclass(frozen=True)
 class Statement:
-    """What the paper's text computes from two of its numbers; see resnet200.yaml."""
+    """What the paper's text computes from two of its numbers; see paper.yaml."""
 
     text: str
     kind: Literal["share", "more", "less"]
@@ -45,6 +42,7 @@ class Statement:
 
     @property
     def unit(self) -> str:
+        """Unit of the difference."""
         return "points" if self.kind == "less" else "%"
 
     def write(self, first: str, second: str, value: float) -> str:
@@ -120,17 +118,10 @@ class Section:
 
 @cache
 def load_section() -> Mapping[str, Any]:
-    """Content of resnet200.yaml: `sizes` as mappings, `recipe` as `Recipe`, the other two as `Statement`."""
-    content = yaml.safe_load((Path(__file__).parent / "resnet200.yaml").read_text(encoding="utf-8"))
-    for key in ("statements", "others"):
-        content[key] = [
-            Statement(**{**entry, "first": paper_cell(entry["first"]), "second": paper_cell(entry["second"])})
-            for entry in content[key]
-        ]
-    for entry in content["sizes"]:
-        entry["printed"] = tuple(map(Printed, entry["printed"])) if "printed" in entry else (None, None)
-    content["recipe"] = Recipe(**content["recipe"])
-    return dict(content)
+    """Return that section of paper.yaml: `sizes` as mappings, `recipe` as `Recipe`, the other two as `Statement`."""
+    content = load_paper().against_resnet200
+    statements = {key: [Statement(**entry) for entry in content[key]] for key in ("statements", "others")}
+    return {**content, **statements, "recipe": Recipe(**content["recipe"])}
 
 
 def against_resnet200(evidence: Evidence, counts: Counts, speeds: Sequence[Speed]) -> Section:

@@ -9,30 +9,47 @@ from pipeline.report.claims import Verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.page import key_numbers, results, tally
 from pipeline.report.tables import Cell, Table
+from pipeline.settings.paper import COUNTED
 from pipeline.utils.statistics import Estimate
 
 INDEXED = {
     "profile", "statement", "standin", "reproduction", "iterations", "runs", "results", "key_numbers", "claims",
+    "tables",
 }  # fmt: skip
 """What the index over all profiles reads of a summary."""
+
+HEADLINES = {
+    "ARL56": "attention56",
+    "NAL56": "attention56-nal",
+    "ARL92": "attention92",
+    "NAL92": "attention92-nal",
+    "R164": "resnet164",
+    "ARL92n50": "attention92-noise50",
+    "R164n50": "resnet164-noise50",
+    "ARL236": "attention236",
+    "ARL452": "attention452",
+    "R152": "resnet152",
+    "R200": "preresnet200",
+}
+"""Experiments of metrics.json by their short names: attention networks by learning and depth, noise in percent."""
 
 
 def summarise(evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Every number and verdict of the report, with what it stands on."""
-    labels = evidence.plan["labels"]
+    label = evidence.plan.label
     return {
         "profile": evidence.profile,
-        "statement": labels["statement"],
-        "standin": labels["standin"],
-        "schedule": labels["schedule"],
+        "statement": label.statement,
+        "standin": label.standin,
+        "schedule": label.schedule,
         "reproduction": evidence.is_reproduction,
         "runs": {
             "done": len(evidence.runs),
-            "planned": len(evidence.plan["runs"]),
+            "planned": len(evidence.plan.runs),
             "published_seeds": len(evidence.published),
         },
         "results": results(evidence, verdicts),
-        "iterations": max(config["protocol"]["iterations"] for config in evidence.plan["runs"].values()),
+        "iterations": max(run.config["protocol"]["iterations"] for run in evidence.plan.runs.values()),
         "key_numbers": key_numbers(evidence),
         "tally": tally(verdicts),
         "claims": {verdict.claim.id: _verdict(verdict) for verdict in verdicts},
@@ -57,19 +74,19 @@ def _predictions(evidence: Evidence) -> dict[str, Any]:
     return found
 
 
-def metrics(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The measured numbers of the report and nothing else, for `dvc metrics`: by table and cell, or claim.
+def metrics(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Return the headline numbers for `dvc metrics`: test errors in percent, means over the seeds that are there.
 
-    Rows and columns share a key: a column named "error" alone would be taken for a failure by DVC.
+    All other numbers are in tables/ and claims.csv. The names are short, so that all of them fit a line of a terminal.
     """
-    found: dict[str, Any] = {}
-    for table in tables:
-        for cell in table.cells:
-            if cell.measured is not None:
-                name, _, rest = cell.id.partition("/")
-                found.setdefault(name, {})[rest] = _rounded(cell.measured.value)
-    effects = {verdict.claim.id: _rounded(verdict.effect.value) for verdict in verdicts if verdict.effect}
-    return found | ({"claims": effects} if effects else {})
+    found: dict[str, float] = {"runs": len(evidence.runs)}
+    outcomes = [verdict.outcome for verdict in verdicts if verdict.claim.quantity not in COUNTED]
+    found |= {"hold": outcomes.count(True), "fail": outcomes.count(False)}
+    for name, experiment in HEADLINES.items():
+        estimate = evidence.sample(experiment, "test_error").estimate
+        if estimate is not None:
+            found[name] = round(estimate.value, 2)
+    return found
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

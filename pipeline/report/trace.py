@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.forms import difference_text
-from pipeline.report.machine import mlflow_address
+from pipeline.report.machine import marks_here, mlflow_address
 from pipeline.report.matching import gather
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.present import read_present
 from pipeline.report.records import Run, scan
 from pipeline.report.tables import Cell, build_tables
-from pipeline.runs.segments import hardware, marks_here, versions
+from pipeline.runs.records import Provenance
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
@@ -25,7 +25,7 @@ Group = list[tuple[str, str]]
 
 
 def trace(
-    plan: Mapping[str, Any],
+    plan: Plan,
     sources: Sequence[Path],
     name: str,
     counts: Path | None = None,
@@ -75,7 +75,7 @@ def trace_cell(cell: Cell, evidence: Evidence, machine: bool) -> list[Group]:
     head.append(("seeds", sample.seeds))
     if sample.binomial_error is not None:
         head.append(("standard error", f"{number(sample.binomial_error)} (binomial, one seed)"))
-    head += [("experiment", sample.experiment), ("statement", str(evidence.plan["labels"]["statement"]))]
+    head += [("experiment", sample.experiment), ("statement", evidence.plan.label.statement)]
     return [head, *_run_groups(cell.id, sample.runs, evidence, machine)]
 
 
@@ -95,7 +95,7 @@ def trace_claim(verdict: Verdict, evidence: Evidence, machine: bool) -> list[Gro
     if verdict.seeds_needed:
         head.append(("seeds needed", f"about {verdict.seeds_needed}, by the spread observed"))
     head += [("experiments", ", ".join(sample.experiment for sample in verdict.samples) or "none here")]
-    head += [("statement", str(evidence.plan["labels"]["statement"]))]
+    head += [("statement", evidence.plan.label.statement)]
     runs = {run.identity: run for sample in verdict.samples for run in sample.runs}
     return [head, *_run_groups(verdict.cell, list(runs.values()), evidence, machine)]
 
@@ -133,7 +133,7 @@ def _run_group(run: Run, evidence: Evidence, machine: bool) -> Group:
     group = [
         ("run", run.name),
         ("identity", run.identity),
-        ("test error", f"{number(float(run.metrics['test_error']))} on {run.metrics['test_images']} images"),
+        ("test error", f"{number(run.metrics.test_error)} on {run.metrics.test_images} images"),
         ("data", f"{run.dataset}, checksum {data['checksum']}"),
     ]
     if data.get("noise"):
@@ -160,32 +160,32 @@ def _marks(run: Run, evidence: Evidence) -> tuple[str, ...]:
 
 def _machine_pairs(run: Run) -> Group:
     """Where the files lie and, from provenance.json, what made them."""
-    pairs = [("folder", str(run.folder))]
+    verified = "SHA-256 of each is that of its checksums.json" if run.verified else "unverified: no checksums.json"
+    pairs = [("folder", str(run.folder)), ("files", verified)]
     if run.provenance is None:
         return [*pairs, ("provenance", "none in the sources: this copy says nothing of commit and hardware")]
     return pairs + _provenance_pairs(run.provenance, mlflow_address(run.provenance))
 
 
 def _published_pairs(run: Run) -> Group:
-    """The same of the committed copy of a run, and nothing that another machine would say otherwise."""
+    """Folder and provenance of the committed copy of a run, and nothing that differs by machine."""
     if run.published is None:
         return []
     return [("folder", run.published.shown), *_provenance_pairs(run.published.provenance, None)]
 
 
-def _provenance_pairs(provenance: Mapping[str, Any], address: str | None) -> Group:
-    pairs = [("MLflow run", str(provenance.get("mlflow_run_id") or "none"))]
+def _provenance_pairs(provenance: Provenance, address: str | None) -> Group:
+    pairs = [("MLflow run", provenance.mlflow_run_id or "none")]
     if address:
         pairs.append(("MLflow page", address))
-    for segment in provenance["segments"]:
-        commit = segment.get("commit") or "unknown"
+    for segment in provenance.segments:
         pairs += [
-            ("commit", f"{commit}{', with local changes' if segment.get('dirty') else ''}"),
-            ("command", str(segment.get("command", "unknown"))),
-            ("hardware", hardware(segment) + (f", {gpus:g} of a GPU" if (gpus := segment.get("gpus")) else "")),
-            ("time", f"{segment.get('started')}, {segment.get('seconds') or 0:.1f} s, "
-                     f"iterations {segment.get('from_iteration')} to {segment.get('to_iteration')}, "
-                     f"{segment.get('images_per_second') or 0:.0f} images/s"),
-            ("versions", versions(segment)),
+            ("commit", f"{segment.commit or 'unknown'}{', with local changes' if segment.dirty else ''}"),
+            ("command", segment.command),
+            ("hardware", segment.hardware + (f", {segment.gpus:g} of a GPU" if segment.gpus else "")),
+            ("time", f"{segment.started}, {segment.seconds:.1f} s, "
+                     f"iterations {segment.from_iteration} to {segment.to_iteration}, "
+                     f"{segment.images_per_second:.0f} images/s"),
+            ("versions", segment.libraries),
         ]  # fmt: skip
     return pairs

@@ -15,7 +15,7 @@ SECONDS_AN_HOUR, JOULES_A_KILOWATT_HOUR = 3600, 3_600_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training that is reckoned, and whose: `networks` are labels by registered name; see resnet200.yaml."""
+    """The training whose cost is estimated; `networks` are labels by registered name (see paper.yaml)."""
 
     iterations: int
     batch_size: int
@@ -40,10 +40,12 @@ class Cost:
 
     @property
     def status(self) -> str:
+        """Status of the measurement of its speed."""
         return NOT_MEASURED if self.speed is None else self.speed.status
 
     @property
     def images_per_second(self) -> float | None:
+        """Training images a second; None where they were not measured."""
         return None if self.speed is None else self.speed.images_per_second
 
     @property
@@ -54,6 +56,7 @@ class Cost:
 
     @property
     def joules_per_image(self) -> float | None:
+        """Energy of a training image in joules; None where it was not measured."""
         return None if self.speed is None else self.speed.joules_per_image
 
     @property

@@ -1,29 +1,41 @@
-"""The small files of a run folder: history, timing, metrics, provenance, progress.
+"""The files of a run's folder, each with one type, one reader and one writer.
 
 `DETERMINISTIC` files are functions of the run's numbers alone: equal numbers give equal bytes. What depends on the
-machine and the day (seconds, hardware, commit) is kept apart, in `MACHINE` files.
+machine and the day (seconds, hardware, commit) stands in the `MACHINE` files. Readers compare a file with its checksum
+and validate it (`pipeline.runs.reading`); they raise `DamagedError`.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from datetime import datetime
+from os.path import lexists
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pipeline.utils.errors import UserError
-from pipeline.utils.files import csv_text, read_json, write_atomic, write_json
+from pipeline.runs.reading import CHECKSUMS, DamagedError, read_record, read_verified
+from pipeline.utils.errors import one_line
+from pipeline.utils.files import csv_text, write_atomic, write_json
+from pipeline.utils.names import checked_name
 
 CONFIG, METRICS, HISTORY = "config.json", "metrics.json", "history.csv"
-RESPONSES, MASKS = "responses.json", "masks.npz"
+RESPONSES, MASKS, MISTAKES = "responses.json", "masks.npz", "mistakes.npz"
 PROVENANCE, TIMING = "provenance.json", "timing.csv"
 WEIGHTS, CHECKPOINTS, PROGRESS, LOG = "weights.safetensors", "checkpoints", "progress.json", "log.txt"
 STATE = "state.json"  # of a checkpoint, its last file
-DETERMINISTIC = (CONFIG, HISTORY, METRICS, RESPONSES, MASKS)
+TRIAL = "trial.json"  # marks the folder of a trial of a search, which is not a run of its own
+REQUIRED = (CONFIG, HISTORY, METRICS, RESPONSES, MASKS)
+DETERMINISTIC = (*REQUIRED, MISTAKES)  # runs finished before there were mistakes have none
 MACHINE = (PROVENANCE, TIMING)
 
 UNITS = 2**20  # of the fixed point in which losses are summed: rounded to a millionth
+Status = Literal["running", "paused", "finished", "failed"]
+TOLERANCE = 0.01  # points between the last test error of the history and that of the metrics
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Segment:
-    """What one uninterrupted stretch of a run ran on."""
+    """One uninterrupted part of a run: what it ran on, and for how long.
+
+    Attributes:
+        gpus: share of a GPU that each worker had.
+    """
 
     from_iteration: int
     to_iteration: int
@@ -70,38 +86,70 @@ class Segment:
     commit: str | None
     dirty: bool
     command: str
-    gpus: float = 0.0  # share of a GPU that each worker had
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a moment or a duration that cannot be."""
+        datetime.fromisoformat(self.started)
+        for name in ("seconds", "images_per_second", "gpus"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be finite and at least 0")
+
+    @property
+    def hardware(self) -> str:
+        """Device and threads."""
+        if not self.threads or "thread" in self.device:
+            return self.device
+        return f"{self.device}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+
+    @property
+    def libraries(self) -> str:
+        """Versions of the libraries."""
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a run's numbers come from. `status` is running, paused, finished or failed."""
+    """Where a run's numbers come from, and how far it has come."""
 
-    status: str
+    status: Status
     profile: str
     segments: tuple[Segment, ...] = ()
     mlflow_run_id: str | None = None
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a profile that cannot be a part of a path."""
+        checked_name(self.profile, "profile")
+
+    @property
+    def was_moved(self) -> bool:
+        """Whether the segments differ in hardware, threads or versions, so that bit-equality is not promised."""
+        return len(self.surroundings) > 1
+
+    @property
+    def surroundings(self) -> set[tuple[str, str]]:
+        """Hardware with threads, and library versions, that the segments ran on."""
+        return {(segment.hardware, segment.libraries) for segment in self.segments}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training in all segments."""
+        return sum(segment.seconds for segment in self.segments)
+
     @classmethod
     def read(cls, folder: Path) -> Provenance | None:
-        """A run folder's provenance; None where there is none yet."""
+        """The provenance of a run's folder; None where there is none yet."""
         path = folder / PROVENANCE
-        if not path.exists():
-            return None
-        content = read_json(path)
-        try:
-            known = {f.name: content[f.name] for f in fields(cls)}
-            return cls(**{**known, "segments": tuple(Segment(**s) for s in content["segments"])})
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: not the provenance of a run ({error})") from None
+        return read_record(cls, path) if lexists(path) else None
 
     def write(self, folder: Path) -> None:
-        """Write ``provenance.json``."""
+        """Write ``provenance.json``; from then on the run has no checksums, until it is finished."""
+        (folder / CHECKSUMS).unlink(missing_ok=True)
         write_json(folder / PROVENANCE, asdict(self))
 
-    def ended(self, status: str, error: str | None = None) -> Provenance:
-        """The same with another status."""
+    def ended(self, status: Status, error: str | None = None) -> Provenance:
+        """This provenance with another status."""
         return replace(self, status=status, error=error)
 
 
@@ -116,21 +164,147 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The inverse of `write_rows`; no file, no rows. A malformed file raises UserError."""
-    if not path.exists():
+    """The rows that `write_rows` wrote; none where there is no file.
+
+    Raises:
+        DamagedError: if the file is damaged, or a cell is missing or is not a number.
+    """
+    if not lexists(path):
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            return [row_from(kind, row) for row in csv.DictReader(file)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: malformed row ({error})") from None
+    data = read_verified(path)
+    try:
+        table = csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True)
+        rows = [_row(kind, row) for row in table]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DamagedError(path, f"malformed ({one_line(error)})") from None
+    names = list(table.fieldnames or ())
+    expected = [f.name for f in fields(kind) if f.default is MISSING or f.name in names]
+    if names != expected:
+        raise DamagedError(path, f"malformed (its first line is not {','.join(expected)})")
+    return rows
 
 
-def row_from(kind: type[Row], content: dict[str, Any]) -> Row:
-    """A row from its JSON or CSV content."""
-    there = [f.name for f in fields(kind) if f.default is MISSING or content.get(f.name) is not None]
-    values: dict[str, Any] = {name: float(content[name]) for name in there}
+def _row(kind: type[Row], content: Mapping[str, str]) -> Row:
+    values: dict[str, Any] = {f.name: float(content[f.name]) for f in fields(kind) if f.name in content}
+    if len(values) < len(content):
+        raise ValueError(f"a row has {len(content)} cells instead of {len(values)}")
     return kind(**(values | {"iteration": int(content["iteration"])}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The numbers of a finished run. Errors are in percent, and those of its last iteration.
+
+    Attributes:
+        best_test_error: the lowest of all evaluations, that of the epoch `best_epoch`.
+        multiply_adds: of one image.
+        top5_error: None, and not in the file, where it is not measured.
+    """
+
+    test_error: float
+    test_loss: float
+    top5_error: float | None = None
+    train_error: float
+    train_loss: float
+    best_test_error: float
+    best_epoch: float
+    iterations: int
+    epochs: float
+    parameters: int
+    multiply_adds: int
+    test_images: int
+    weights_sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be: an error that is not a percentage, a count below 1, a best error above the last."""
+        for name, value in self.to_json().items():
+            if name.endswith("_error") and not 0 <= value <= 100:
+                raise ValueError(f"{name} = {value}: must be a percentage")
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name} = {value}: must be at least 1")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} = {value}: must be finite")
+        if self.best_test_error > self.test_error:
+            raise ValueError(f"best_test_error = {self.best_test_error}: must be at most test_error, {self.test_error}")
+
+    @classmethod
+    def read(cls, folder: Path) -> Metrics:
+        """The metrics of a finished run's folder."""
+        return read_record(cls, folder / METRICS)
+
+    def write(self, folder: Path) -> None:
+        """Write ``metrics.json``, the file that makes a run a finished one."""
+        write_json(folder / METRICS, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def check(self, folder: Path, history: Sequence[Evaluation], iterations: int, test_images: int) -> None:
+        """Raise DamagedError where the metrics contradict the run's configuration or its history."""
+        path = folder / METRICS
+        if self.iterations != iterations:
+            raise DamagedError(path, f"unfinished: {self.iterations} of {iterations} iterations")
+        if self.test_images != test_images:
+            raise DamagedError(path, f"the error was counted on {self.test_images} of {test_images} test images")
+        if not history:
+            raise DamagedError(folder / HISTORY, "no such file, or no row in it")
+        last = history[-1]
+        if last.iteration != self.iterations:
+            raise DamagedError(folder / HISTORY, f"ends at iteration {last.iteration}, {METRICS} at {self.iterations}")
+        if not abs(last.test_error - self.test_error) <= TOLERANCE:
+            raise DamagedError(
+                folder / HISTORY, f"ends at a test error of {last.test_error}, {METRICS} has {self.test_error}"
+            )
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Mean absolute response of each stage over the test images (Figure 4), and the same relative to the first."""
+
+    stages: tuple[float, ...]
+    relative: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a list that is empty or holds what is not finite."""
+        if not self.relative or not all(map(math.isfinite, (*self.stages, *self.relative))):
+            raise ValueError("the responses are not a list of finite numbers")
+
+    @classmethod
+    def read(cls, folder: Path) -> Responses:
+        """The responses of a finished run's folder."""
+        return read_record(cls, folder / RESPONSES)
+
+    def write(self, folder: Path) -> None:
+        """Write ``responses.json``."""
+        write_json(folder / RESPONSES, asdict(self))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running run is, as of a moment ago; errors and losses are those of the last evaluation."""
+
+    iteration: int
+    iterations: int
+    epoch: float
+    test_error: float | None
+    train_loss: float | None
+    images_per_second: float
+    seconds_left: float
+
+    @classmethod
+    def read(cls, folder: Path) -> Progress | None:
+        """The progress of a run's folder; None while there is none, or it is being replaced."""
+        try:
+            return read_record(cls, folder / PROGRESS)
+        except DamagedError:
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Write ``progress.json`` without waiting for the disk: nobody needs it after a crash."""
+        temporary = folder / f".{PROGRESS}.tmp"
+        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        temporary.replace(folder / PROGRESS)
 
 
 @dataclass(frozen=True)

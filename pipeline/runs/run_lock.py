@@ -1,37 +1,41 @@
-"""One process at a time trains a run."""
+"""A lock of a run's folder, so that one process at a time trains a run."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from pipeline.utils.errors import UserError
 
 LOCK = ".lock"
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 
 
-def hold(folder: Path) -> IO[str]:
-    """Take a run's folder for this process, until the returned file is closed or the process has ended.
+def lock_run(folder: Path) -> AbstractContextManager[object]:
+    """Lock a run's folder for this process until the returned context ends, or the process does.
 
-    A file system without locks gives everybody everything.
+    A file system without locks lets every process train.
 
     Raises:
-        UserError: while another process trains the run; OSError, if the folder cannot be written.
+        UserError: if another process trains the run; it is named.
+        OSError: if the folder cannot be written.
     """
-    file = (folder / LOCK).open("a+", encoding="utf-8")
+    path = folder / LOCK
+    # The soft lock, filelock's substitute where the file system has none, would outlive a killed process.
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
+        held = lock.acquire()
+    except Timeout:
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
         raise UserError(f"{folder}: is being trained by {holder}; wait for it, or stop it") from None
-    except OSError:
-        return file
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return file
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return nullcontext()
+    path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+    return held

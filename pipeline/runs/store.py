@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from os.path import lexists
 from pathlib import Path
+from typing import Any
 
 from pipeline.runs.execution import STOP_FILE
+from pipeline.runs.finished import FinishedRun, read_finished, read_spec
+from pipeline.runs.reading import DamagedError, read_object, write_checksums
 from pipeline.runs.records import (
     CHECKPOINTS,
     CONFIG,
@@ -20,14 +25,19 @@ from pipeline.runs.records import (
     MACHINE,
     METRICS,
     PROVENANCE,
+    REQUIRED,
+    TIMING,
+    TRIAL,
     WEIGHTS,
     Provenance,
 )
 from pipeline.runs.run_store import RunStore
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError, one_line
-from pipeline.utils.files import read_json, replace_folder
+from pipeline.utils.files import replace_folder
+from pipeline.utils.names import checked_name
 from pipeline.utils.object_store import is_url
+from pipeline.utils.project import home
 
 PUBLISHED = Path("published")
 RESULTS = Path("results")
@@ -36,20 +46,22 @@ RESULTS = Path("results")
 def store_folder(store: str, root: Path) -> Path:
     """The folder of a run store: itself, or where the copies of its runs are kept if it is behind a URL."""
     if is_url(store):
-        return (root / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
-    return (root / store).absolute()
+        return (home(root) / "runs" / f".copies-{hashlib.sha256(store.encode()).hexdigest()[:8]}").absolute()
+    return (home(root) / store).absolute()
 
 
 def finished(folder: Path, identity: str) -> bool:
-    """Whether a folder holds the whole, finished run of an identity."""
-    return all((folder / name).is_file() for name in DETERMINISTIC) and _identity(folder) == identity
+    """Whether a folder has the files of the finished run of an identity.
 
-
-def _identity(folder: Path) -> str | None:
+    A run with a damaged file is a finished one, so that it is not trained again without a word: `read_finished`, which
+    comes before any use, names the file.
+    """
+    if not all((folder / name).is_file() for name in REQUIRED):
+        return False
     try:
-        return read_json(folder / CONFIG).get("identity")
-    except UserError:
-        return None
+        return read_spec(folder).identity == identity
+    except DamagedError:
+        return folder.name.endswith(f"-{identity}")
 
 
 def locate(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> Path | None:
@@ -74,31 +86,55 @@ def status(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> str:
 
 def result_folder(spec: RunSpec, profile: str, results: Path = RESULTS) -> Path:
     """Where a run's results are collected for DVC: ``results/<profile>/<experiment>/seed<k>``."""
-    return results / profile / spec.experiment / f"seed{spec.seed}"
+    return results / checked_name(profile, "profile") / spec.experiment / f"seed{spec.seed}"
 
 
-def collect(source: Path, target: Path) -> None:
-    """Copy the files of a finished run that depend on nothing but its numbers."""
+def collect(source: Path, target: Path) -> FinishedRun:
+    """Copy the files of a finished run that depend on nothing but its numbers, with their checksums if it has any.
+
+    Raises:
+        DamagedError: if a file of the run is damaged; `target` stays as it is.
+    """
+    try:
+        run = read_finished(source)
+    except DamagedError as error:
+        again = f"restore it, or delete {source} to train the run again"
+        raise DamagedError(error.path, f"{error.reason}; {again}") from None
+    check_replaceable(target)
     with replace_folder(target) as fresh:
-        for name in DETERMINISTIC:
-            shutil.copyfile(source / name, fresh / name)
+        _copy(source, fresh, DETERMINISTIC)
+        if run.verified:
+            write_checksums(fresh, DETERMINISTIC)
+    return run
 
 
 def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHED) -> Path:
-    """Copy a finished run's small files, no weights and no host names, to ``published/<profile>/``."""
+    """Copy a finished run's small files, no weights and no host names, to ``published/<profile>/``, with checksums.
+
+    Raises:
+        UserError: if the run is not finished, or is damaged; what was published stays as it is.
+    """
     source = store / spec.folder_name
     if not finished(source, spec.identity):
         raise UserError(f"run {spec.name}: not finished in the store {store}, so it cannot be published")
-    target = published / profile / spec.folder_name
-    provenance = Provenance.read(source)
+    provenance = read_finished(source).provenance
     if provenance is None:
-        raise UserError(f"{source}: no provenance.json, so nobody could tell where the numbers come from")
+        raise UserError(f"{source}: no {PROVENANCE}, so nobody could tell where the numbers come from")
+    target = published / checked_name(profile, "profile") / spec.folder_name
+    check_replaceable(target, spec.identity)
     with replace_folder(target) as fresh:
-        for name in (*DETERMINISTIC, *MACHINE):
-            shutil.copyfile(source / name, fresh / name)
+        _copy(source, fresh, (*DETERMINISTIC, TIMING))
         segments = tuple(replace(segment, hostname="") for segment in provenance.segments)
         replace(provenance, segments=segments).write(fresh)
+        write_checksums(fresh, (*DETERMINISTIC, *MACHINE))
     return target
+
+
+def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy the files that are there."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> list[str]:
@@ -112,42 +148,70 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
         behind: what `store` has copies of; they are without the checkpoints, so it is asked how far a run has come.
 
     Returns:
-        the names of the folders that were new.
+        The names of the folders that were new.
 
     Raises:
-        UserError: if there is no run, an identity is not that of its configuration, weights are not those of the
-            metrics, or a store behind a URL does not answer. Nothing is imported then.
+        UserError: if there is no run, one is damaged, an identity is not that of its configuration, the folder in the
+            store is not that of the run, or a store behind a URL does not answer. Nothing is imported then.
     """
     found = _complete_copies(folder)
     if not found:
         raise UserError(f"{folder}: holds no run (no {CONFIG} at any depth)")
-    for path in found:
-        _check_whole(path)
-    here = {path: _reached_here(store, spec.folder_name, behind) for path, spec in found.items()}
-    new = []
-    for path, spec in found.items():
-        target = store / spec.folder_name
-        if target.resolve() == path.resolve() or (finished(target, spec.identity) and _is_behind(spec, behind)):
-            continue
-        if not finished(path, spec.identity) and here[path] > _reached(path):
-            continue
-        with replace_folder(target) as fresh:
-            shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP_FILE))
-        new.append(spec.folder_name)
-    return new
+    new = {path: spec for path, spec in found.items() if _is_wanted(path, spec, store, behind)}
+    for path, spec in new.items():
+        _check_importable(path, folder)
+        check_replaceable(store / spec.folder_name, spec.identity)
+    for path, spec in new.items():
+        try:
+            with replace_folder(store / spec.folder_name) as fresh:
+                shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP_FILE))
+        except shutil.Error as error:
+            raise UserError(f"{path}: cannot be copied ({one_line(error)})") from None
+    return [spec.folder_name for spec in new.values()]
+
+
+def _is_wanted(path: Path, spec: RunSpec, store: Path, behind: RunStore | None) -> bool:
+    """Whether a run from elsewhere is one that the store does not have, or has not come as far with."""
+    target = store / spec.folder_name
+    if target.resolve() == path.resolve() or (finished(target, spec.identity) and _is_behind(spec, behind)):
+        return False
+    return lexists(path / METRICS) or _reached_here(store, spec.folder_name, behind) <= _reached(path)
+
+
+def _check_importable(path: Path, folder: Path) -> None:
+    """Refuse a run that is damaged, or has a link that leads out of the folder that is imported."""
+    for file in path.rglob("*"):
+        if file.is_symlink() and not (file.exists() and file.resolve().is_relative_to(folder.resolve())):
+            raise DamagedError(file, f"a link that leads out of {folder}")
+    if lexists(path / METRICS):
+        read_finished(path)
+
+
+def check_replaceable(target: Path, identity: str | None = None) -> None:
+    """Refuse to replace anything but a run's own folder, or an empty one.
+
+    Args:
+        identity: what the run in the folder must be; None for any run.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UserError(f"{target}: is not a run's folder, so it is not replaced; move it away")
+    if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
+        found: Any = identity
+        with suppress(DamagedError):
+            found = read_object(target / CONFIG).get("identity")
+        if not lexists(target / CONFIG) or identity not in (None, found):
+            raise UserError(f"{target}: is not the folder of this run, so it is not replaced; move it away")
 
 
 def _complete_copies(folder: Path) -> dict[Path, RunSpec]:
     """The runs below a folder; of several copies of one, that with most of it. What is being written is passed over."""
-    from pipeline.tuning.trials import TRIAL
-
     best: dict[str, tuple[tuple[bool, bool, int], Path, RunSpec]] = {}
     for config in sorted(folder.rglob(CONFIG)):
         path = config.parent
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or (path / TRIAL).exists():
             continue
-        spec = RunSpec.from_json(read_json(config), config)
+        spec = read_spec(path)
         worth = (path / WEIGHTS).exists(), (path / PROVENANCE).exists(), _reached(path)
         if spec.folder_name not in best or worth > best[spec.folder_name][0]:
             best[spec.folder_name] = worth, path, spec
@@ -158,10 +222,8 @@ def _is_behind(spec: RunSpec, behind: RunStore | None) -> bool:
     """Whether a store behind a URL has the end of a run, too; what was copied there in part is copied again."""
     if behind is None:
         return True
-    try:
+    with behind.required():
         return behind.exists(f"{spec.folder_name}/{METRICS}")
-    except OSError as error:
-        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
 
 
 def _reached(folder: Path) -> int:
@@ -171,23 +233,11 @@ def _reached(folder: Path) -> int:
 
 
 def _reached_here(store: Path, run: str, behind: RunStore | None) -> int:
-    """The same of a run of the store."""
+    """Iteration of the newest checkpoint of a run in the store; -1 without one."""
     if behind is None:
         return _reached(store / run)
-    try:
-        return behind.reached(run)
-    except OSError as error:
-        raise UserError(f"store = {behind.url!r}: {one_line(error)}") from None
-
-
-def _check_whole(path: Path) -> None:
-    """Refuse weights that are not those of the metrics."""
-    from pipeline.utils.files import sha256_file
-
-    if (path / METRICS).exists() and (path / WEIGHTS).exists():
-        wanted, got = read_json(path / METRICS).get("weights_sha256"), sha256_file(path / WEIGHTS)
-        if wanted != got:
-            raise UserError(f"{path / WEIGHTS}: checksum {got} is not {wanted}, the one in {METRICS}")
+    with behind.required():
+        return behind.newest_checkpoint(run)
 
 
 def folders(store: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -150,6 +150,7 @@ class Paper:
     protocols: Mapping[str, Protocol]
     tables: tuple[PaperTable, ...]
     claims: tuple[PaperClaim, ...]
+    against_resnet200: Mapping[str, Any]
 
     def table(self, name: str) -> PaperTable:
         """The table of that id; KeyError when there is none."""
@@ -171,11 +172,13 @@ def load_paper() -> Paper:
         for entry in content["protocols"]
         for dataset in entry["datasets"]
     }
+    tables = tuple(_table(entry) for entry in content["tables"])
     return Paper(
         **content["paper"],
         protocols=protocols,
-        tables=tuple(_table(entry) for entry in content["tables"]),
+        tables=tables,
         claims=tuple(PaperClaim(**_with_printed(entry)) for entry in content["claims"]),
+        against_resnet200=_against_resnet200(content["against_resnet200"], tables),
     )
 
 
@@ -189,8 +192,29 @@ def _table(entry: dict[str, Any]) -> PaperTable:
 
 
 def paper_cell(entry: dict[str, Any]) -> PaperCell:
-    """A cell as YAML has it."""
+    """Return a cell as YAML has it."""
     return PaperCell(**_with_printed(entry))
+
+
+def _against_resnet200(content: dict[str, Any], tables: Sequence[PaperTable]) -> dict[str, Any]:
+    """Put the cells of the tables in the place of their names, ``table/row/column``."""
+    named = {
+        f"{table.id}/{row.id}/{column}": cell
+        for table in tables
+        for row in table.rows
+        for column, cell in row.cells.items()
+    }
+
+    def find(entry: Any) -> PaperCell:
+        if isinstance(entry, str):
+            return named[entry]
+        return paper_cell(entry if isinstance(entry, dict) else {"printed": entry})
+
+    for statement in content["statements"] + content["others"]:
+        statement |= {key: find(statement[key]) for key in ("first", "second")}
+    for size in content["sizes"]:
+        size["printed"] = tuple(find(entry).printed for entry in size.get("printed", (None, None)))
+    return content
 
 
 def _with_printed(entry: dict[str, Any]) -> dict[str, Any]:

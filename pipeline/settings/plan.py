@@ -1,52 +1,286 @@
-"""The plan: every run of a profile with its full configuration and identity, and what it will cost."""
+"""The plan: every run of a profile with its configuration and identity, and what it will cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
+from pydantic import ConfigDict
 
 from models import resolve_options
-from pipeline.runs import spec as core
+from pipeline.runs.execution import Checkpoints, Resources
+from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.settings.reading import Settings, check
+from pipeline.settings.tree import Config, Experiment, Label, Name, Report, Tracking
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_json
-
-if TYPE_CHECKING:
-    from pipeline.settings.config import Config, Experiment
 
 PLAN = "plan.json"
 # Passes over the network that one training image costs: forward, and backward to activations and to weights.
 PASSES = 3
 
 
-def run_specs(config: Config, data: Path) -> list[core.RunSpec]:
-    """Every run of a profile: its experiments times its seeds, on the prepared data under `data`.
+@dataclass(frozen=True)
+class Cost:
+    """Size of a network, and the multiply-adds of one image and of the complete training."""
+
+    parameters: int
+    multiply_adds: int
+    training_multiply_adds: int
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan.
+
+    Attributes:
+        config: the content of the run's ``config.json``. In a plan that was made without the data it lacks what depends
+            on them: number of classes, sizes, checksums and identity.
+        counts: what the run costs; None in a plan that was made without the data.
+    """
+
+    config: Mapping[str, Any]
+    counts: Cost | None = None
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.config["experiment"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed"])
+
+    @property
+    def name(self) -> str:
+        """Name of the run in its plan: ``<experiment>-s<seed>``."""
+        return f"{self.experiment}-s{self.seed}"
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return str(self.config["network"]["name"])
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return str(self.config["data"]["dataset"])
+
+    @property
+    def noise(self) -> int:
+        """Label noise in percent."""
+        return int(self.config["data"].get("noise", 0))
+
+    @property
+    def identity(self) -> str | None:
+        """Identity of the run; None in a plan that was made without the data."""
+        return self.config.get("identity")
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The configuration of the run, checked.
+
+        Raises:
+            UserError: if the plan was made without the data, or was changed by hand.
+        """
+        return RunSpec.from_json(self.config, f"{PLAN}: runs.{self.name}")
+
+    @property
+    def cost(self) -> Cost:
+        """What the run costs; UserError in a plan that was made without the data."""
+        if self.counts is None:
+            raise UserError(f"{self.name}: its cost depends on the data; run `python -m pipeline plan` first")
+        return self.counts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run of a profile by name, and how the runs are executed, tracked and reported."""
+
+    profile: str
+    label: Label
+    report: Report
+    resources: Resources
+    checkpoints: Checkpoints
+    store: str
+    tracking: Tracking
+    remote: str | None
+    runs: Mapping[str, PlannedRun]
+
+    def run(self, experiment: str, seed: int) -> PlannedRun:
+        """Return one run; UserError if the plan does not have it."""
+        name = f"{experiment}-s{seed}"
+        if name not in self.runs:
+            raise UserError(
+                f"run {name!r}: not in the plan of profile {self.profile!r}, which has {', '.join(self.runs)}"
+            )
+        return self.runs[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``plan.json``, with identities apart so that a stage can depend on its own alone."""
+        return {
+            "profile": self.profile,
+            "labels": self.label.model_dump(),
+            "report": self.report.model_dump(),
+            "execution": {
+                "resources": asdict(self.resources),
+                "checkpoints": asdict(self.checkpoints),
+                "store": self.store,
+                "tracking": self.tracking.model_dump(),
+                "remote": self.remote,
+            },
+            "identity": {name: run.identity for name, run in self.runs.items()},
+            "runs": {
+                name: {**run.config, **({"cost": asdict(run.counts)} if run.counts else {})}
+                for name, run in self.runs.items()
+            },
+        }
+
+    def write(self, path: Path = Path(PLAN)) -> None:
+        """Write ``plan.json``."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path = Path(PLAN)) -> Plan:
+        """Read ``plan.json``.
+
+        Raises:
+            UserError: if there is none, or it is damaged or of an older version; one line that names the key.
+        """
+        if not path.exists():
+            raise UserError(f"{path}: no such file; run `python -m pipeline plan` (or `dvc repro plan`) first")
+        try:
+            return cls.from_json(read_json(path), str(path))
+        except UserError as error:
+            raise UserError(f"{error}; `python -m pipeline plan` writes it anew") from None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], source: str = PLAN) -> Plan:
+        """Return the plan that `to_json` gave; UserError for anything else."""
+        file = check(_File, content, source)
+        for name, run in file.runs.items():
+            identity = content["runs"][name].get("identity")
+            if f"{run.experiment}-s{run.seed}" != name or file.identity.get(name) != identity:
+                raise UserError(f"{source}: runs.{name}: is not the run of that name and identity")
+        runs = {
+            name: PlannedRun({key: value for key, value in config.items() if key != "cost"}, file.runs[name].cost)
+            for name, config in content["runs"].items()
+        }
+        execution = file.execution
+        return cls(
+            profile=file.profile,
+            label=file.labels,
+            report=file.report,
+            resources=execution.resources,
+            checkpoints=execution.checkpoints,
+            store=execution.store,
+            tracking=execution.tracking,
+            remote=execution.remote,
+            runs=runs,
+        )
+
+
+class _Execution(Settings):
+    resources: Resources
+    checkpoints: Checkpoints
+    store: str
+    tracking: Tracking
+    remote: str | None = None  # a plan of a version before there were remotes has none
+
+
+class _Part(Settings):
+    """A part of a run's configuration; only the keys that a plan without the data has are checked here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Network(_Part):
+    name: Name
+    options: dict[str, Any]
+
+
+class _Data(_Part):
+    dataset: Name
+    noise: Annotated[int, Ge(0), Le(99)] = 0
+
+
+class _Run(_Part):
+    experiment: Name
+    seed: int
+    network: _Network
+    data: _Data
+    protocol: Protocol
+    crops: Crops | None = None
+    numerics: int
+    cost: Cost | None = None
+
+
+class _File(Settings):
+    profile: Name
+    labels: Label
+    report: Report
+    execution: _Execution
+    identity: dict[str, str | None]
+    runs: dict[str, _Run]
+
+
+def build_plan(config: Config, data: Path | None) -> Plan:
+    """Build the plan of a profile.
+
+    Args:
+        config: the settings of the profile.
+        data: the folder of the prepared data. None gives a plan that leaves open what depends on the data: checksums,
+            sizes, and so identities and costs. It is enough for a report.
 
     Raises:
         UserError: if data are missing, or experiment and data do not fit.
     """
-    return [
-        _run_spec(config, name, experiment, seed, data)
-        for name, experiment in config.experiments.items()
-        for seed in config.seeds
-    ]
+    return Plan(
+        profile=config.profile,
+        label=config.label,
+        report=config.report,
+        resources=config.resources,
+        checkpoints=config.checkpoints,
+        store=config.store,
+        tracking=config.tracking,
+        remote=config.data.remote,
+        runs={run.name: run for run in _runs(config, data)},
+    )
 
 
-def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data: Path) -> core.RunSpec:
-    protocol = config.protocol.model_dump()
+def _runs(config: Config, data: Path | None) -> Iterator[PlannedRun]:
+    for name in config.experiments:
+        first = run_spec(config, name, config.seeds[0], data)
+        counts = None if data is None else _cost(first)
+        for seed in config.seeds:
+            content = replace(first, seed=seed).to_json()
+            if data is None:
+                del content["identity"], content["network"]["num_classes"]
+                content["data"] = {"dataset": first.data.dataset, "noise": first.data.noise}
+            yield PlannedRun(content, counts)
+
+
+def run_spec(config: Config, name: str, seed: int, data: Path | None) -> RunSpec:
+    """Return one run of a profile: the experiment of that name with a seed, on the prepared data under `data`."""
+    experiment = config.experiments[name]
     crops = crops_of(config, experiment)
     dataset = _data_spec(config.data.name, experiment.noise, data, crops)
-    if protocol["batch_size"] > dataset.train_images:
+    if data is not None and config.protocol.batch_size > dataset.train_images:
         raise UserError(
-            f"protocol.batch_size = {protocol['batch_size']}: must be at most {dataset.train_images},"
+            f"protocol.batch_size = {config.protocol.batch_size}: must be at most {dataset.train_images},"
             f" the training images of {dataset.dataset}"
         )
-    return core.RunSpec(
+    return RunSpec(
         experiment=name,
         seed=seed,
-        network=core.NetworkSpec(experiment.network, len(dataset.classes), own_options(experiment)),
+        network=NetworkSpec(experiment.network, len(dataset.classes), own_options(experiment)),
         data=dataset,
-        protocol=core.Protocol(**protocol),
+        protocol=config.protocol,
         precision=config.precision,
         channels_last=config.channels_last,
         compile=config.compile,
@@ -55,27 +289,30 @@ def _run_spec(config: Config, name: str, experiment: Experiment, seed: int, data
 
 
 def own_options(experiment: Experiment) -> dict[str, Any]:
-    """Options of an experiment that are not the network's own: one that is said to be so makes no other run."""
+    """Return the options that differ from the network's defaults: naming a default does not make another run."""
     defaults = resolve_options(experiment.network, {})
     given = experiment.options.model_dump(exclude_none=True)
     return {name: value for name, value in given.items() if value != getattr(defaults, name)}
 
 
-def crops_of(config: Config, experiment: Experiment) -> core.Crops | None:
-    """The crops of an experiment: the profile's, with what the experiment says otherwise."""
+def crops_of(config: Config, experiment: Experiment) -> Crops | None:
+    """Return the crops of an experiment: its own sizes, and the profile's for the rest."""
     if config.crops is None:
         return None
-    own = {"train": experiment.train_crop, "test": experiment.test_crop}
-    return core.Crops(**config.crops.model_dump() | {key: size for key, size in own.items() if size})
+    train, test = experiment.train_crop or config.crops.train, experiment.test_crop or config.crops.test
+    return replace(config.crops, train=train, test=test)
 
 
-def _data_spec(dataset: str, noise: int, data: Path, crops: core.Crops | None) -> core.DataSpec:
+def _data_spec(dataset: str, noise: int, data: Path | None, crops: Crops | None) -> DataSpec:
+    """Read the manifests of the data; without the data, checksums and sizes are empty."""
+    if data is None:
+        return DataSpec(dataset, noise, "", None, image_size=0, train_images=0, test_images=0, classes=())
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import read_manifest
 
     manifest = read_manifest(prepared_folder(data, dataset))
     noisy = read_manifest(noisy_folder(data, dataset, noise)) if noise else None
-    return core.DataSpec(
+    return DataSpec(
         dataset=dataset,
         noise=noise,
         checksum=manifest["checksum"],
@@ -87,27 +324,8 @@ def _data_spec(dataset: str, noise: int, data: Path, crops: core.Crops | None) -
     )
 
 
-def build_plan(config: Config, data: Path) -> dict[str, Any]:
-    """The content of ``plan.json``: identities apart from all else, so that a stage can depend on its own alone."""
-    specs = run_specs(config, data)
-    return {
-        "profile": config.profile,
-        "labels": config.label.model_dump(),
-        "report": config.report.model_dump(),
-        "execution": execution(config),
-        "identity": {spec.name: spec.identity for spec in specs},
-        "runs": {spec.name: {**spec.to_json(), "cost": _cost(spec)} for spec in specs},
-    }
-
-
-def execution(config: Config) -> dict[str, Any]:
-    """How the runs of a profile are executed."""
-    settings = config.model_dump(include={"store", "resources", "checkpoints", "tracking"})
-    return {**settings, "remote": config.data.remote}
-
-
-def _cost(spec: core.RunSpec) -> dict[str, int]:
-    """Size of the network, and multiply-adds of the whole training."""
+def _cost(spec: RunSpec) -> Cost:
+    """Count the network of a run, and the multiply-adds of its training."""
     from models.counting import count
 
     network = spec.network
@@ -116,39 +334,4 @@ def _cost(spec: core.RunSpec) -> dict[str, int]:
     except ValueError as error:
         raise UserError(f"experiments.{spec.experiment}: {error}") from None
     images = spec.protocol.iterations * spec.protocol.batch_size
-    return {
-        "parameters": counts.parameters,
-        "multiply_adds": counts.multiply_adds,
-        "training_multiply_adds": PASSES * images * counts.multiply_adds,
-    }
-
-
-def write_plan(plan: Mapping[str, Any], path: Path = Path(PLAN)) -> None:
-    """Write ``plan.json``."""
-    write_json(path, plan)
-
-
-def read_plan(path: Path = Path(PLAN)) -> dict[str, Any]:
-    """Read ``plan.json``."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run `python -m pipeline plan` (or `dvc repro plan`) first")
-    plan = read_json(path)
-    parts = [plan.get(key) for key in ("report", "execution", "identity", "runs")]
-    if "profile" not in plan or not all(isinstance(part, dict) for part in parts):
-        raise UserError(f"{path}: not a plan; run `python -m pipeline plan` again")
-    return plan
-
-
-def find_run(plan: Mapping[str, Any], experiment: str, seed: int) -> core.RunSpec:
-    """One run of a plan."""
-    name = f"{experiment}-s{seed}"
-    if name not in plan["runs"]:
-        raise UserError(
-            f"run {name!r}: not in the plan of profile {plan['profile']!r}, which has {', '.join(plan['runs'])}"
-        )
-    return planned_spec(plan, name)
-
-
-def planned_spec(plan: Mapping[str, Any], name: str) -> core.RunSpec:
-    """The configuration of a planned run, by its name ``<experiment>-s<seed>``."""
-    return core.RunSpec.from_json(plan["runs"][name], f"{PLAN}: runs.{name}")
+    return Cost(counts.parameters, counts.multiply_adds, PASSES * images * counts.multiply_adds)

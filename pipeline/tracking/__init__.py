@@ -3,22 +3,26 @@
 The files of the runs are the truth. Whatever is missing here, because MLflow was off, slow or dead, is added from
 them by `sync`; nothing in here ever stops a training run.
 
-``store``     which store, and how to survive one that does not answer
-``describe``  what is told about a run, from its files
-``paper``     which cells of the paper's tables a run fills
-``points``    the curves of a run, each point once
-``runs``      open, close and nest runs; the report
-``live``      curves while they grow, followed by the driver
-``system``    what the machines do meanwhile, for the workers
-``models``    logged and registered models
-``sync``      everything again, from files
+``store``      which store, and calls that tolerate its errors
+``database``   the SQLite database: checks, and repair after a move
+``describe``   what is logged about a run, read from its files
+``points``     the curves of a run, each point once
+``artifacts``  the files of a run
+``parents``    experiments, tables, searches and reports
+``runs``       runs opened and closed
+``live``       curves while they grow, followed by the driver
+``system``     what the machines do meanwhile, for the workers
+``models``     logged and registered models
+``sync``       everything again, from files
+``ui``         the MLflow UI
 """
 
 from __future__ import annotations
 
 from pipeline.tracking.live import Follower
-from pipeline.tracking.models import log_model
-from pipeline.tracking.runs import close_parent, close_run, find_run, log_report, open_parent, open_run
+from pipeline.tracking.models import log_model, log_models
+from pipeline.tracking.parents import close_parent, log_artifacts, log_report, open_parent
+from pipeline.tracking.runs import close_run, find_run, open_run
 from pipeline.tracking.store import initialise, tracking_uri
 from pipeline.tracking.sync import SyncResult, sync
 from pipeline.tracking.system import SystemLog
@@ -31,7 +35,9 @@ __all__ = [
     "close_run",
     "find_run",
     "initialise",
+    "log_artifacts",
     "log_model",
+    "log_models",
     "log_report",
     "open_parent",
     "open_run",

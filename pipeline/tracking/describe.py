@@ -1,30 +1,78 @@
-"""What MLflow is told about a run: parameters, tags, data sets and a description, all from the run's own files."""
+"""What is logged about a run: parameters, tags, data sets and a description, all read from the run's own files."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.runs.records import CONFIG, METRICS, RESPONSES, Provenance
-from pipeline.tracking.paper import Cell, cells, table_title
-from pipeline.utils.files import read_json
+from models import resolve_options
+from pipeline.runs.finished import read_spec
+from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Metrics, Provenance, Responses
+from pipeline.settings.paper import load_paper
+from pipeline.settings.tree import NAME
+from pipeline.utils.errors import UserError
 from pipeline.utils.git import Origin, origin
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
 ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."
 KIND, IDENTITY, EXPERIMENT, PARENT = "kind", "identity", "experiment", "mlflow.parentRunId"
+TABLES = "paper.tables"
 PAGE = "report.html"
 DIGEST_LENGTH = 36  # MLflow's limit for the digest of a data set
+ERROR = "test/error"
+VIEW_KEY = "errors"
+VIEW = {"selectedColumns": [f"metrics.`{ERROR}`", "params.`network`", "params.`noise`", "attributes.`Models`"]}
+CONSTANTS = ("epochs", "parameters", "multiply_adds")  # of the metrics of a finished run
+
+RESULTS = ("best_test_error", "best_epoch", "weights_sha256")
+
+
+class Cell(NamedTuple):
+    """A cell that a run fills: ``<table>/<row>/<column>``, as `python -m pipeline trace` takes it."""
+
+    table: str
+    row: str
+    column: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+def cells(experiment: str, dataset: str) -> list[Cell]:
+    """The cells of the paper that runs of an experiment on a data set fill, in the paper's order.
+
+    Tables of scope `profile` take any data set, stand-ins included; the others only the data set of the column.
+    """
+    return [
+        Cell(table.id, row.id, column.id)
+        for table in load_paper().tables
+        for row in table.rows
+        for column in table.columns
+        if column.id in row.cells
+        and row.cells[column.id].experiment == experiment
+        and (table.scope == "profile" or dataset == (column.dataset or table.dataset))
+    ]
+
+
+def checked_name(name: Any, source: str | Path) -> str:
+    """A name that becomes part of a path or an address; UserError unless it is one that a profile may have."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UserError(f"{source}: {name!r} is not a name: lower-case letters, digits, '-' and '_' only")
+    return name
 
 
 @dataclass(frozen=True)
 class Described:
-    """A run folder as MLflow sees it; `search` is the run of the search that it is a trial of."""
+    """The content of a run folder that MLflow needs.
+
+    Attributes:
+        search: id of the MLflow run of the search that the run is a trial of.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -33,8 +81,12 @@ class Described:
 
     @classmethod
     def read(cls, folder: Path, search: str | None = None) -> Described:
-        """A run folder; without a configuration it raises UserError."""
-        return cls(folder, read_json(folder / CONFIG), Provenance.read(folder), search)
+        """Read a run folder; UserError where its configuration is missing, or is not that of a run."""
+        spec, provenance = read_spec(folder), Provenance.read(folder)
+        checked_name(spec.experiment, folder / CONFIG)
+        if provenance is not None:
+            checked_name(provenance.profile, folder / PROVENANCE)
+        return cls(folder, spec.to_json(), provenance, search)
 
     @property
     def name(self) -> str:
@@ -49,12 +101,23 @@ class Described:
         return cells(self.config["experiment"], self.config["data"]["dataset"])
 
 
-def parameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The full configuration, nested keys joined by dots."""
+def parameters(config: Mapping[str, Any]) -> dict[str, str]:
+    """The full configuration, nested keys joined by dots; network, its options (defaults, too) and noise come first."""
+    network, data = config["network"], config["data"]
+    options = resolve_options(network["name"], network["options"])
+    first = {"network": network["name"], "noise": data["noise"]} | (asdict(options) if options else {})
+    rest = dict(config) | {
+        "network": {key: value for key, value in network.items() if key not in ("name", "options")},
+        "data": {key: value for key, value in data.items() if key != "noise"},
+    }
+    return _flat(first) | _flat(rest)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
-    for key, value in config.items():
+    for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= parameters(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
     return flat
@@ -76,7 +139,7 @@ def run_tags(run: Described, profile: str) -> dict[str, str]:
         "DVC_STAGE": os.environ.get("DVC_STAGE", f"train@{profile}-{run.config['experiment']}-{run.config['seed']}"),
     }
     if run.cells:
-        found["paper.tables"] = ",".join(dict.fromkeys(cell.table for cell in run.cells))
+        found[TABLES] = ",".join(dict.fromkeys(cell.table for cell in run.cells))
         found["paper.cells"] = ",".join(map(str, run.cells))
     if data["noise_checksum"]:
         found["data.noise_checksum"] = data["noise_checksum"]
@@ -153,7 +216,9 @@ def datasets(config: Mapping[str, Any]) -> list[Data]:
 def note(run: Described, profile: str, tables: Mapping[str, str], report: str) -> str:
     """The run's description in Markdown.
 
-    `tables` gives the link of each table of the paper, `report` that of the profile's page, where each cell has an id.
+    Args:
+        tables: the link to each table of the paper that the run fills cells of.
+        report: the link to the report of the profile, where each cell has an id.
     """
     config, data = run.config, run.config["data"]
     noise = f" with {data['noise']} % of the training labels redrawn" if data["noise"] else ""
@@ -165,7 +230,7 @@ def note(run: Described, profile: str, tables: Mapping[str, str], report: str) -
     if run.cells:
         lines += ["| table | row, column | trace |", "|---|---|---|"]
         lines += [
-            f"| [{table_label(cell.table)}]({tables[cell.table]}) | [{cell.row}, {cell.column}]({report}#{cell}) |"
+            f"| [{table_name(cell.table)}]({tables[cell.table]}) | [{cell.row}, {cell.column}]({report}#{cell}) |"
             f" `python -m pipeline trace {cell}` |"
             for cell in run.cells
         ]
@@ -173,21 +238,29 @@ def note(run: Described, profile: str, tables: Mapping[str, str], report: str) -
     return "\n".join([*lines, f"{ABOUT} Its files, from which all of this can be rebuilt: `{run.folder.name}`."])
 
 
-def experiment_note(profile: str) -> str:
-    """Description of the MLflow experiment of a profile."""
-    return f"{ABOUT} Profile `{profile}`, its runs nested under the first table that shows them."
+def experiment_note(profile: str, experiment: str) -> str:
+    """Description of the MLflow experiment of a profile, which has that id."""
+    return (
+        f"{ABOUT} Profile `{profile}`, its runs nested under the first table that shows them:"
+        f" [with error, network and noise](#{view_of(experiment)})."
+    )
 
 
-def table_label(table: str) -> str:
-    """``table1`` as the paper writes it: ``Table 1``."""
-    word = table.rstrip("0123456789")
-    return f"{word.capitalize()} {table.removeprefix(word)}"
+def view_of(experiment: str) -> str:
+    """Address, in the MLflow UI, of the runs of an experiment with the columns of `VIEW`."""
+    return f"/experiments/{experiment}/runs?viewStateShareKey={VIEW_KEY}"
+
+
+def table_name(table: str) -> str:
+    """The name of a table in the paper: ``Table 1`` for ``table1``."""
+    return load_paper().table(table).name
 
 
 def table_note(table: str, profile: str) -> str:
     """Description of the parent run of a table."""
+    found = load_paper().table(table)
     return (
-        f"{table_label(table)} of [arXiv:1704.06904]({PAPER_URL}): {table_title(table)}. Its runs of profile"
+        f"{found.name} of [arXiv:1704.06904]({PAPER_URL}): {found.title}. Its runs of profile"
         f" `{profile}` are nested below; measured beside printed: `reports/{profile}/report.md`."
     )
 
@@ -202,23 +275,13 @@ def report_note(profile: str) -> str:
     return f"The report of profile `{profile}` as last generated: `{PAGE}` among the artifacts."
 
 
-def summary(folder: Path) -> dict[str, float]:
-    """Numbers that a finished run has once, those of its curves left out; none of a run that is not finished."""
+def constants(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Parameters and tags that a finished run has besides its curves; none of a run that is not finished."""
     if not (folder / METRICS).exists():
-        return {}
-    curves = ("train_loss", "train_error", "test_loss", "test_error", "top5_error")
-    metrics = read_json(folder / METRICS)
-    found = {key: float(value) for key, value in metrics.items() if key not in curves and _is_number(value)}
+        return {}, {}
+    metrics = Metrics.read(folder).to_json()
+    tags: dict[str, Any] = {key: metrics[key] for key in RESULTS if key in metrics}
     if (folder / RESPONSES).exists():
-        responses = read_json(folder / RESPONSES)
-        found |= _numbered("response.stage", responses["stages"])
-        found |= _numbered("response.relative", responses["relative"])
-    return found
-
-
-def _numbered(prefix: str, values: Iterable[float]) -> dict[str, float]:
-    return {f"{prefix}{number}": float(value) for number, value in enumerate(values, start=1)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        responses = Responses.read(folder)
+        tags |= {"response.stages": responses.stages, "response.relative": responses.relative}
+    return _flat({key: metrics[key] for key in CONSTANTS if key in metrics}), _flat(tags)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.runs.records import HISTORY, TIMING, Provenance
 from pipeline.tracking.points import add_points, read_points
-from pipeline.tracking.store import survives
+from pipeline.tracking.store import tolerate_errors
 from pipeline.tracking.system import PATTERN
 from pipeline.utils.errors import UserError, one_line
 
@@ -71,7 +71,7 @@ class Follower:
             self._runs[run_id] = _Followed(run_id, folder)
 
     def remove(self, run_id: str) -> None:
-        """Follow it no longer; for before `close_run`, which logs the rest."""
+        """Stop following a run; for before `close_run`, which logs the rest."""
         with self._lock:
             followed = self._runs.pop(run_id, None)
         if followed is not None:
@@ -88,12 +88,12 @@ class Follower:
                         self._try_to_look(followed)
 
     def _try_to_look(self, followed: _Followed) -> None:
-        """Look at a run; one whose files make no sense is left to `close_run`, the others are followed on."""
+        """Look at a run; one whose files cannot be understood is left to `close_run`."""
         try:
             self._look(followed)
         except Exception as error:
             followed.wanted = False
-            logger.warning("%s: not followed in MLflow any more: %s", followed.folder.name, one_line(error))
+            logger.warning("%s: no longer followed in MLflow: %s", followed.folder.name, one_line(error))
 
     def _look(self, followed: _Followed) -> None:
         changes = followed.changes()
@@ -101,9 +101,9 @@ class Follower:
             followed.seen, followed.looked = changes, time.monotonic()
 
 
-@survives
+@tolerate_errors
 def _add(client: MlflowClient, followed: _Followed) -> bool:
-    """Log what the files have and MLflow has not; False where they cannot be read just now."""
+    """Log the points that MLflow lacks; return False where the files cannot be read just now."""
     try:
         points = read_points(followed.folder, Provenance.read(followed.folder))
     except UserError:

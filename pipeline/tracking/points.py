@@ -1,4 +1,4 @@
-"""The points of a run's curves: from its files, into MLflow, each once."""
+"""The points of a run's curves, read from its files and logged once each."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runs.records import HISTORY, TIMING, Evaluation, Provenance, Segment, Timing, read_rows
-from pipeline.tracking.describe import summary
+from pipeline.tracking.describe import ERROR
 from pipeline.tracking.system import read_system
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH = 1000  # metrics that one call may hold
-SENSITIVE = "test_loss"  # the metric in which two trainings of one run differ first
+SENSITIVE = "test/loss"  # the metric in which two trainings of one run differ first
+METRICS = {
+    "train_loss": "train/loss",
+    "train_error": "train/error",
+    "test_loss": "test/loss",
+    "test_error": ERROR,
+    "top5_error": "test/top5_error",
+    "learning_rate": "train/learning_rate",
+    "seconds": "train/seconds",
+    "images_per_second": "train/images_per_second",
+}
 
 
 @dataclass(frozen=True)
@@ -38,23 +48,21 @@ class Point:
 def read_points(folder: Path, provenance: Provenance | None) -> list[Point]:
     """All points that a run's files hold.
 
-    History, timing and the numbers of the finished run by iteration, samples of its machines by their own number.
-    While the run goes on, one file may be ahead of another: what nobody knows the time of yet is left out.
+    Evaluations and timing by epoch (a last one that is not complete counts), samples of its machines by their number.
+    While the run goes on, one file may be ahead of another: a row whose time is not known yet is left out.
     """
     timed = read_rows(folder / TIMING, Timing)
-    rows = [(row.iteration, _metrics(row, "iteration")) for row in read_rows(folder / HISTORY, Evaluation)]
-    rows += [(row.iteration, _metrics(row, "iteration", "epoch")) for row in timed]
-    if numbers := summary(folder):
-        rows.append((int(numbers["iterations"]), numbers))
+    evaluated = read_rows(folder / HISTORY, Evaluation)
+    rows: list[tuple[int, Evaluation | Timing]] = [*enumerate(evaluated, start=1), *enumerate(timed, start=1)]
     moments = _moments(timed, provenance.segments if provenance else ())
-    if provenance is None or provenance.status != "running":  # nobody will ever know
-        moments = dict.fromkeys((iteration for iteration, _ in rows), int(1000 * time.time())) | moments
-    points = [Point(iteration, values, moments[iteration]) for iteration, values in rows if iteration in moments]
+    if provenance is None or provenance.status != "running":  # the time of the others will never be known
+        moments = dict.fromkeys((row.iteration for _, row in rows), int(1000 * time.time())) | moments
+    points = [Point(epoch, _metrics(row), moments[row.iteration]) for epoch, row in rows if row.iteration in moments]
     return points + [Point(number, values, milliseconds) for number, milliseconds, values in read_system(folder)]
 
 
-def _metrics(row: Evaluation | Timing, *without: str) -> dict[str, float]:
-    return {key: float(value) for key, value in asdict(row).items() if key not in without and value is not None}
+def _metrics(row: Evaluation | Timing) -> dict[str, float]:
+    return {METRICS[key]: float(value) for key, value in asdict(row).items() if key in METRICS and value is not None}
 
 
 def _moments(timed: Sequence[Timing], segments: Sequence[Segment]) -> dict[int, int]:

@@ -1,8 +1,7 @@
-"""Where MLflow keeps things, and how to talk to it without ever stopping a training run."""
+"""Where MLflow keeps things, and how to call it so that its errors never stop a training run."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import http.client
 import logging
@@ -17,16 +16,32 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
+from pipeline.tracking.database import (
+    ARTIFACTS,
+    SYNC,
+    UnusableError,
+    check,
+    put_aside,
+    relocate,
+    sqlite_path,
+    sqlite_uri,
+)
+from pipeline.utils.errors import one_line
+from pipeline.utils.project import home
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from tenacity import Retrying
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SQLITE = "sqlite:///"
 PROBE_SECONDS = 3.0  # how long a server may take to say that it is there
 REST_SECONDS = 15.0  # after silence, how long it is left alone
 ATTEMPTS = 8  # where another process writes at the same time, with pauses of 6 s in all in the mean
@@ -44,29 +59,22 @@ def tracking_uri(root: Path) -> str:
     The path of an SQLite database is made absolute, so that the URI means the same to every process.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        return f"{SQLITE}{root.resolve() / 'mlflow.db'}"
-    path = sqlite_path(uri)
-    return uri if path is None else f"{SQLITE}{path.resolve()}"
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI; None for any other."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    path = sqlite_path(uri) if uri else home(root).resolve() / "mlflow.db"
+    return uri if uri and path is None else sqlite_uri(path or root)
 
 
 def artifact_root(uri: str) -> str | None:
-    """Folder or URL for the artifacts of a database; None for a server, which has its own.
+    """URI of the folder for the artifacts of a database; None for a server, which has its own.
 
     Beside an SQLite database that is `mlartifacts`; for other databases `MLFLOW_DEFAULT_ARTIFACT_ROOT` says it, as it
     does to `mlflow server`.
     """
     path = sqlite_path(uri)
     if path is not None:
-        return str(path.resolve().parent / "mlartifacts")
+        return (path.resolve().parent / ARTIFACTS).as_uri()
     if urlsplit(uri).scheme in ("http", "https"):
         return None
-    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or str(Path("mlartifacts").resolve())
+    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or Path(ARTIFACTS).resolve().as_uri()
 
 
 class Store:
@@ -95,6 +103,8 @@ class Store:
             raise ConnectionError("no answer a moment ago")
         try:
             probe(self.uri)
+        except UnusableError:
+            raise
         except OSError:
             self._silent_until = time.monotonic() + REST_SECONDS
             raise
@@ -113,9 +123,10 @@ class Store:
             if not self._warned:
                 self._warned = True
                 logger.warning(
-                    "MLflow at %s: %s. Nothing is lost: `python -m pipeline track --sync` logs it from the files.",
+                    "MLflow at %s: %s. Nothing is lost, the files have it all: %s",
                     redacted(self.uri),
-                    " ".join(str(error).split())[:300],
+                    one_line(error)[:300],
+                    cure(self.uri, error),
                 )
 
 
@@ -125,7 +136,7 @@ def store(uri: str) -> Store:
     return Store(uri)
 
 
-def survives(
+def tolerate_errors(
     function: Callable[Concatenate[MlflowClient, P], R],
 ) -> Callable[Concatenate[str, P], R | None]:
     """Turn a function of a client into one of a URI that gives None, after one warning, when MLflow fails.
@@ -136,30 +147,48 @@ def survives(
     @functools.wraps(function)
     def call(uri: str, *args: P.args, **kwargs: P.kwargs) -> R | None:
         target = store(uri)
-        for attempt in range(ATTEMPTS):
-            try:
-                result = function(target.client(), *args, **kwargs)
-            except Exception as error:
-                if not _of_mlflow(error):
-                    raise
-                if attempt + 1 < ATTEMPTS and any(sign in str(error) for sign in (LOCKED, *DUPLICATES)):
-                    time.sleep(_PAUSES.uniform(0, 0.1 * 2**attempt))
-                    continue
-                target.failed(error)
-                return None
-            target.answered()
-            return result
-        raise AssertionError("the last attempt returns")
+        try:
+            result = _attempts()(lambda: function(target.client(), *args, **kwargs))
+        except Exception as error:
+            if not _of_mlflow(error):
+                raise
+            target.failed(error)
+            return None
+        target.answered()
+        return result
 
     return cast("Callable[Concatenate[str, P], R | None]", call)
 
 
-def _of_mlflow(error: Exception) -> bool:
-    """Whether an error is one of MLflow, its database, its drivers or the network, told without importing MLflow.
+def _attempts() -> Retrying:
+    """Return what calls a function again while other processes write to MLflow's database."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-    Whatever comes out of its code is, such as what the client of an artifact store raises.
+    return Retrying(
+        retry=retry_if_exception(_is_conflict),
+        stop=stop_after_attempt(ATTEMPTS),
+        # tenacity's own random pauses draw from the global generator
+        wait=lambda state: _PAUSES.uniform(0, 0.1 * 2 ** (state.attempt_number - 1)),
+        reraise=True,
+    )
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Return whether MLflow failed because another process wrote at the same time."""
+    known = isinstance(error, Exception) and _of_mlflow(error)
+    return known and any(sign in str(error) for sign in (LOCKED, *DUPLICATES))
+
+
+def _of_mlflow(error: Exception) -> bool:
+    """Whether an error comes from MLflow, its database, its drivers or the network; MLflow is not imported for that.
+
+    Any error raised below MLflow's code counts, e.g. one of the client of an artifact store.
     """
-    if isinstance(error, OSError | ImportError) or _package(type(error).__module__) in ("mlflow", "sqlalchemy"):
+    if isinstance(error, OSError | ImportError) or _package(type(error).__module__) in (
+        "mlflow",
+        "sqlalchemy",
+        "sqlite3",
+    ):
         return True
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(_package(frame.f_globals.get("__name__", "")) == "mlflow" for frame in frames)
@@ -169,11 +198,33 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def probe(uri: str) -> None:
-    """Raise OSError unless the server of a URI, if it has one, answers within PROBE_SECONDS.
+def cure(uri: str, error: Exception | None = None) -> str:
+    """What to type, so that MLflow gets what it lacks, after an error (by default silence) of the store of a URI."""
+    path, reason = sqlite_path(uri), str(error)
+    if isinstance(error, UnusableError):
+        return error.cure
+    if "out-of-date database schema" in reason:
+        return f"mlflow db upgrade {quote(uri)} && {SYNC}"
+    if path is not None and "malformed" in reason:
+        return put_aside(path)
+    if path is not None and isinstance(error, OSError):
+        return f"make {path.parent} a folder that can be written, then {SYNC}"
+    if path is not None or LOCKED in reason:
+        return SYNC
+    return f"unset MLFLOW_TRACKING_URI, or start that server; then {SYNC}"
 
-    MLflow's own attempts take minutes: ten of them for a database, and a timeout of 120 s for a server.
+
+def probe(uri: str) -> None:
+    """Check within PROBE_SECONDS that a store can be used; MLflow's own attempts take minutes.
+
+    Raises:
+        OSError: if the server of the URI does not answer, or its SQLite file is not a database of this MLflow.
     """
+    path = sqlite_path(uri)
+    if path is not None:
+        check(path)
+        return
+    no_proxy_for_loopback()
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -197,6 +248,13 @@ def probe(uri: str) -> None:
             raise ConnectionError(f"no answer ({error})") from None
 
 
+def no_proxy_for_loopback() -> None:
+    """Let this process and its children reach servers of this machine directly, without a proxy."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]))
+
+
 def redacted(uri: str) -> str:
     """A URI without the user and password that it may hold."""
     try:
@@ -213,8 +271,8 @@ def exclusive(uri: str) -> Iterator[None]:
     with store(uri).lock, ExitStack() as stack:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(database.with_name(f"{database.name}.lock").open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock = FileLock(database.with_name(f"{database.name}.lock"), fallback_to_soft=False, poll_interval=0.01)
+            stack.enter_context(lock)
         yield
 
 
@@ -225,19 +283,23 @@ def _open(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from mlflow import MlflowClient
 
-    # A locked database is tried again: no traceback for it. The tables of a new one are no news.
+    # A locked database is tried again: no traceback for it. That tables are created is not worth a line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     client.get_experiment("0")
+    path = sqlite_path(uri)
+    before = relocate(path) if path else None
+    if before:
+        logger.warning("MLflow at %s was moved or copied from %s: its artifacts are now those here", uri, before)
     return client
 
 
-@survives
-def _greet(client: MlflowClient) -> bool:
-    return True
+@tolerate_errors
+def _ping(client: MlflowClient) -> bool:
+    return True  # the client was made
 
 
 def initialise(uri: str) -> bool:
-    """Create or migrate the store, once, on the driver; False after one warning where it cannot be reached."""
-    return _greet(uri) is True
+    """Create the store where there is none, once, on the driver; False, after one warning, where it cannot be used."""
+    return _ping(uri) is True

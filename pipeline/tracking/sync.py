@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.finished import read_finished
+from pipeline.runs.records import METRICS
 from pipeline.tracking.describe import Described
 from pipeline.tracking.runs import ensure_run, finish_run
-from pipeline.tracking.store import initialise, survives
+from pipeline.tracking.store import initialise, tolerate_errors
 from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,10 +35,13 @@ class SyncResult:
 
 
 def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> SyncResult:
-    """Bring MLflow to what the run folders say: runs, points, final numbers and files that are missing, nothing twice.
+    """Log what MLflow lacks of the run folders: runs, points, constants and files, nothing twice.
 
     Of folders with one name (in the store and published) the first counts. A folder without provenance, of a run that
-    never started, is passed over. `parent` is the run of the search that they are trials of.
+    never started, is passed over; a finished run that is damaged is not taken.
+
+    Args:
+        parent: id of the run of the search that they are trials of.
     """
     folders = list({folder.name: folder for folder in reversed(folders)}.values())[::-1]
     if not initialise(uri):
@@ -47,6 +53,8 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
             run = Described.read(folder, parent)
             if run.provenance is None:
                 continue
+            if lexists(folder / METRICS):
+                read_finished(folder)
             done = _sync_run(uri, run)
         except UserError as error:
             logger.warning("%s", error)
@@ -58,7 +66,7 @@ def sync(uri: str, folders: Sequence[Path], *, parent: str | None = None) -> Syn
     return SyncResult(runs, created, points, tuple(failed))
 
 
-@survives
+@tolerate_errors
 def _sync_run(client: MlflowClient, run: Described) -> tuple[bool, int]:
     """Whether the run is new, and how many points were missing."""
     assert run.provenance is not None

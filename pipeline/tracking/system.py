@@ -47,7 +47,7 @@ class SystemLog:
             stopped = self._stop.wait(min(LONGEST, max(SHORTEST, elapsed / SAMPLES)))
             try:
                 self._append(sample())
-            except OSError:  # a full disk is the run's trouble, not ours
+            except OSError:  # a full disk is reported by the run itself
                 return
 
     def _append(self, values: Mapping[str, float]) -> None:
@@ -83,7 +83,7 @@ def _gpus() -> Callable[[], dict[str, float]]:
 
         pynvml.nvmlInit()
         gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # no library, no driver, no GPU: each says so in its own way
+    except Exception:  # no library, no driver or no GPU: the errors have no common class
         return dict
     measures: dict[str, Callable[[Any], float]] = {
         "utilization_percentage": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,

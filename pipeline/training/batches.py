@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,9 +31,17 @@ class Stream(Protocol):
 
 
 class TestImages(Protocol):
-    """The test images; `has_top5` says whether the top-5 error is measured on them."""
+    """The test images.
+
+    Attributes:
+        has_top5: whether the top-5 error is measured on them.
+    """
 
     has_top5: bool
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How they are cut and normalised; the arguments of `models.trained.Normalise`."""
 
     def __len__(self) -> int: ...
 

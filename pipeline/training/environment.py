@@ -64,7 +64,7 @@ def device_name(device: torch.device) -> str:
 
 
 def versions(spec: RunSpec) -> dict[str, str]:
-    """Versions that a run's numbers may depend on; of what decodes photographs, too, where it has those."""
+    """Versions that a run's numbers may depend on; for image shards those of the decoders, too."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.attention import AttentionModule
+from models.attention import attention_outputs
 from models.staged import stages_of
-from pipeline.runs.records import MASKS, RESPONSES, Sums
+from pipeline.runs.records import Responses, Sums
 from pipeline.training.batches import TestImages, normalise, on_device
 from pipeline.training.session import Session
 from pipeline.training.tally import Tally
-from pipeline.utils.files import write_atomic, write_json
 
 BATCH = 250
 PICTURES = 8
@@ -32,6 +30,11 @@ class TestSet:
         self.images = on_device(images, device)
         self.labels = on_device(labels, device).long()
         self.mean = on_device(mean, device)
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """See `TestImages`: the mean image is subtracted, and nothing divided."""
+        return {"image_size": len(self.mean), "crop_pct": 1.0, "mean": self.mean.tolist(), "std": [1.0, 1.0, 1.0]}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,10 +71,13 @@ def evaluate(model: nn.Module, test: TestImages, session: Session, autocast: Cal
 
 
 @torch.no_grad()
-def stage_responses(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -> list[float]:
-    """Mean absolute response of the output of each stage over the test set (paper, Figure 4).
+def last_pass(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -> tuple[Responses, NDArray[np.bool_]]:
+    """Run the finished network over the test set once more, on this worker alone.
 
-    A stage's output is that of its last residual unit, before batch norm and ReLU (the paper does not say which).
+    Returns:
+        The mean absolute response of the output of each stage (paper, Figure 4), and which images it gets wrong, bool
+        [N]. A stage's output is that of its last residual unit, before batch norm and ReLU (the paper does not say
+        which).
     """
     stages = stages_of(model)
     sums = [torch.zeros((), dtype=torch.float64) for _ in stages]
@@ -85,18 +91,16 @@ def stage_responses(model: nn.Module, test: TestImages, autocast: Callable[[], A
     ]
     try:
         model.eval()
-        for images, _ in test.batches(0, len(test)):
+        wrong = []
+        for images, labels in test.batches(0, len(test)):
             with autocast():
-                model(images)
+                logits = model(images)
+            wrong.append((logits.float().argmax(1) != labels).cpu())
     finally:
         for hook in hooks:
             hook.remove()
-    return [(value / len(test)).item() for value in sums]
-
-
-def write_responses(folder: Path, means: list[float]) -> None:
-    """Write ``responses.json``: the means, and the means relative to the first stage's."""
-    write_json(folder / RESPONSES, {"stages": means, "relative": [mean / means[0] for mean in means]})
+    means = tuple((value / len(test)).item() for value in sums)
+    return Responses(means, tuple(mean / means[0] for mean in means)), torch.cat(wrong).numpy()
 
 
 @torch.no_grad()
@@ -106,25 +110,10 @@ def attention_pictures(model: nn.Module, test: TestImages, autocast: Callable[[]
     For each module: the mask averaged over channels, and mask, trunk feature and module output of the one channel
     whose mask varies most over the positions (compare Figure 1 of the paper). All float16 [8, h, w].
     """
-    captured: dict[str, Tensor] = {}
-    hooks = []
-    for s, stage in enumerate(stages_of(model), start=1):
-        modules = (module for module in stage.modules() if isinstance(module, AttentionModule))
-        for m, module in enumerate(modules, start=1):
-            for part in ("trunk", "mask", "fusion"):
-                hooks.append(
-                    getattr(module, part).register_forward_hook(
-                        lambda _module, _input, output, key=f"s{s}m{m}/{part}": captured.update({key: output})
-                    )
-                )
-    try:
-        model.eval()
-        images, labels = next(test.batches(0, min(PICTURES, len(test))))
-        with autocast():
-            predictions = model(images).argmax(1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    model.eval()
+    images, labels = next(test.batches(0, min(PICTURES, len(test))))
+    with attention_outputs(model, "trunk", "mask", "fusion") as captured, autocast():
+        predictions = model(images).argmax(1)
     arrays = {"images": test.pictures(len(labels)), "labels": labels, "predictions": predictions}
     for name in dict.fromkeys(key.partition("/")[0] for key in captured):
         mask, trunk, fused = (captured[f"{name}/{part}"].float() for part in ("mask", "trunk", "fusion"))
@@ -134,10 +123,3 @@ def attention_pictures(model: nn.Module, test: TestImages, autocast: Callable[[]
         arrays[f"{name}_channel_before"] = trunk[:, channel].half()
         arrays[f"{name}_channel_after"] = fused[:, channel].half()
     return {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
-
-
-def write_pictures(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write ``masks.npz``."""
-    content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)
-    write_atomic(folder / MASKS, content.getvalue())

@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end: weights, responses, pictures, and its metrics."""
+"""What a run leaves behind at its end: weights, responses, masks, mistakes, and its metrics."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from torch import nn
 
 from models.counting import count_model
 from models.weights import save_weights
-from pipeline.runs.records import WEIGHTS, Position
+from pipeline.runs.arrays import write_arrays, write_mistakes
+from pipeline.runs.records import MASKS, WEIGHTS, Metrics, Position
 from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import TestImages
-from pipeline.training.evaluation import (
-    attention_pictures,
-    stage_responses,
-    write_pictures,
-    write_responses,
-)
-from pipeline.utils.files import sha256_file
+from pipeline.training.evaluation import attention_pictures, last_pass
 
 
 def finish(
@@ -29,32 +24,36 @@ def finish(
     test: TestImages,
     position: Position,
     autocast: Callable[[], Any],
-) -> dict[str, Any]:
+) -> Metrics:
     """Write a trained run's files, all but ``metrics.json``, whose content is returned."""
     network = spec.network
-    save_weights(
+    weights_sha256 = save_weights(
         model,
         folder / WEIGHTS,
         name=network.name,
         num_classes=network.num_classes,
         options=dict(network.options),
+        classes=spec.data.classes,
+        normalisation=test.normalisation,
     )
-    write_responses(folder, stage_responses(model, test, autocast))
-    write_pictures(folder, attention_pictures(model, test, autocast))
+    responses, wrong = last_pass(model, test, autocast)
+    responses.write(folder)
+    write_mistakes(folder, wrong)
+    write_arrays(folder / MASKS, attention_pictures(model, test, autocast))
     counts = count_model(model, spec.data.image_size)  # not of a copy on the meta device: that imports the compiler
     last, best = position.history[-1], min(position.history, key=lambda row: (row.test_error, row.iteration))
-    return {
-        "test_error": last.test_error,
-        "test_loss": last.test_loss,
-        **({} if last.top5_error is None else {"top5_error": last.top5_error}),
-        "train_error": last.train_error,
-        "train_loss": last.train_loss,
-        "best_test_error": best.test_error,
-        "best_epoch": best.epoch,
-        "iterations": last.iteration,
-        "epochs": last.epoch,
-        "parameters": counts.parameters,
-        "multiply_adds": counts.multiply_adds,
-        "test_images": len(test),
-        "weights_sha256": sha256_file(folder / WEIGHTS),
-    }
+    return Metrics(
+        test_error=last.test_error,
+        test_loss=last.test_loss,
+        top5_error=last.top5_error,
+        train_error=last.train_error,
+        train_loss=last.train_loss,
+        best_test_error=best.test_error,
+        best_epoch=best.epoch,
+        iterations=last.iteration,
+        epochs=last.epoch,
+        parameters=counts.parameters,
+        multiply_adds=counts.multiply_adds,
+        test_images=len(test),
+        weights_sha256=weights_sha256,
+    )

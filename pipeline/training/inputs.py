@@ -1,24 +1,24 @@
-"""What a run trains and is tested on, opened as its kind of data needs: arrays on the device, or photographs."""
+"""Training and test data of a run: arrays on the device, or shards of encoded images."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.data.arrays import load
-from pipeline.data.node_cache import photographs_here
-from pipeline.data.shards import open_photographs
+from pipeline.data.remote import ensure_local
+from pipeline.data.shards import open_image_shards
 from pipeline.runs.execution import Execution
 from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import Stream, TestImages, TrainingStream
 from pipeline.training.evaluation import TestSet
-from pipeline.training.photographs import PhotographStream, PhotographTestSet
+from pipeline.training.image_batches import ImageStream, ImageTestSet
 from pipeline.training.session import Session
 from pipeline.utils.errors import UserError
 
 
 def open_inputs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
-    """The training batches of a worker, and the test images; UserError if the data are not those of the run."""
-    kind = _arrays if spec.crops is None else _photographs
+    """Open the training batches of a worker and the test images; UserError if the data are not those of the run."""
+    kind = _arrays if spec.crops is None else _images
     return kind(spec, execution, session)
 
 
@@ -41,14 +41,14 @@ def _arrays(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stre
     return stream, TestSet(arrays.test_images, arrays.test_labels, arrays.mean, session.device)
 
 
-def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
-    found = photographs_here(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
-    photographs, protocol = open_photographs(found), spec.protocol
-    _check(spec, execution, photographs.checksum, None)
+def _images(spec: RunSpec, execution: Execution, session: Session) -> tuple[Stream, TestImages]:
+    found = ensure_local(execution.prepared, spec.data.dataset, spec.data.checksum, execution.remote)
+    images, protocol = open_image_shards(found), spec.protocol
+    _check(spec, execution, images.checksum, None)
     assert spec.crops is not None
     pool = ThreadPoolExecutor(execution.threads, thread_name_prefix="decode")
-    stream = PhotographStream(
-        photographs,
+    stream = ImageStream(
+        images,
         seed=spec.seed,
         batch_size=protocol.batch_size,
         crop=spec.crops.train,
@@ -62,7 +62,7 @@ def _photographs(spec: RunSpec, execution: Execution, session: Session) -> tuple
         device=session.device,
         channels_last=spec.channels_last,
     )
-    return stream, PhotographTestSet(photographs, spec.crops.test, pool, session.device, spec.crops.decoder)
+    return stream, ImageTestSet(images, spec.crops.test, pool, session.device, spec.crops.decoder)
 
 
 def _check(spec: RunSpec, execution: Execution, checksum: str, noise_checksum: str | None) -> None:

@@ -98,6 +98,8 @@ def _train(
         position.iteration += 1
         if position.iteration in evaluations:
             worker.evaluate(position)
+            position.seconds = reporter.seconds()
+            position.timing.append(reporter.timing())
             reporter.evaluated()
             session.report(reporter.metrics(), last=position.iteration == spec.protocol.iterations)
         reporter.progress()
@@ -109,7 +111,7 @@ def _train(
             decision = SAVE if session.about_to_be_lost() else CONTINUE
         if decision == CONTINUE or position.iteration == spec.protocol.iterations:
             continue
-        position.sums = worker.tally.read(session)
+        position.sums, position.seconds = worker.tally.read(session), reporter.seconds()
         reporter.save(worker.bare, worker.optimiser)
         if decision == STOP:
             reporter.paused()

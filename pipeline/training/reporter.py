@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from pipeline.runs.execution import Execution
+from pipeline.runs.reading import CHECKSUMS, write_checksums
 from pipeline.runs.records import (
     CHECKPOINTS,
     CONFIG,
+    DETERMINISTIC,
     HISTORY,
+    MACHINE,
     METRICS,
     PROGRESS,
     TIMING,
+    WEIGHTS,
     Evaluation,
+    Metrics,
     Position,
+    Progress,
     Provenance,
     Segment,
+    Status,
     Timing,
     write_rows,
 )
@@ -32,7 +36,7 @@ from pipeline.runs.spec import RunSpec
 from pipeline.training import environment, state
 from pipeline.training.optimiser import SGD
 from pipeline.training.session import Session
-from pipeline.utils.files import write_json
+from pipeline.utils.files import json_bytes, write_json
 
 PROGRESS_SECONDS = 2.0
 
@@ -58,7 +62,7 @@ class Reporter:
         self._saved = (self._clock, position.iteration)
         self._rated = (self._clock, position.iteration)  # where the speed is measured from
         self._shown = 0.0
-        self._saver = state.Saver(execution.folder, execution.keep_checkpoints)
+        self._saver = state.Saver(execution.folder, execution.checkpoints.keep)
         if self.active:
             self._open()
 
@@ -67,6 +71,7 @@ class Reporter:
         folder, execution = self.execution.folder, self.execution
         state.remove_unfinished(folder)
         state.set_aside(folder, self._first)
+        (folder / CHECKSUMS).unlink(missing_ok=True)  # of a process that was killed before it wrote the metrics
         write_json(folder / CONFIG, self.spec.to_json())
         self._write_rows()
         earlier = Provenance.read(folder)
@@ -90,15 +95,19 @@ class Reporter:
         self._earlier_segments = segments
         self._write_provenance("running")
 
+    def seconds(self) -> float:
+        """Seconds of training so far, in all segments."""
+        return self._earlier + time.monotonic() - self._begun
+
+    def timing(self) -> Timing:
+        """The row of the timing that belongs to the last row of the history; the next speed counts from here."""
+        now, row = time.monotonic(), self.position.history[-1]
+        speed, self._rated = self._speed(now), (now, self.position.iteration)
+        return Timing(row.epoch, row.iteration, round(self.position.seconds, 3), round(speed, 1))
+
     def evaluated(self) -> None:
-        """After an evaluation: history, timing and whoever listens."""
-        now = time.monotonic()
+        """Write history and timing after an evaluation, and report it to the listener."""
         row = self.position.history[-1]
-        self.position.seconds = self._earlier + now - self._begun
-        self.position.timing.append(
-            Timing(row.epoch, row.iteration, round(self.position.seconds, 3), round(self._speed(now), 1))
-        )
-        self._rated = (now, self.position.iteration)
         if self.active:
             self._write_rows()
             if self.on_evaluation is not None:
@@ -122,27 +131,24 @@ class Reporter:
         self._shown = now
         history, iterations = self.position.history, self.spec.protocol.iterations
         speed = (self.position.iteration - self._first) / max(now - self._begun, 1e-9)
-        content = {
-            "iteration": self.position.iteration,
-            "iterations": iterations,
-            "epoch": round(self.position.iteration * self.spec.protocol.batch_size / self.spec.data.train_images, 2),
-            "test_error": history[-1].test_error if history else None,
-            "train_loss": history[-1].train_loss if history else None,
-            "images_per_second": round(speed * self.spec.protocol.batch_size, 1),
-            "seconds_left": round((iterations - self.position.iteration) / speed, 1),
-        }
-        _write_quietly(self.execution.folder / PROGRESS, json.dumps(content))
+        Progress(
+            iteration=self.position.iteration,
+            iterations=iterations,
+            epoch=round(self.position.iteration * self.spec.protocol.batch_size / self.spec.data.train_images, 2),
+            test_error=history[-1].test_error if history else None,
+            train_loss=history[-1].train_loss if history else None,
+            images_per_second=round(speed * self.spec.protocol.batch_size, 1),
+            seconds_left=round((iterations - self.position.iteration) / speed, 1),
+        ).write(self.execution.folder)
 
     def checkpoint_due(self) -> bool:
         """Whether it is time for a checkpoint."""
         seconds, iteration = time.monotonic() - self._saved[0], self.position.iteration - self._saved[1]
         every = self.execution.checkpoint_iterations
-        return seconds >= self.execution.checkpoint_seconds or (every is not None and iteration >= every)
+        return seconds >= self.execution.checkpoints.seconds or (every is not None and iteration >= every)
 
     def save(self, model: nn.Module, optimiser: SGD) -> None:
         """Take a checkpoint; it is written while training goes on."""
-        now = time.monotonic()
-        self.position.seconds = self._earlier + now - self._begun
         if self.active:
             self._saver.save(state.Snapshot.take(self.spec.identity, model, optimiser, self.position))
             self._write_provenance("running")
@@ -155,15 +161,17 @@ class Reporter:
             self._write_provenance("paused")
             (self.execution.folder / PROGRESS).unlink(missing_ok=True)
 
-    def finished(self, metrics: Mapping[str, Any]) -> None:
-        """The last word of the run, given its metrics: a folder that has them is that of a finished run."""
+    def finished(self, metrics: Metrics) -> None:
+        """Write what a finished run has: provenance, checksums, and last the metrics, which make it a finished one."""
         folder = self.execution.folder
         try:
             self._saver.wait()
         except OSError as error:  # nobody needs that checkpoint any more
             logger.warning("%s: its last checkpoint was not written: %s", self.spec.name, error)
         self._write_provenance("finished")
-        write_json(folder / METRICS, dict(metrics))
+        files = (*DETERMINISTIC, *MACHINE, WEIGHTS)
+        write_checksums(folder, files, {METRICS: json_bytes(metrics.to_json())})
+        metrics.write(folder)
         (folder / PROGRESS).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
@@ -176,7 +184,7 @@ class Reporter:
         write_rows(self.execution.folder / HISTORY, Evaluation, self.position.history)
         write_rows(self.execution.folder / TIMING, Timing, self.position.timing)
 
-    def _write_provenance(self, status: str) -> None:
+    def _write_provenance(self, status: Status) -> None:
         seconds = time.monotonic() - self._begun
         done = self.position.iteration - self._first
         segment = replace(
@@ -187,10 +195,3 @@ class Reporter:
         )
         segments = (*self._earlier_segments, segment)
         Provenance(status, self.execution.profile, segments, self.execution.mlflow_run_id).write(self.execution.folder)
-
-
-def _write_quietly(path: Path, text: str) -> None:
-    """Replace a small file that nobody needs after a crash: no waiting for the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

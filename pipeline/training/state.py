@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from pipeline.runs.records import CHECKPOINTS, STATE, Evaluation, Position, Sums, Timing, row_from
+from pipeline.runs.records import CHECKPOINTS, STATE, Evaluation, Position, Sums, Timing
 from pipeline.training.optimiser import SGD
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, replace_folder, sha256_file, write_atomic, write_json
@@ -131,8 +131,8 @@ def read(folder: Path, identity: str) -> Checkpoint:
             iteration=int(content["iteration"]),
             seconds=float(content["seconds"]),
             sums=Sums(**content["sums"]),
-            history=[row_from(Evaluation, row) for row in content["history"]],
-            timing=[row_from(Timing, row) for row in content["timing"]],
+            history=[Evaluation(**row) for row in content["history"]],
+            timing=[Timing(**row) for row in content["timing"]],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / STATE}: not the state of a run ({error})") from None

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import tracking
 from pipeline.settings import config
-from pipeline.tracking.searches import log_search
+from pipeline.settings.reading import read_yaml
 from pipeline.tuning.results import Findings, verdict, write_results
 from pipeline.tuning.search import Search, prepare
 from pipeline.tuning.space import load_space
@@ -16,7 +17,7 @@ from pipeline.tuning.trials import trials
 from pipeline.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.tracking.runs import Status
+    from pipeline.tracking.parents import Status
 
 MEASURE = "validation error"
 
@@ -30,7 +31,7 @@ def tune(
         UserError: if something does not fit, or a search was begun and `resume` is not asked for.
         KeyboardInterrupt: when Ctrl-C has ended it.
     """
-    settings, tree = config.load(root / config.PARAMS), config.read_yaml(root / config.PARAMS)
+    settings, tree = config.load(root / config.PARAMS), read_yaml(root / config.PARAMS)
     search = prepare(settings, tree, load_space(space, root), experiment, wanted, root)
     _check_begun(search, resume=resume)
     search.settled.write(search.folder)
@@ -43,7 +44,7 @@ def tune(
     found, target = write_results(search.folder)
     driver = search.driver
     if driver.uri is not None and driver.parent is not None:
-        log_search(driver.uri, driver.parent, target)
+        tracking.log_artifacts(driver.uri, driver.parent, target)
     return found, target
 
 
@@ -60,7 +61,6 @@ def _check_begun(search: Search, *, resume: bool) -> None:
 
 def _run(search: Search, max_parallel: int | None) -> None:
     """Train what is missing in a Ray session of its own, followed in MLflow."""
-    from pipeline import tracking
     from pipeline.launch import cluster
     from pipeline.launch.progress import ProgressTable
     from pipeline.tuning.ray_tune import run_search

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.settings import config
+from pipeline.settings.reading import read_yaml
 from pipeline.utils.errors import UserError
 
 
@@ -20,7 +20,7 @@ def write_override(tree: Mapping[str, Any], comment: str) -> str:
 
 def read_arguments(path: Path) -> list[str]:
     """An override's leaves as Hydra takes them, e.g. ``++protocol.padding=4`` (``++`` also adds a key that is new)."""
-    tree = config.read_yaml(path)
+    tree = read_yaml(path)
     if not isinstance(tree, Mapping) or not tree:
         raise UserError(f"{path}: must hold keys and values, as best.yaml of a search does")
     return [f"++{key}={_value(value)}" for key, value in _leaves(tree)]

@@ -56,7 +56,7 @@ def run_search(search: Search, table: ProgressTable) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     resources = search.driver.resources
     each = cluster.share(resources)
-    cluster.check_search_shared(search.folder, search.driver.plan["execution"]["store"])
+    cluster.check_search_shared(search.folder, search.driver.plan.store)
     count, slots = search.missing(), cluster.parallel(resources, each)
     table.note(
         f"{count} trials to train, {min(slots, count)} at once, each on {each.describe(resources.workers)}; an error is"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import config
+from pipeline.settings.reading import check
 from pipeline.tuning.override import write_override
 from pipeline.tuning.space import Space, Value, override
 from pipeline.tuning.trials import Progress, Settled, trials
@@ -30,7 +30,7 @@ class Findings:
     def read(cls, folder: Path) -> Findings:
         """Of the folder of a search."""
         settled = Settled.read(folder)
-        space = config.check(Space, settled.space, str(folder))
+        space = check(Space, settled.space, str(folder))
         return cls(settled, space, tuple(sorted(trials(folder), key=_rank)))
 
     def count(self, state: str) -> int:
@@ -68,12 +68,19 @@ def _rank(progress: Progress) -> tuple[int, float, float, int]:
 
 def write_results(folder: Path, reports: Path = REPORTS) -> tuple[Findings, Path]:
     """Write the results of a search; what was found, and their folder ``reports/tune/<name>/``."""
-    from pipeline.tuning.figures import draw_coordinates, draw_importance
+    from pipeline.tuning.figures import draw_coordinates, draw_importance  # matplotlib, where it is needed
 
     found = Findings.read(folder)
     target = reports / found.settled.name
     write_atomic(target / "trials.csv", as_csv(found))
-    pictures = {"coordinates.svg": draw_coordinates(found), "importance.svg": draw_importance(found)}
+    finished = [(p.trial.values, p.error) for p in found.trials if p.trial.state == "finished" and p.error is not None]
+    # At the first comparison every trial has had the same training: errors at their ends could not be compared.
+    first = [(p.trial.values, p.error_at(found.first_comparison)) for p in found.trials]
+    compared = [(values, error) for values, error in first if error is not None]
+    pictures = {
+        "coordinates.svg": draw_coordinates(found.space, finished, found.settled.name),
+        "importance.svg": draw_importance(found.space, compared, found.settled.name, found.first_comparison),
+    }
     for name, picture in pictures.items():
         if picture is None:
             (target / name).unlink(missing_ok=True)

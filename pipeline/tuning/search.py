@@ -10,17 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.array_folder import read_manifest
+from pipeline.data.manifest import read_manifest
 from pipeline.launch.driver import Driver
 from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import CHECKPOINTS
 from pipeline.runs.spec import DataSpec, RunSpec
-from pipeline.settings import config, plan
-from pipeline.settings.config import Config
-from pipeline.tracking.searches import trial_tags
+from pipeline.settings import config
+from pipeline.settings.plan import build_plan, run_spec
+from pipeline.settings.tree import Config
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder
 from pipeline.tuning.study import Suggestions
+from pipeline.tuning.tracking import trial_tags
 from pipeline.tuning.trials import SEARCH, Progress, Settled, State, Trial, read_progress, trials
 from pipeline.utils.errors import UserError
 
@@ -142,7 +143,7 @@ def prepare(
         raise UserError(f"--experiment {experiment!r}: its labels are noisy; search on clean ones")
     name, content = space
     check_edges(content, tree, experiment, settings.protocol.iterations, f"space {name}")
-    driver = Driver({"profile": settings.profile, "execution": plan.execution(settings)}, root)
+    driver = Driver(build_plan(settings, None), root)
     own = _run(settings, experiment, driver.data)
     hold_out(own.data.dataset, driver.data)
     base = replace(own, data=_data(own, driver.data))
@@ -175,9 +176,7 @@ def prepare(
 
 def _run(settings: Config, experiment: str, data: Path) -> RunSpec:
     """The run of one experiment with the profile's first seed."""
-    chosen = {experiment: settings.experiments[experiment]}
-    (spec,) = plan.run_specs(settings.model_copy(update={"experiments": chosen, "seeds": settings.seeds[:1]}), data)
-    return spec
+    return run_spec(settings, experiment, settings.seeds[0], data)
 
 
 def _data(spec: RunSpec, data: Path) -> DataSpec:

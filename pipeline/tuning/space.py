@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 from pydantic import Discriminator, Field, PlainValidator, Tag, field_validator, model_validator
 
 from pipeline.settings import config
-from pipeline.settings.config import Config, NetworkOptions, Positive, Settings
+from pipeline.settings.reading import Settings, check, read_yaml
+from pipeline.settings.tree import NAME, Config, NetworkOptions, Positive
 from pipeline.utils.errors import UserError
 
 SPACES = Path("conf/tune")
@@ -162,9 +163,9 @@ def load_space(name: str, root: Path = Path()) -> tuple[str, Space]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (root / SPACES).glob("*.yaml")))
         raise UserError(f"--space {name!r}: no file {path}; allowed are {known}, or the path of a YAML file")
-    if not config.NAME.fullmatch(path.stem):
+    if not NAME.fullmatch(path.stem):
         raise UserError(f"--space {name!r}: {path.stem!r} is no name (lower-case letters, digits, '-' and '_' only)")
-    return path.stem, config.check(Space, config.read_yaml(path), str(path))
+    return path.stem, check(Space, read_yaml(path), str(path))
 
 
 def override(values: Values, experiment: str, iterations: int) -> dict[str, Any]:

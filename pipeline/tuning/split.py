@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.array_folder import intact, write_arrays
-from pipeline.data.arrays import Arrays, load
+from pipeline.data import prepared_folder
+from pipeline.data.arrays import Arrays, load, write_arrays
 from pipeline.data.digits import stratified_counts
-from pipeline.data.layout import prepared_folder
+from pipeline.data.manifest import intact
 from pipeline.data.preparation import statistics
-from pipeline.data.shards import holds_photographs
+from pipeline.data.shards import has_image_shards
 from pipeline.utils.errors import UserError
 
 SHARE = 6  # one training image in so many is held out
@@ -35,10 +35,10 @@ def hold_out(dataset: str, data: Path) -> dict[str, Any]:
     Raises:
         UserError: if the data are not prepared.
     """
-    if holds_photographs(prepared_folder(data, dataset)):
-        raise UserError(f"{dataset}: a search holds images out of arrays only; photographs cannot be split yet")
+    if has_image_shards(prepared_folder(data, dataset)):
+        raise UserError(f"{dataset}: a search can hold out images of arrays only, not of shards")
     prepared, target = load(prepared_folder(data, dataset)), split_folder(data, dataset)
-    if manifest := intact(target, "base_checksum", prepared.checksum, load):
+    if manifest := intact(target, {"base_checksum": prepared.checksum}, load):
         return manifest
     held = held_out(prepared.train_images, prepared.train_labels, len(prepared.classes))
     train = prepared.train_images[~held]

@@ -95,19 +95,15 @@ def _frozen(progress: Progress, space: Mapping[str, BaseDistribution]) -> optuna
     )
 
 
-def importances(space: Space, measured: Sequence[tuple[Values, float]]) -> dict[str, float]:
-    """Share of the variance of the error that each parameter explains (functional ANOVA), the largest first.
-
-    Empty for fewer than four trials or equal errors: there is nothing to explain.
-    """
-    if len(measured) < 4 or len({error for _, error in measured}) < 2:
-        return {}
+def study_of(space: Space, measured: Sequence[tuple[Values, float]]) -> optuna.Study:
+    """Return a study in memory of trials with their errors."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    space_of = distributions(space)
     for values, error in measured:
-        study.add_trial(create_trial(value=error, params=dict(values), distributions=space_of))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return {
-        name: float(share)
-        for name, share in optuna.importance.get_param_importances(study, evaluator=evaluator).items()
-    }
+        study.add_trial(create_trial(value=error, params=dict(values), distributions=distributions(space)))
+    return study
+
+
+def evaluator() -> optuna.importance.FanovaImportanceEvaluator:
+    """Return what measures the importance of parameters: functional ANOVA, the same for equal trials."""
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)

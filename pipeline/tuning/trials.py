@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.runs.records import HISTORY, Evaluation, read_rows
+from pipeline.runs.records import HISTORY, TRIAL, Evaluation, read_rows
 from pipeline.tuning.space import Value
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_json
 
-SEARCH, TRIAL = "search.json", "trial.json"
+SEARCH = "search.json"
 State = Literal["running", "finished", "pruned", "failed"]
 
 

@@ -114,12 +114,14 @@ def sha256_file(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object that a JSON file holds; a missing or malformed file, or one that holds no object, raises UserError."""
+    """Return the object that a JSON file holds; UserError for a file that cannot be read or holds anything else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except ValueError as error:
+    except OSError as error:  # a folder, a loop of links, no permission
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a JSON {type(content).__name__}, needed is an object")
@@ -133,7 +135,12 @@ def _refuse_constant(name: str) -> NoReturn:
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON with an indent of 2, keys in their own order; NaN and infinity raise ValueError."""
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        data = json_bytes(value)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be written as JSON ({error})") from None
-    write_atomic(path, text + "\n")
+    write_atomic(path, data)
+
+
+def json_bytes(value: Any) -> bytes:
+    """The content of the file that `write_json` writes."""
+    return f"{json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()

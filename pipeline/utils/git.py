@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # What may differ from the commit without making the code another: outputs of the pipeline itself.
 OUTPUTS = (":!reports", ":!published", ":!dvc.lock", ":!params.yaml")
@@ -31,6 +34,14 @@ def origin(root: Path = Path()) -> Origin:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+    except subprocess.CalledProcessError as error:
+        if "dubious ownership" in error.stderr:
+            logger.warning(
+                "git refuses %s (dubious ownership): the run does not record its commit; type:"
+                " git config --global --add safe.directory %s",
+                *(2 * [root.resolve()]),
+            )
+        return None
+    except OSError:
         return None
     return done.stdout.strip() or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import create_model, list_models
-from models.counting import count, write_counts
+from models.counting import count
 from models.inception_resnet import inception_resnet_v1
+from pipeline.cli import main
+from pipeline.report.counts import write_counts
 
 IMAGENET = {  # parameters for 1,000 classes; multiply-adds by image size
     "attention56": (31_810_728, {224: 6_270_836_736, 320: 12_795_494_400}),
@@ -132,7 +135,7 @@ def test_activation_memory_is_what_autograd_really_keeps(name: str, size: int) -
 
 
 def test_the_table_has_every_network_first_at_the_papers_size(tmp_path: Path) -> None:
-    (path,) = write_counts(tmp_path)
+    path = write_counts(tmp_path)
     first = path.read_bytes()
     write_counts(tmp_path)
     assert path.read_bytes() == first
@@ -148,3 +151,19 @@ def test_the_table_has_every_network_first_at_the_papers_size(tmp_path: Path) ->
     assert all(row["our_reading"] for row in rows if row["network"] == "attentioninception56")
     at_320 = [row for row in rows if row["network"] == "attention92" and row["image_size"] == "320"]
     assert [row["paper_multiply_adds_billions"] for row in at_320] == [""]
+
+
+def test_the_committed_table_is_what_counts_writes(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "reports" / "counts" / "networks.csv"
+    assert write_counts(tmp_path).read_bytes() == committed.read_bytes()
+
+
+def test_the_table_is_printed_as_json_without_writing_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.report.counts.list_models", lambda: ["cifar_wrn16_8"])
+    assert main(["counts", "--json"]) == 0
+    ten, hundred = json.loads(capsys.readouterr().out)
+    assert (ten["parameters"], ten["paper_parameters_millions"], hundred["num_classes"]) == (10_961_370, 11.0, 100)
+    assert list(tmp_path.iterdir()) == []

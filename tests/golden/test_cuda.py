@@ -16,7 +16,7 @@ from pipeline.data.shards import INDEX, Shards
 from pipeline.training.crops import Box
 from pipeline.training.decoding import DeviceDecoder, ThreadDecoder
 from tests.golden.test_losses import GOLDEN, NETWORKS, TOLERANCE, losses
-from tests.unit.data.photographs import encode
+from tests.unit.data.image_tree import encode
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

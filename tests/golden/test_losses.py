@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.array_folder import write_arrays
+from pipeline.data.arrays import write_arrays
 from pipeline.runs.execution import Execution
-from pipeline.runs.numerics import NUMERICS
 from pipeline.runs.records import Sums
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import NUMERICS, DataSpec, NetworkSpec, RunSpec
 from pipeline.training.loop import Worker
 from pipeline.training.session import LocalSession
+from tests.plans import make_protocol
 
 GOLDEN = Path(__file__).with_name("losses.json")
 NETWORKS = ("cifar_attention56", "cifar_attention92", "cifar_preresnet164")
@@ -32,7 +32,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "p2-t1-r2": {"p": 2, "t": 1, "r": 2},
 }
 # The weight decay is a million times the paper's: at this rate it would not be seen otherwise.
-PROTOCOL = Protocol(20, 16, 1e-5, (10, 15), 0.1, 0.9, True, 100.0, 0, True, 16)
+PROTOCOL = make_protocol(
+    iterations=20, batch_size=16, learning_rate=1e-5, milestones=(10, 15), weight_decay=100.0, padding=0, flip=True
+)
 # What other processors may add in 20 steps at this low rate; another order, initialisation or momentum is far off.
 # (At a usual rate, or with NAL, rounding alone grows to a tenth within ten steps.)
 TOLERANCE = 1e-3
@@ -94,7 +96,7 @@ def test_the_first_losses_are_those_of_this_version_of_the_numerics(network: str
     golden = json.loads(GOLDEN.read_text())
     assert golden["numerics"] == NUMERICS, f"NUMERICS was raised: {__doc__}"
     assert losses(network, tmp_path) == pytest.approx(golden["losses"][network], abs=TOLERANCE), (
-        "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/runs/numerics.py"
+        "training gives other numbers than before: if that is meant, raise NUMERICS in pipeline/runs/spec.py"
         " and write the golden losses anew; runs made before are then other runs"
     )
 

@@ -13,11 +13,12 @@ from torch import nn
 
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import Sums
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.training import environment, loop
 from pipeline.training.loop import make_network
 from pipeline.training.session import LocalSession
 from tests.golden.test_losses import noise_images
+from tests.plans import make_protocol
 
 BATCH, WORKERS = 16, (1, 2, 4)
 # The first steps of such a network are chaotic in single precision: one thread more changes the second loss by 6e-3 at
@@ -68,7 +69,7 @@ def test_the_number_of_workers_leaves_the_losses_alone(dtype: torch.dtype, tmp_p
     checksum = noise_images(tmp_path / "prepared")["checksum"]
     data = DataSpec("noise", 0, checksum, None, 16, 160, 10, tuple("0123456789"))
     steps, rate = STEPS_AND_RATE[dtype]
-    protocol = Protocol(steps, BATCH, rate, (6,), 0.1, 0.9, True, 1e-4, 2, True, BATCH)
+    protocol = make_protocol(iterations=steps, batch_size=BATCH, learning_rate=rate, milestones=(6,), flip=True)
     spec = RunSpec("golden", 0, NetworkSpec("cifar_attention56", 10, {}), data, protocol)
     for workers in WORKERS:
         mp.spawn(losses, (workers, tmp_path, spec, dtype, steps), nprocs=workers)

@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from pipeline.data.array_folder import read_manifest, write_arrays
-from pipeline.data.arrays import load
+from pipeline.data.arrays import load, read_manifest, write_arrays
 from pipeline.data.preparation import statistics
 from tests.integration.conftest import Clone
 

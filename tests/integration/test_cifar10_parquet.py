@@ -15,10 +15,11 @@ from pipeline import data
 from pipeline.data.arrays import load, read_manifest
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import Sums
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.training import environment
 from pipeline.training.loop import Worker
 from pipeline.training.session import LocalSession
+from tests.plans import make_protocol
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("RAN_CIFAR10", ROOT.parent / "shared" / "data" / "cifar10"))
@@ -66,7 +67,7 @@ def test_the_loss_of_attention56_falls(root: Path, tmp_path: Path) -> None:
         seed=0,
         network=NetworkSpec("cifar_attention56", 10),
         data=DataSpec("cifar10", 0, manifest["checksum"], None, 32, 50_000, 10_000, classes),
-        protocol=Protocol(160_000, 64, 0.1, (64_000, 96_000), 0.1, 0.9, True, 1e-4, 4, True, 64),
+        protocol=make_protocol(iterations=160_000, batch_size=64, milestones=(64_000, 96_000), padding=4, flip=True),
         precision="bfloat16",
     )
     environment.make_deterministic(threads=2)

@@ -50,17 +50,32 @@ def test_every_run_is_in_mlflow(clone: Clone) -> None:
     assert {run.info.status for run in found} == {"FINISHED"}
 
 
-def test_metrics_and_plots_show_the_results(clone: Clone) -> None:
-    assert "reports/seconds" in clone.run("dvc", "metrics", "show").stdout
-    assert (clone.root / "dvc_plots" / "index.html").exists() or "index.html" in clone.run(
-        "dvc", "plots", "show"
-    ).stdout
+def test_metrics_params_and_plots_show_the_results_in_120_columns(clone: Clone) -> None:
+    metrics = clone.run("dvc", "metrics", "show").stdout
+    assert "reports/seconds" in metrics and "ARL56" in metrics
+    params = clone.run("dvc", "params", "diff", "--md").stdout
+    assert "identity.attention56-s0" in params
+    for text in (metrics, params):
+        assert max(map(len, text.splitlines())) <= 120
+    page = Path(clone.run("dvc", "plots", "show").stdout.strip().removeprefix("file://"))
+    assert page == clone.root / "dvc_plots" / "index.html" and "learning-curves" in page.read_text()
+    assert "dvc_plots" not in clone.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+
+
+def test_status_after_a_repro_says_that_all_is_up_to_date(clone: Clone) -> None:
+    assert clone.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
 
 
 def test_a_second_repro_does_nothing(clone: Clone) -> None:
     started = time.monotonic()
     assert clone.repro() == []
     assert time.monotonic() - started < 60  # minutes would mean that something ran
+
+
+def test_repro_of_a_stage_works_from_a_subfolder(clone: Clone) -> None:
+    done = clone.run("sh", "-c", "cd docs && dvc repro ../dvc.yaml:plan && PYTHONPATH=.. python -m pipeline runs list")
+    assert "up to date" in done.stdout and "attention56-s0" in done.stdout
+    assert not (clone.root / "docs" / "plan.json").exists()
 
 
 def test_a_changed_experiment_trains_alone(clone: Clone) -> None:
@@ -81,6 +96,24 @@ def test_a_setting_that_changes_no_numbers_trains_nothing(clone: Clone) -> None:
     ran = clone.repro()
     assert "plan" in ran
     assert [stage for stage in ran if stage.startswith("train@")] == []
+
+
+def test_data_of_another_data_set_run_no_stage_again(clone: Clone) -> None:
+    other = clone.root / "data" / "prepared" / "cifar10"
+    other.mkdir()
+    (other / "mean.npy").touch()
+    assert clone.repro() == []
+
+
+def test_what_is_published_and_the_measured_speed_are_read_by_the_report(clone: Clone) -> None:
+    """Each of them alone has the report made again, and trains nothing."""
+    for name in ("published/README", "benchmarks/networks/unread.txt", "conf/unread.yaml", "pipeline/benchmark/new.py"):
+        path = clone.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("# read\n")
+        ran = clone.repro("--dry")
+        assert "report@seconds" in ran and not [stage for stage in ran if stage.startswith("train@")], name
+        path.unlink()
 
 
 def test_switching_profiles_and_back_runs_nothing_but_the_plan(clone: Clone) -> None:

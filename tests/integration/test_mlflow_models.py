@@ -52,13 +52,13 @@ def test_the_logged_model_gives_the_outputs_of_the_network(
     run_id = tracking.close_run(uri, None, folder, "FINISHED")
     model = tracking.log_model(uri, run_id, folder)
     assert tracking.log_model(uri, run_id, folder) == model  # once is enough
-    assert len(client.search_model_versions("name = 'attention56'")) == 1
+    assert len(client.search_model_versions("name = 'residual-attention-digits'")) == 1
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = load_model(folder / "weights.safetensors").eval()(images)
-        for address in (model, "models:/attention56@best-digits"):
+        for address in (model, "models:/residual-attention-digits@best"):
             torch.testing.assert_close(mlflow.pytorch.load_model(address)(images), expected, rtol=0, atol=0)
     predicted = mlflow.pyfunc.load_model(model).predict(images.numpy())
     torch.testing.assert_close(torch.from_numpy(predicted), expected, rtol=0, atol=0)
@@ -74,7 +74,7 @@ def test_best_is_the_version_of_its_profile_with_the_lowest_test_error(
     for seed, test_error in enumerate((5.0, 6.0, math.pi, 4.0)):
         folder = write_trained_run(tmp_path / "runs", seed, test_error)
         tracking.log_model(uri, tracking.close_run(uri, None, folder, "FINISHED"), folder)
-        version = client.get_model_version_by_alias("attention56", "best-digits")
+        version = client.get_model_version_by_alias("residual-attention-digits", "best")
         best.append(float(version.tags["test_error"]))
     assert best == [5.0, 5.0, math.pi, math.pi]
 

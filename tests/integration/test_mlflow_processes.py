@@ -55,8 +55,8 @@ def test_ten_processes_share_a_new_database(tmp_path: Path, monkeypatch: pytest.
     assert sorted(run.info.run_name for run in runs) == sorted([*names, "Report", "Table 1", "Table 3", "Table 4"])
     for run in runs:
         if run.data.tags["kind"] == "run":
-            points = client.get_metric_history(run.info.run_id, "test_error")
-            assert [point.step for point in points] == [20, 40, 60]
+            points = client.get_metric_history(run.info.run_id, "test/error")
+            assert [point.step for point in points] == [1, 2, 3]
 
 
 def _slow_to_create(uri: str, pause: float) -> None:

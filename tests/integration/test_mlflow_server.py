@@ -36,7 +36,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def steps(client: MlflowClient, run_id: str) -> list[int]:
-    return [point.step for point in client.get_metric_history(run_id, "test_error")]
+    return [point.step for point in client.get_metric_history(run_id, "test/error")]
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -55,7 +55,7 @@ def test_a_server_killed_and_started_again_loses_nothing(
     run_id = tracking.open_run(server.uri, folder, profile="digits")
     with tracking.Follower(server.uri, 0.1) as follower:
         follower.add(run_id, folder)
-        until(lambda: steps(client, run_id) == [20])
+        until(lambda: steps(client, run_id) == [1])
 
         server.kill()
         write_run(tmp_path, make_spec(), 2, "running")
@@ -69,14 +69,14 @@ def test_a_server_killed_and_started_again_loses_nothing(
         assert len(warnings(caplog)) == 1
 
         server.start()
-        until(lambda: steps(client, run_id) == [20, 40])
+        until(lambda: steps(client, run_id) == [1, 2])
         follower.remove(run_id)
     for seed in (0, 2, 3):
         write_run(tmp_path, make_spec(seed=seed))
     assert tracking.close_run(server.uri, run_id, folder, "FINISHED") == run_id
     late = tracking.close_run(server.uri, None, others[1], "FINISHED")  # it began while the server was away
-    assert steps(client, run_id) == steps(client, late) == [20, 40, 60]
-    missing = tracking.SyncResult(runs=4, created=2, points=14, failed=())  # the runs that ended then, or never came up
+    assert steps(client, run_id) == steps(client, late) == [1, 2, 3]
+    missing = tracking.SyncResult(runs=4, created=2, points=12, failed=())  # the runs that ended then, or never came up
     assert tracking.sync(server.uri, [folder, *others]) == missing
     assert tracking.sync(server.uri, [folder, *others]) == tracking.SyncResult(4, 0, 0, ())
     assert "metrics.json" in {file.path for file in client.list_artifacts(run_id)}
@@ -95,6 +95,6 @@ def test_a_model_goes_to_the_server_and_back(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        loaded = mlflow.pytorch.load_model("models:/attention56@best-digits")(images)
+        loaded = mlflow.pytorch.load_model("models:/residual-attention-digits@best")(images)
         expected = load_model(folder / "weights.safetensors").eval()(images)
     torch.testing.assert_close(loaded, expected, rtol=0, atol=0)

@@ -124,12 +124,26 @@ def test_runs_are_nested_under_tables_and_trials_under_their_search(page: Page) 
     assert not any(name in page.window.text().splitlines() for name in names)
     assert page.window.wait(EXPAND) == len(children)
     page.window.wait(SHOWS, names)
+
+
+def test_error_network_and_noise_are_the_columns_that_make_ui_leads_to(page: Page) -> None:
+    shared = page.client.get_experiment(page.experiment).tags["mlflow.note.content"]
+    address = f"/experiments/{page.experiment}/runs?viewStateShareKey=errors"
+    assert f"(#{address})" in shared
+    page.window.open("about:blank")
+    page.window.open(f"{page.address}/#{address}")
+    runs = page.client.search_runs([page.experiment], "tags.kind = 'table' and metrics.`test/error` > 0")
+    assert runs, "tables carry their best error"
+    page.window.wait(SHOWS, ["test/error", "network", "noise"])
+    page.window.wait(SHOWS, [f"{run.data.metrics['test/error']:.3f}".rstrip("0")[:4] for run in runs])
+    page.window.wait(EXPAND)
+    page.window.wait(SHOWS, ["cifar_"])
     page.picture("runs")
 
 
-def test_a_run_shows_its_curves(page: Page) -> None:
+def test_a_run_shows_its_curves_first(page: Page) -> None:
     page.open(f"/{page.run('attention56-s0').info.run_id}/model-metrics")
-    page.window.wait(SHOWS, ["best_test_error", "epoch"])  # charts further down are drawn when one comes there
+    page.window.wait(SHOWS, ["test/error", "test/loss"])  # charts further down are drawn when one comes there
     page.window.wait(POINTS)
     page.picture("metrics")
 

@@ -61,7 +61,7 @@ def test_nodes_that_do_not_see_the_packed_folder_bring_it_or_are_named(
         assert "files sent" in told
         pipeline(clone, "plan")
         prepared.rename(away)
-        assert "brought from" in pipeline(clone, "train", "attention56").stderr
+        assert "downloaded from" in pipeline(clone, "train", "attention56").stderr
         for name in COMPARED:
             assert (run / name).read_bytes() == (straight / name).read_bytes(), name
         (copy,) = (clone.root / "cache").glob(f"{MINI}-*")

@@ -130,7 +130,7 @@ def test_trials_are_nested_in_mlflow_and_those_stopped_early_are_marked(searched
         run = told[progress.trial.number]
         assert run.data.tags["trial.state"] == progress.trial.state
         assert run.info.status == ("FINISHED" if progress.trial.state == "finished" else "KILLED")
-        steps = [point.step for point in client.get_metric_history(run.info.run_id, "test_error")]
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "test/error")]
         assert len(steps) == len(set(steps)) >= len(progress.rows)
 
 
@@ -160,8 +160,11 @@ def test_a_search_that_is_done_trains_nothing_more(searched: Clone) -> None:
 def test_a_search_is_a_stage_of_its_own_pipeline(clone: Clone) -> None:
     """Plain `dvc repro` takes the stages of ./dvc.yaml; test_dvc_pipeline.py sees that it runs no search."""
     assert "tune" not in clone.run("dvc", "stage", "list").stdout
+    assert "tune" not in clone.run("dvc", "stage", "list", "--all").stdout, "a search that nobody asked for"
+    asked_for = clone.root / "tune" / "searches.yaml"
+    asked_for.write_text("searches: [optimiser, architecture]\n")
     every = clone.run("dvc", "stage", "list", "--all").stdout
-    assert re.findall(r"tune/dvc.yaml:tune@(\w+)", every) == ["optimiser", "architecture", "augmentation"]
+    assert re.findall(r"tune/dvc.yaml:tune@(\w+)", every) == ["optimiser", "architecture"]
     pipeline(clone, "fetch", "digits")
     pipeline(clone, "prepare", "digits")
     asked = clone.run("dvc", "repro", "--dry", "--single-item", "tune/dvc.yaml:tune@optimiser").stdout

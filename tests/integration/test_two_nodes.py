@@ -109,8 +109,8 @@ def _is_in_mlflow(clone: Clone, folder: Path) -> None:
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     identity = json.loads((folder / "config.json").read_text())["identity"]
     (run,) = client.search_runs(ids, f"tags.identity = '{identity}'")
-    steps = [point.step for point in client.get_metric_history(run.info.run_id, "test_error")]
-    assert steps == [row.iteration for row in read_rows(folder / "history.csv", Evaluation)]
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "test/error")]
+    assert steps == list(range(1, len(read_rows(folder / "history.csv", Evaluation)) + 1))
     machine = segments(folder)[0].hostname
     assert f"system/{machine}/cpu_utilization_percentage" in run.data.metrics
     assert "weights.safetensors" in {file.path for file in client.list_artifacts(run.info.run_id)}

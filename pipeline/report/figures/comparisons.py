@@ -22,11 +22,12 @@ from pipeline.report.figures.style import (
     panels,
     svg,
 )  # fmt: skip
+from pipeline.settings.paper import load_paper
 from pipeline.utils.statistics import slope
 
-_LEVELS = (10, 30, 50, 70)
+_LEVELS = tuple(load_paper().table("table5").noise_levels or ())
+_DEPTHS = {row.id: int(row.label.rpartition("-")[2]) for row in load_paper().table("table3").rows}
 _NETWORKS = {"resnet164": ("ResNet-164", RUST, "s"), "attention92": ("Attention-92", BLUE, "o")}
-_DEPTHS = {"attention56": 56, "attention92": 92, "attention128": 128, "attention164": 164}
 
 
 def _printed(evidence: Evidence, table: str, column: str) -> dict[str, float]:
@@ -147,7 +148,7 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
         for name, sample in measured.items():
             value = sample.estimate
             assert value is not None
-            _dot(axis, sample.runs[0].metrics[key] / 1e6, value.value, name, hollow=False)
+            _dot(axis, getattr(sample.runs[0].metrics, key) / 1e6, value.value, name, hollow=False)
         for name, row in networks.items():
             count = counts.get(str(row.cells["parameters"].network))
             if count is not None:

@@ -12,6 +12,12 @@ from matplotlib.lines import Line2D
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.style import COLOURS, DASHES, INK, MUTED, PAPER, Picture, legend_below, panels, svg
 from pipeline.report.records import Run
+from pipeline.settings.paper import load_paper
+
+
+def _on_noise(column: str) -> tuple[str, ...]:
+    return tuple(str(cell.experiment) for cell in load_paper().table("table5").by_level(column).values())
+
 
 GROUPS = {
     "Activation of the mask": ("attention56", "attention56-channel", "attention56-spatial"),
@@ -20,8 +26,8 @@ GROUPS = {
     "92 layers": ("attention92", "attention92-nal"),
     "128 layers": ("attention128", "attention128-nal"),
     "164 layers": ("attention164", "attention164-nal", "resnet164"),
-    "Attention-92 on noisy labels": tuple(f"attention92-noise{level}" for level in (10, 30, 50, 70)),
-    "ResNet-164 on noisy labels": tuple(f"resnet164-noise{level}" for level in (10, 30, 50, 70)),
+    "Attention-92 on noisy labels": _on_noise("attention92"),
+    "ResNet-164 on noisy labels": _on_noise("resnet164"),
     "Large networks": ("attention236", "attention452", "resnet1001", "wrn16_8", "wrn28_10"),
 }
 _COLUMNS = 3

@@ -70,7 +70,7 @@ def progress(evidence: Evidence) -> Picture | None:
     return Picture(
         "progress",
         "What is done and what is pending",
-        f"{len(evidence.runs)} of {len(evidence.plan['runs'])} planned runs are finished.{hidden}",
+        f"{len(evidence.runs)} of {len(evidence.plan.runs)} planned runs are finished.{hidden}",
         "svg",
         svg(figure, "progress"),
     )

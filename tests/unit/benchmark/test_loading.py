@@ -10,7 +10,7 @@ import pytest
 from pipeline.benchmark import loading
 from pipeline.benchmark.loading import Job, Rate, as_line, benchmark_loading
 from pipeline.benchmark.rates import write_rates
-from pipeline.data.shards import open_photographs
+from pipeline.data.shards import open_image_shards
 from pipeline.utils.errors import UserError
 
 
@@ -26,7 +26,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 def test_both_loaders_have_the_same_photographs(job: Job) -> None:
     loading.write_photographs(job.folder, 16)
-    shards = open_photographs(job.folder / "prepared").train
+    shards = open_image_shards(job.folder / "prepared").train
     files = sorted((job.folder / "tree" / "train").rglob("*.JPEG"))
     assert [shards.encoded(k) for k in range(16)] == [path.read_bytes() for path in files]
     assert sorted({shards.size(k) for k in range(16)}) == [(35, 50), (40, 50), (50, 40), (90, 120)]

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from models import create_model, list_models
-from pipeline.__main__ import main
 from pipeline.benchmark import networks
 from pipeline.benchmark.hardware import hardware_slug
 from pipeline.benchmark.networks import (
@@ -21,6 +20,7 @@ from pipeline.benchmark.networks import (
     paper_sizes,
 )
 from pipeline.benchmark.table import read_table
+from pipeline.cli import main
 from pipeline.utils.errors import UserError
 
 SETTINGS = Settings("cpu", threads=1, repeats=3, batch_size=2)

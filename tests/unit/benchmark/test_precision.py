@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.benchmark.precision import as_markdown, write_errors
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
+from tests.plans import make_protocol
 
 ERRORS = {"float32": {0: 4.0, 1: 5.0, 2: 6.0}, "bfloat16": {0: 4.5, 1: 5.0, 2: 6.1}}
 SPEC = RunSpec(
@@ -13,7 +14,7 @@ SPEC = RunSpec(
     0,
     NetworkSpec("cifar_attention56", 10),
     DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789")),
-    Protocol(135, 64, 0.1, (81, 113), 0.1, 0.9, True, 1e-4, 2, False, 64),
+    make_protocol(iterations=135, batch_size=64, milestones=(81, 113)),
 )
 
 

@@ -53,6 +53,17 @@ class Sample:
 
     def write_archive(self, path: Path, pickled: Callable[[Any], bytes]) -> str:
         """The official layout; returns the MD5."""
+        return self.write_tar(path, self.batches(pickled))
+
+    def write_batches(self, folder: Path) -> Path:
+        """The official archive, extracted into `folder`; returns the folder of the batches."""
+        for name, content in self.batches(self.python2_pickle).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder / self.dataset.batch_folder
+
+    def batches(self, pickled: Callable[[Any], bytes]) -> dict[str, bytes]:
+        """Content of the official archive, by path."""
         members = {f"{self.dataset.batch_folder}/readme.html": b"<html>"}
         for batches, split in ((self.dataset.train_batches, self.train), (self.dataset.test_batches, self.test)):
             parts = np.array_split(np.arange(len(split.labels)), len(batches))
@@ -65,11 +76,11 @@ class Sample:
                     "filenames": [f"image_{row}.png" for row in rows],
                 }
                 members[f"{self.dataset.batch_folder}/{batch}"] = pickled(content)
-        return self.write_tar(path, members)
+        return members
 
     def write_parquet(self, folder: Path, image_format: str = "PNG", shards: int = 3, seed: int = 0) -> Path:
         """The hub's layout, rows in a random order."""
-        column = self.dataset.label_columns[0]
+        column = "fine_label" if self.dataset.name == "cifar100" else "label"
         folder.mkdir(parents=True)
         for name in ("train", "test"):
             split, count = self.split(name), shards if name == "train" else 1

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import data
-from pipeline.data.array_folder import write_arrays
-from pipeline.data.arrays import Arrays, load, read_manifest
+from pipeline.data.arrays import Arrays, load, read_manifest, write_arrays
 from pipeline.utils.errors import UserError
 
 
@@ -67,7 +66,7 @@ def test_a_damaged_file_is_named(root: Path, name: str, damage: str) -> None:
     if damage != "gone":
         path.write_bytes(content[:-1] if damage == "truncated" else content[:-1] + b"\1")
     stage = "prepare" if "prepared" in name else "corrupt"
-    with pytest.raises(UserError, match=f"{name}: missing, or not the file .*; run {stage} again"):
+    with pytest.raises(UserError, match=f"{name}: missing, or without the checksum in the manifest; run {stage} again"):
         load_all(root)
 
 

@@ -85,7 +85,7 @@ def test_other_digits_of_another_scikit_learn_are_refused(tmp_path: Path, monkey
     changed = load_digits()
     changed.data[0, 0] += 1
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: changed)
-    with pytest.raises(UserError, match="not the 1,797 images known"):
+    with pytest.raises(UserError, match="not the 1,797 known images"):
         data.fetch("digits", root=tmp_path)
 
 

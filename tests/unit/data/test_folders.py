@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -33,58 +33,74 @@ def some_image(tree: Path) -> Path:
 
 def test_a_jpeg_tree_is_refused_with_a_file_and_the_reason(sample: Sample, tmp_path: Path) -> None:
     tree = sample.write_tree(tmp_path / "tree", "JPEG")
-    with pytest.raises(UserError, match=r"train/airplane/\d+\.jpeg: JPEG is lossy, .* allowed are PNG, BMP"):
+    with pytest.raises(UserError, match=r"JPEG is lossy, .*: test/airplane/\d+\.jpeg, .* and 60 more; .*PNG, BMP"):
         fetch(tree)
 
 
 def test_a_lossy_image_under_a_lossless_name_is_refused(sample: Sample, tree: Path) -> None:
     path = some_image(tree)
     path.write_bytes(sample.encode(sample.train.images[0], "JPEG"))
-    with pytest.raises(UserError, match=f"{path}: JPEG is lossy"):
+    with pytest.raises(UserError, match=f"JPEG is lossy, .*: train/cat/{path.name}; needed"):
         fetch(tree)
     path.write_bytes(sample.encode(sample.train.images[0], "WEBP", lossless=False))
-    with pytest.raises(UserError, match=f"{path}: this WebP is lossy"):
+    with pytest.raises(UserError, match=f"this WebP is lossy, .*: train/cat/{path.name}; needed"):
         fetch(tree)
 
 
-def test_a_class_that_is_missing_is_named(tree: Path) -> None:
+def test_all_that_is_wrong_is_listed_in_one_line(tree: Path) -> None:
     shutil.rmtree(tree / "test" / "horse")
-    with pytest.raises(UserError, match=r"test/horse: no such class folder; the classes are airplane, automobile"):
-        fetch(tree)
-
-
-def test_a_class_that_is_unknown_is_named(tree: Path) -> None:
     (tree / "train" / "unicorn").mkdir()
-    with pytest.raises(UserError, match="train/unicorn: not a class; the classes are airplane"):
-        fetch(tree)
-
-
-def test_a_missing_image_is_noticed(tree: Path) -> None:
-    some_image(tree).unlink()
-    with pytest.raises(UserError, match="train: 59 images, expected 60"):
-        fetch(tree)
-
-
-def test_an_image_in_the_wrong_class_is_noticed(tree: Path) -> None:
+    (tree / "train" / "two\nlines").mkdir()
     some_image(tree).rename(tree / "train" / "dog" / "new.png")
-    fetch(tree)
-    with pytest.raises(UserError, match="cifar10 train: 5 images of cat, expected 6"):
-        data.prepare("cifar10", tree.parent / "data")
+    (tree / "train" / "cat" / "notes.txt").write_text("about cats")
+    with pytest.raises(UserError) as caught:
+        fetch(tree)
+    message = str(caught.value)
+    assert message.isprintable() and message.startswith(f"{tree}: ")
+    for problem in (
+        "no such class folder: test/horse;",
+        "not a class: 'train/two\\nlines', train/unicorn;",
+        "train/cat has 5 images, expected 6;",
+        "train/dog has 7 images, expected 6;",
+        "the classes are airplane, automobile, bird",
+        "not an image of a known lossless format: train/cat/notes.txt;",
+    ):
+        assert problem in message
+
+
+@pytest.mark.parametrize("spelling", [str.capitalize, str.upper, lambda name: name.replace("_", " ")])
+def test_another_spelling_of_a_class_is_that_class(either_sample: Sample, spelling: Any, tmp_path: Path) -> None:
+    name, tree = either_sample.dataset.name, either_sample.write_tree(tmp_path / "tree")
+    prepared = []
+    for root in ("before", "after"):
+        data.fetch(name, str(tree), tmp_path / root)
+        prepared.append(data.prepare(name, tmp_path / root)["checksum"])
+        for folder in [*tree.glob("*/*")]:
+            folder.rename(folder.with_name(spelling(folder.name)))
+    assert prepared[0] == prepared[1]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "folder"])
 def test_what_is_no_image_is_refused(tree: Path, name: str) -> None:
     path = tree / "train" / "cat" / name
     path.mkdir() if name == "folder" else path.write_text("about cats")
-    with pytest.raises(UserError, match=f"{name}: not a"):
+    with pytest.raises(UserError, match=f"not an? .*: train/cat/{name};"):
         fetch(tree)
 
 
-def test_hidden_files_and_files_beside_the_classes_are_passed_over(tree: Path) -> None:
-    (tree / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+def test_litter_and_files_beside_the_classes_are_passed_over(tree: Path) -> None:
+    fetch(tree)
+    before = data.prepare("cifar10", tree.parent / "data")["raw_checksum"]
+    for name in ("", "train/", "train/cat/"):
+        for litter in (".DS_Store", "Thumbs.db", "desktop.ini", "._0001.png", "images.tar", "unpack.sh"):
+            (tree / f"{name}{litter}").write_bytes(b"x")
+        for folder in (".ipynb_checkpoints", "__MACOSX"):
+            (tree / name / folder).mkdir()
+            (tree / name / folder / "0001.png").write_bytes(b"x")
     (tree / "train" / "labels.txt").write_text("cat")
     (tree / "README").write_text("CIFAR-10")
     fetch(tree)
+    assert data.prepare("cifar10", tree.parent / "data")["raw_checksum"] == before
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])

@@ -1,4 +1,4 @@
-"""The stand-in for ImageNet: patches of photographs that installed packages ship."""
+"""The stand-in for ImageNet: patches of images that installed packages contain."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data import imagenet_mini
-from pipeline.data.imagenet_mini import PHOTOGRAPHS, cut_patches
-from pipeline.data.shards import open_photographs
+from pipeline.data.imagenet_mini import IMAGES, cut_patches
+from pipeline.data.shards import open_image_shards
 from pipeline.utils.errors import UserError
 
 MINI = "imagenet-mini"
 
 
 def replaced(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    """Put another photograph, with these fields, in the first one's place."""
-    changed = PHOTOGRAPHS["astronaut"]._replace(**changes)
-    monkeypatch.setattr(imagenet_mini, "PHOTOGRAPHS", {**PHOTOGRAPHS, "astronaut": changed})
+    """Put another image, with these fields, in the first one's place."""
+    changed = IMAGES["astronaut"]._replace(**changes)
+    monkeypatch.setattr(imagenet_mini, "IMAGES", {**IMAGES, "astronaut": changed})
 
 
 def test_it_is_there_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,22 +33,22 @@ def test_it_is_there_without_a_network(tmp_path: Path, monkeypatch: pytest.Monke
     data.fetch(MINI, "official", tmp_path)
     manifest = data.prepare(MINI, tmp_path)
     assert (manifest["train_images"], manifest["test_images"]) == (864, 144)
-    photographs = open_photographs(data.prepared_folder(tmp_path, MINI))
-    assert photographs.train.encoded(0)[:2] == b"\xff\xd8" and photographs.train.size(0) == (80, 80)
+    images = open_image_shards(data.prepared_folder(tmp_path, MINI))
+    assert images.train.encoded(0)[:2] == b"\xff\xd8" and images.train.size(0) == (80, 80)
 
 
-def test_each_photograph_is_a_class_and_all_classes_have_equally_many_patches(tmp_path: Path) -> None:
+def test_each_image_is_a_class_and_all_classes_have_equally_many_patches(tmp_path: Path) -> None:
     data.fetch(MINI, "official", tmp_path)
     data.prepare(MINI, tmp_path)
-    photographs = open_photographs(data.prepared_folder(tmp_path, MINI))
-    assert photographs.classes == tuple(sorted(PHOTOGRAPHS))
-    assert Counter(photographs.train.labels.tolist()) == dict.fromkeys(range(9), 96)
-    assert Counter(photographs.test.labels.tolist()) == dict.fromkeys(range(9), 16)
+    images = open_image_shards(data.prepared_folder(tmp_path, MINI))
+    assert images.classes == tuple(sorted(IMAGES))
+    assert Counter(images.train.labels.tolist()) == dict.fromkeys(range(9), 96)
+    assert Counter(images.test.labels.tolist()) == dict.fromkeys(range(9), 16)
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_no_pixel_of_a_validation_patch_is_in_a_training_patch(name: str) -> None:
-    shape = PHOTOGRAPHS[name].height, PHOTOGRAPHS[name].width
+    shape = IMAGES[name].height, IMAGES[name].width
     numbers: NDArray[Any] = np.arange(np.prod(shape)).reshape(shape)  # each pixel is its own number
     patches = {split: [patch for _, patch in cut_patches({name: numbers}, split)] for split in ("train", "val")}
     assert {patch.shape for both in patches.values() for patch in both} == {(80, 80)}
@@ -64,14 +64,14 @@ def test_another_source_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"package": "scikit-nothing"}, "scikit-nothing is not there: the package is not installed; install"),
-        ({"file": "skimage/data/nobody.png"}, "skimage/data/nobody.png of scikit-image is not there; install"),
+        ({"package": "scikit-nothing"}, "scikit-nothing is missing: the package is not installed; install"),
+        ({"file": "skimage/data/nobody.png"}, "skimage/data/nobody.png of scikit-image is missing; install"),
         ({"file": "skimage/data/README.txt"}, "skimage/data/README.txt of scikit-image cannot be read; install"),
         ({"file": "skimage/data/camera.png"}, "its shape is (512, 512), expected (512, 512, 3); install"),
         ({"height": 600}, "astronaut.png of scikit-image is not the known one: its shape is (512, 512, 3), expected"),
     ],
 )
-def test_a_photograph_that_is_not_there_or_another_one_is_refused(
+def test_an_image_that_is_missing_or_another_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
 ) -> None:
     replaced(monkeypatch, **changes)

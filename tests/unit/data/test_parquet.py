@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import data
+from pipeline.data.cifar import Cifar10
 from pipeline.data.parquet import read_shards
 from pipeline.utils.errors import UserError
 
@@ -63,7 +65,7 @@ def test_shards_are_found_in_the_folder_or_one_below(sample: Sample, place: str,
 def test_shards_in_two_places_are_refused(sample: Sample, tmp_path: Path) -> None:
     for place in ("data", "plain_text"):
         sample.write_parquet(tmp_path / "hub" / place)
-    with pytest.raises(UserError, match=r"data and .*plain_text hold Parquet shards"):
+    with pytest.raises(UserError, match=r"in several places: .*data \(parquet\), .*plain_text \(parquet\); give one"):
         fetch(tmp_path / "hub")
 
 
@@ -94,7 +96,7 @@ def test_cifar100_takes_the_fine_labels(either_sample: Sample, tmp_path: Path) -
 @pytest.mark.parametrize("index", [0, 2])
 def test_a_missing_shard_is_named(shards: Path, index: int) -> None:
     (shards / f"train-{index:05d}-of-00003.parquet").unlink()
-    with pytest.raises(UserError, match=f"sibling train-{index:05d}-of-00003.parquet is missing"):
+    with pytest.raises(UserError, match=f"missing: train-{index:05d}-of-00003.parquet"):
         fetch(shards)
 
 
@@ -113,14 +115,15 @@ def test_a_wrong_number_of_rows_is_refused(shards: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (rename("img", "image"), "columns label, image; needed are img and label"),
-        (rename("label", "fine_label"), "columns img, fine_label; needed are img and label"),
+        (rename("img", "picture"), "columns label, picture; needed is one of img, image"),
+        (rename("label", "coarse_label"), "columns img, coarse_label; needed is one of label, labels, fine_label"),
+        (lambda columns: columns.update(image=columns["img"]), "columns img, label, image; needed is one of img, im"),
         (lambda columns: columns.update(img=["x"] * len(columns["img"])), "column img is string, needed is a struct"),
         (
             lambda columns: columns.update(img=[{"bytes": "iVBOR", "path": "a.png"}] * len(columns["img"])),
             "column img.bytes is string, needed is binary",
         ),
-        (lambda columns: columns.update(label=["cat"] * len(columns["img"])), "column label is string, needed are int"),
+        (lambda columns: columns.update(label=[0.5] * len(columns["img"])), "column label is double, needed are int"),
     ],
 )
 def test_other_columns_than_those_needed_are_refused_at_once(
@@ -134,7 +137,7 @@ def test_other_columns_than_those_needed_are_refused_at_once(
 def test_a_column_that_is_there_twice_is_refused(shards: Path) -> None:
     table = pq.read_table(shards / FIRST)
     pq.write_table(table.append_column("label", table["label"]), shards / FIRST)
-    with pytest.raises(UserError, match="columns img, label, label; label may be there once"):
+    with pytest.raises(UserError, match="columns img, label, label; needed is one of label"):
         fetch(shards)
 
 
@@ -160,7 +163,7 @@ def test_a_wrong_row_is_named(shards: Path, change: Callable[[dict[str, list[Any
 def test_too_few_images_of_a_class_are_refused(shards: Path) -> None:
     label = pq.read_table(shards / FIRST)["label"][0].as_py()
     rewrite(shards / FIRST, set_value("label", (label + 1) % 10))
-    with pytest.raises(UserError, match=r"cifar10 train: [57] images of \w+, expected 6"):
+    with pytest.raises(UserError, match=r"cifar10: train has [57] images of \w+, expected 6; train has [57] images of"):
         prepare(shards)
 
 
@@ -177,6 +180,92 @@ def test_lossy_images_are_refused(sample: Sample, shards: Path, image_format: st
     rewrite(shards / FIRST, set_value("img", {"bytes": lossy, "path": "a"}))
     with pytest.raises(UserError, match=f"{FIRST} row 0: .* lossy"):
         prepare(shards)
+
+
+@pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "labels"), ("image", "fine_label")])
+@pytest.mark.parametrize("form", ["integer", "name", "dictionary", "ClassLabel", "ClassLabel in another order"])
+def test_columns_and_labels_as_users_have_them_give_the_same_arrays(
+    either_sample: Sample, image: str, label: str, form: str, tmp_path: Path
+) -> None:
+    name, classes = either_sample.dataset.name, either_sample.dataset.classes
+    folder = either_sample.write_parquet(tmp_path / "hub")
+    data.fetch(name, str(folder), tmp_path)
+    expected = data.prepare(name, tmp_path)["checksum"]
+    for path in folder.iterdir():
+        images, numbers = (column.to_pylist() for column in pq.read_table(path).columns)
+        values = pa.array([classes[number] for number in numbers] if form in ("name", "dictionary") else numbers)
+        names = list(classes)
+        if form == "ClassLabel in another order":
+            names = [*reversed(classes)]
+            values = pa.array([len(classes) - 1 - number for number in numbers])
+        table = pa.table({image: images, label: values.dictionary_encode() if form == "dictionary" else values})
+        if form.startswith("ClassLabel"):
+            info = {"info": {"features": {label: {"names": names, "_type": "ClassLabel"}}}}
+            table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+        pq.write_table(table, path)
+    data.fetch(name, str(folder), tmp_path)
+    assert data.prepare(name, tmp_path)["checksum"] == expected
+
+
+def with_names(shards: Path, names: list[Any]) -> None:
+    info = {"info": {"features": {"label": {"names": names}}}}
+    for path in shards.iterdir():
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": json.dumps(info)}), path)
+
+
+def test_names_in_the_metadata_that_are_not_the_classes_are_refused_unless_the_order_is_clear(shards: Path) -> None:
+    classes = list(Cifar10.classes)
+    with_names(shards, [*classes[:9], "lorry"])
+    fetch(shards)
+    with_names(shards, [str(index) for index in range(10)])
+    fetch(shards)
+    for names in ([*classes[:8], "lorry", "boat"], [*classes[::-1][:9], "lorry"], [*classes[:9], "cat"], classes[:9]):
+        with_names(shards, names)
+        with pytest.raises(UserError, match=r"column label: its \d+ names in the metadata are not the 10 classes"):
+            fetch(shards)
+
+
+def test_names_of_classes_that_are_unknown_are_all_listed(shards: Path) -> None:
+    for path in shards.iterdir():
+        rewrite(
+            path, lambda columns: columns.update(label=["Truck", "lorry", "boat", *["cat"] * 30][: len(columns["img"])])
+        )
+    with pytest.raises(UserError, match=r"names that are not classes: boat, lorry .the classes are airplane") as caught:
+        fetch(shards)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["{split}.parquet", "{split}_{index}.parquet", "{split}/{index:04d}.parquet"])
+def test_names_of_files_as_users_and_the_hub_write_them(sample: Sample, form: str, tmp_path: Path) -> None:
+    written = sample.write_parquet(tmp_path / "written", shards=1)
+    for path in written.iterdir():
+        target = tmp_path / "hub" / "plain_text" / form.format(split=path.name.partition("-")[0], index=0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    prepare(tmp_path / "hub")
+
+
+def test_other_splits_are_passed_over(shards: Path) -> None:
+    for name in ("validation-00000-of-00001", "unsupervised-00000-of-00001", "training-notes", "testing"):
+        (shards / f"{name}.parquet").write_bytes((shards / FIRST).read_bytes())
+    prepare(shards)
+
+
+def test_all_that_is_wrong_with_shards_is_listed_in_one_line(shards: Path) -> None:
+    rewrite(shards / FIRST, rename("label", "y"))
+    (shards / "train-00001-of-00003.parquet").unlink()
+    (shards / "train-00002-of-00003.parquet").write_bytes(b"PAR1")
+    (shards / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError) as caught:
+        fetch(shards)
+    for problem in (
+        "missing: train-00001",
+        f"{FIRST}: columns img, y",
+        "train-00002-of-00003.parquet: dama",
+        "no test-",
+    ):
+        assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_shard_changed_since_it_was_fetched_is_named(shards: Path) -> None:
@@ -204,7 +293,7 @@ def test_no_damaged_shard_escapes_as_another_error(shards: Path, choices: st.Dat
         content[choices.draw(st.integers(0, len(content) - 1))] = choices.draw(st.integers(0, 255))
     (shards / "damaged.parquet").write_bytes(content)
     try:
-        for record in read_shards(shards, ["damaged.parquet"], ["label"]):
+        for record in read_shards(shards, ["damaged.parquet"], Cifar10.classes):
             assert isinstance(record.encoded, bytes) and isinstance(record.label, int)
     except UserError as error:
         assert "\n" not in str(error)

@@ -110,7 +110,7 @@ def test_an_interrupted_preparation_leaves_what_was_there(root: Path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.data.array_folder.write_json", interrupt)
+        patch.setattr("pipeline.data.arrays.write_json", interrupt)
         with pytest.raises(KeyboardInterrupt):
             data.prepare("cifar10", root)
     assert state(folder) == before and list(folder.parent.iterdir()) == [folder]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,20 @@ def test_all_sources_give_the_same_arrays_bit_for_bit(
         "parquet of WebP": str(sample.write_parquet(tmp_path / "shards", "WEBP", shards=1, seed=2)),
         "tree": str(sample.write_tree(tmp_path / "tree", "PNG")),
         "tree of BMP": str(sample.write_tree(tmp_path / "bmp", "BMP")),
+        "extracted folder": str(sample.write_batches(tmp_path / "extracted")),
+        "its parent": str(tmp_path / "extracted"),
+        "archive file": str(tmp_path / "served" / "archive.tar.gz"),
+        "folder of the archive": str(tmp_path / "downloads"),
+        "torchvision's root": str(tmp_path / "torchvision"),
+        "archive packed again": str(tmp_path / "again.tar"),
     }
+    (tmp_path / "downloads").mkdir()
+    served = tmp_path / "served" / "archive.tar.gz"
+    (tmp_path / "downloads" / sample.dataset.archive_name).write_bytes(served.read_bytes())
+    sample.write_batches(tmp_path / "torchvision")
+    (tmp_path / "torchvision" / sample.dataset.archive_name).write_bytes(served.read_bytes())
+    with tarfile.open(tmp_path / "again.tar", "w") as tar:
+        tar.add(tmp_path / "extracted" / sample.dataset.batch_folder, f"./{sample.dataset.batch_folder}")
     prepared = {form: prepared_bytes(name, source, tmp_path / form) for form, source in sources.items()}
     for form, arrays in prepared.items():
         assert arrays == prepared["archive"], form
@@ -86,15 +100,51 @@ def test_class_names_of_cifar100_are_the_hundred_fine_ones_in_alphabetical_order
 
 @pytest.mark.parametrize(
     ("source", "problem"),
-    [("nowhere", "no such folder"), ("empty", "found neither form of data"), ("file.tar.gz", "no such folder")],
+    [
+        ("nowhere", "no such file or folder; allowed are the archive"),
+        ("empty", "no cifar10 there, it holds nothing; needed is the archive"),
+        ("loop", "no such file or folder"),
+        ("~nobody-here/x", "no such file or folder"),
+        ("empty\0", "a path has no NUL character"),
+        ("others", r"it holds cifar-100-python, test\.zip; needed is"),
+        ("empty.tar.gz", r"empty\.tar\.gz: (not a tar archive, or a damaged one|has no file)"),
+        ("cut.tar.gz", r"cut\.tar\.gz: not a tar archive, or a damaged one"),
+        ("matlab.tar.gz", r"has no file cifar-10-batches-py/data_batch_1, .*/test_batch; needed .* Python version"),
+        ("cifar-10-batches-py", r"has no file data_batch_2, data_batch_3, data_batch_4, data_batch_5, test_batch"),
+        ("two", r"in several places: .*two/a \(batches\), .*two/b \(folders\); give one of them as the source"),
+    ],
 )
-def test_a_source_that_holds_no_data_is_refused(source: str, problem: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file.tar.gz").write_bytes(b"")
+def test_a_source_that_holds_no_data_or_several_is_refused_and_says_what_to_do(
+    source: str, problem: str, sample: Sample, tmp_path: Path
+) -> None:
+    for folder in ("empty", "others/cifar-100-python", "cifar-10-batches-py", "two"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "others" / "test.zip").write_bytes(b"")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "empty.tar.gz").write_bytes(b"")
+    sample.write_archive(tmp_path / "cut.tar.gz", sample.python2_pickle)
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "cut.tar.gz").read_bytes()[:50_000])
+    sample.write_tar(tmp_path / "matlab.tar.gz", {"cifar-10-batches-mat/data_batch_1.mat": b""})
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    sample.write_batches(tmp_path / "two").rename(tmp_path / "two" / "a")
+    sample.write_tree(tmp_path / "two" / "b")
     with pytest.raises(UserError, match=problem) as error:
-        data.fetch("cifar10", str(tmp_path / source), tmp_path / "data")
-    assert "train-*.parquet" in str(error.value) and "\n" not in str(error.value)
+        data.fetch("cifar10", source if source[0] == "~" else str(tmp_path / source), tmp_path / "data")
+    assert str(error.value).isprintable()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_damaged_archive_beside_its_extracted_batches_does_not_count(sample: Sample, tmp_path: Path) -> None:
+    sample.write_batches(tmp_path / "root")
+    (tmp_path / "root" / sample.dataset.archive_name).write_bytes(b"half of it")
+    assert data.fetch("cifar10", str(tmp_path / "root"), tmp_path).kind == "batches"
+
+
+def test_other_data_sets_in_the_same_folder_do_not_count(sample: Sample, tmp_path: Path) -> None:
+    sample.write_batches(tmp_path / "root")
+    for folder in ("cifar-100-python", "imagenet/train/n01440764", "imagenet/test/n01440764"):
+        (tmp_path / "root" / folder).mkdir(parents=True)
+    assert data.fetch("cifar10", str(tmp_path / "root"), tmp_path).kind == "batches"
 
 
 @pytest.mark.parametrize("call", [data.fetch, data.prepare, lambda name: data.corrupt(name, 10)])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
-from pipeline.launch.driver import Resources
 from pipeline.utils.errors import UserError
+from tests.plans import RESOURCES
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,7 +92,7 @@ HEAD = {"memory": 1e9}  # started with no cores of its own
 def test_as_many_runs_go_at_once_as_the_nodes_can_hold(
     nodes: list[dict[str, float]], given: dict[str, float], slots: int
 ) -> None:
-    resources = Resources(**given)
+    resources = replace(RESOURCES, **given)
     assert cluster.parallel_on(nodes, resources, cluster.share_of(nodes, resources)) == slots
 
 
@@ -110,7 +111,7 @@ def test_what_no_node_can_hold_is_refused_in_one_line(
     nodes: list[dict[str, float]], given: dict[str, float], complaint: str
 ) -> None:
     with pytest.raises(UserError, match=complaint) as refused:
-        cluster.share_of(nodes, Resources(**given))
+        cluster.share_of(nodes, replace(RESOURCES, **given))
     assert "\n" not in str(refused.value)
 
 

@@ -172,7 +172,19 @@ def test_a_check_that_breaks_is_a_finding_and_hides_no_other(
     for name in ("gpu", "ray"):
         monkeypatch.setattr(doctor, name, broken)
     found = {finding.check: finding for finding in doctor.examine(repository)}
-    assert list(found) == ["Python", "packages", "settings", "GPU", "Ray", "MLflow", "DVC", "data", "disk"]
+    assert list(found) == [
+        "Python",
+        "packages",
+        "git",
+        "temporary",
+        "settings",
+        "GPU",
+        "Ray",
+        "MLflow",
+        "DVC",
+        "data",
+        "disk",
+    ]
     assert str(found["GPU"]) == "WRONG GPU       libcuda.so: cannot open; type: nvidia-smi"
     assert found["packages"].found.endswith("requirements.lock'") and not found["packages"].fine
     assert found["DVC"].fine

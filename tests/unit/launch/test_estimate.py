@@ -11,10 +11,11 @@ import torch
 from pipeline.launch import probe
 from pipeline.launch.driver import Driver
 from pipeline.launch.estimate import outlook
-from pipeline.runs.records import Provenance
+from pipeline.runs.records import Metrics, Provenance
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.files import write_json
-from tests.unit.tracking.run_folders import make_segment, make_spec
+from tests.plans import make_plan
+from tests.unit.tracking.run_folders import make_segment, make_spec, write_run
 
 CPU, GPU = "cpu: Example", "cuda: Example"
 HOUR = 3 * 1000 * 128.0 * 3600  # multiply-adds of training in an hour, at 1000 a pass and 128 images a second
@@ -28,21 +29,7 @@ def small(name: str) -> RunSpec:
 @pytest.fixture
 def driver(tmp_path: Path) -> Driver:
     specs = [small(name) for name in ("attention56", "attention92", "attention164")]
-    plan = {
-        "profile": "digits",
-        "execution": {
-            "store": "runs",
-            "resources": {},
-            "checkpoints": {"seconds": 60.0, "keep": 2},
-            "tracking": {"enabled": False, "models": "none", "system_metrics": False},
-        },
-        "identity": {spec.name: spec.identity for spec in specs},
-        "runs": {
-            spec.name: {**spec.to_json(), "cost": {"multiply_adds": 1000, "training_multiply_adds": hours * HOUR}}
-            for spec, hours in zip(specs, (1, 2, 300), strict=True)
-        },
-    }
-    return Driver(plan, tmp_path)
+    return Driver(make_plan(specs, costs=[int(hours * HOUR) for hours in (1, 2, 300)]), tmp_path)
 
 
 def measured(driver: Driver, name: str, folder: str = "runs", **changes: object) -> None:
@@ -91,10 +78,11 @@ def test_hours_are_those_of_a_core_or_of_a_gpu(driver: Driver) -> None:
 
 def test_a_run_of_another_profile_counts_by_what_it_cost_there(driver: Driver) -> None:
     measured(driver, "attention56", "published/other")
-    driver.plan["identity"]["attention56-s0"] = "of another"
+    driver.plan.runs["attention56-s0"].config["identity"] = "of another"  # type: ignore[index]
     assert "time unknown" in pending(driver, "attention56")[2]  # it is not finished: nobody knows what it cost
     [place] = (driver.root / "published" / "other").iterdir()
-    write_json(place / "metrics.json", {"multiply_adds": 2000})
+    metrics = Metrics.read(write_run(driver.root, small("attention56")))
+    replace(metrics, multiply_adds=2000).write(place)
     assert pending(driver, "attention56")[0].split()[1:] == ["0.5", "CPU-hours"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import data
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.data.packing import pack_here
 from pipeline.launch import cluster, ray_pack
 from pipeline.utils.errors import UserError

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -14,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import runs, tracking
-from pipeline.data.array_folder import checksum_of
+from pipeline.data.manifest import checksum_of
 from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
@@ -22,13 +26,16 @@ from pipeline.launch.driver import Driver
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.ray_process import RayLostError
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
+from pipeline.launch.single import train_one
 from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import DETERMINISTIC, Provenance
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.run_lock import lock_run
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import sha256_file, write_json
+from tests.plans import make_plan, make_protocol
 
-PROTOCOL = Protocol(10, 4, 0.1, (5,), 0.1, 0.9, True, 1e-4, 2, False, 4)
+PROTOCOL = make_protocol(iterations=10, batch_size=4, milestones=(5,))
 DATA = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
 
 
@@ -41,20 +48,7 @@ SPECS = [spec(name) for name in ("a", "bb", "ccc")]
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Driver:
-    plan = {
-        "profile": "digits",
-        "execution": {
-            "store": "runs",
-            "resources": {},
-            "checkpoints": {"seconds": 60.0, "keep": 2},
-            "tracking": {"enabled": False, "models": "none", "system_metrics": False},
-        },
-        "runs": {
-            s.name: {**s.to_json(), "cost": {"training_multiply_adds": size}}
-            for s, size in zip(SPECS, (1, 3, 2), strict=True)
-        },
-    }
-    return Driver(plan, tmp_path)
+    return Driver(make_plan(SPECS, costs=(1, 3, 2)), tmp_path)
 
 
 def finish(folder: Path, run: RunSpec) -> None:
@@ -169,7 +163,7 @@ def test_data_that_a_node_lacks_are_no_obstacle_where_a_remote_has_them(
     driver: Driver, blind: str, tmp_path: Path
 ) -> None:
     url = f"file://{tmp_path}/datasets"
-    driver.plan["execution"]["remote"] = url
+    driver.plan = replace(driver.plan, remote=url)
     with pytest.raises(UserError, match=rf"data\.remote = '{url}': digits-{'c' * 12}/manifest\.json is missing"):
         check_data(driver, SPECS, Share(1, 0.0))
     files = {"train-00000.bin": "0" * 64}
@@ -254,22 +248,6 @@ def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None
     assert SPECS[0].name in summary.finished
 
 
-def test_a_run_that_another_process_finished_meanwhile_is_not_trained_again(driver: Driver) -> None:
-    specs = pending(driver)
-    other = Driver(driver.plan, driver.root)
-    finish(other.begin(specs[0]).folder, specs[0])
-    other.end(other.execution(specs[0]))
-    trained = []
-
-    def train(run: RunSpec, execution: Execution) -> str:
-        trained.append(run)
-        finish(execution.folder, run)
-        return "finished"
-
-    summary, _ = go(driver, train)
-    assert len(summary.finished) == 3 and specs[0] not in trained
-
-
 def test_waiting_for_another_process_ends_when_it_ends(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
     assert not wait_for_others(driver, SPECS)
     other = Driver(driver.plan, driver.root)
@@ -288,6 +266,51 @@ def test_when_ray_is_lost_for_good_no_other_run_begins(driver: Driver) -> None:
     (reason,) = summary.failed.values()
     assert summary.ray_lost and reason.startswith("the raylet of Ray was killed by SIGKILL; the same command continues")
     assert len(summary.paused) == 2
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_not_trained_again(driver: Driver) -> None:
+    waiting = pending(driver)
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    finish(execution.folder, SPECS[0])
+    other.end(execution)
+    before = (execution.folder / "provenance.json").read_bytes()
+    trained: list[str] = []
+
+    def train(run: RunSpec, execution: Execution) -> str:
+        trained.append(run.name)
+        finish(execution.folder, run)
+        return "finished"
+
+    summary, text = go(driver, train)
+    assert SPECS[0] in waiting and SPECS[0].name not in trained
+    assert sorted(summary.finished) == [s.name for s in SPECS] and not summary.failed
+    assert f"{SPECS[0].name}: another process has finished it meanwhile" in text
+    assert (execution.folder / "provenance.json").read_bytes() == before
+    assert train_one(driver, SPECS[0], in_process=True) == ("finished", "")
+    assert (execution.folder / "provenance.json").read_bytes() == before
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from pipeline.runs.run_lock import lock_run\n"
+    code += "held = lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"is being trained by process {other.pid} on "):
+            lock_run(tmp_path)
+        other.kill()
+        other.wait()
+    with lock_run(tmp_path), pytest.raises(UserError, match=f"is being trained by process {os.getpid()} on "):
+        lock_run(tmp_path)
+
+
+def test_a_file_system_without_locks_lets_every_process_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with lock_run(tmp_path), lock_run(tmp_path):
+        pass
 
 
 def test_a_mistake_in_mlflow_stops_no_run(

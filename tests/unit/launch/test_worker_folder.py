@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.launch.worker_folder import workplace
+from pipeline.launch.worker_folder import worker_folder
 from pipeline.runs.execution import Execution
 from pipeline.training.environment import hostname
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from pipeline.launch import ray_train
 from pipeline.runs.execution import Execution
 from pipeline.training.loop import train
-from pipeline.launch.worker_folder import workplace
-with workplace(Execution(Path(sys.argv[1]), Path(), None, "digits", system_metrics=True), first_here=True):
+from pipeline.launch.worker_folder import worker_folder
+with worker_folder(Execution(Path(sys.argv[1]), Path(), None, "digits", system_metrics=True), first_here=True):
     pass
 print(*sorted(name for name in ("mlflow", "dvc", "optuna", "pydantic", "sqlalchemy") if name in sys.modules))
 """
@@ -28,7 +28,7 @@ def test_the_first_worker_on_a_machine_samples_it_if_the_profile_wants_that(tmp_
         folder = tmp_path / str(number)
         folder.mkdir()
         execution = Execution(folder, tmp_path, None, "digits", system_metrics=wanted)
-        with workplace(execution, first_here=first) as here:
+        with worker_folder(execution, first_here=first) as here:
             assert here == execution
         assert [path.name for path in folder.iterdir()] == [f"system-{hostname()}.csv"] * (wanted and first)
 

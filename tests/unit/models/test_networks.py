@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import create_model, find_network, list_models
+from models.staged import stages_of
 
 CLASSES = 5
 QUICK = {"cifar_attention56", "cifar_preresnet164", "cifar_wrn16_8"}
@@ -56,6 +59,68 @@ def test_every_network_maps_images_of_several_sizes_to_scores(name: str) -> None
     own = find_network(name).image_size
     for height, width in ((own, own), (own + 96, own + 32)):
         assert model(torch.empty(2, 3, height, width, device="meta")).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_without_classes_every_network_gives_the_features_of_its_classifier(name: str) -> None:
+    size = sizes(name)[0]
+    features = create_model(name, 0, device="meta").eval()(torch.empty(2, 3, size, size, device="meta"))
+    model = create_model(name, CLASSES, device="meta").eval()
+    assert features.shape == (2, model.num_features)
+    last = next(part for part in reversed(list(model.modules())) if isinstance(part, nn.Linear))
+    assert (last.in_features, last.out_features) == (model.num_features, CLASSES)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_takes_other_numbers_of_channels(name: str) -> None:
+    model, size = create_model(name, CLASSES, in_chans=5, device="meta").eval(), sizes(name)[0]
+    assert model(torch.empty(2, 5, size, size, device="meta")).shape == (2, CLASSES)
+    with pytest.raises(RuntimeError, match="channel"):
+        model(torch.empty(2, 3, size, size, device="meta"))
+
+
+def test_the_weights_for_other_channels_are_he_normal_and_trainable() -> None:
+    model = create_model("cifar_wrn16_8", CLASSES, in_chans=30)
+    assert model.stem[0].weight.std().item() == pytest.approx((2 / (30 * 9)) ** 0.5, rel=0.05)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in DEEPER])
+def test_forward_is_forward_features_and_forward_head(name: str) -> None:
+    model, size = create_model(name, CLASSES, device="meta").eval(), 96
+    features = model.forward_features(torch.empty(2, 3, size, size, device="meta"))
+    assert features.dim() == 4
+    assert model.forward_head(features).shape == (2, CLASSES)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
+
+
+def test_features_and_head_compute_what_the_network_does() -> None:
+    model, images = create_model("cifar_attention56", CLASSES, seed=4).eval(), batch(16)
+    with torch.no_grad():
+        features = model.forward_features(images)
+        pooled = model.forward_head(features, pre_logits=True)
+        assert torch.equal(model.forward_head(features), model(images))
+        assert torch.equal(pooled, features.mean((2, 3)))
+        assert torch.equal(create_model("cifar_attention56", 0, seed=4).eval()(images), pooled)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_features_only_gives_the_output_of_every_stage(name: str) -> None:
+    model, size = create_model(name, features_only=True, device="meta").eval(), find_network(name).image_size
+    maps = model(torch.empty(2, 3, size, size, device="meta"))
+    assert len(maps) == (4 if size == 224 else 3)
+    assert all(x.shape[2] >= y.shape[2] and x.shape[1] <= y.shape[1] for x, y in pairwise(maps))
+
+
+def test_features_only_sees_what_hooks_on_the_stages_see() -> None:
+    images, seen = batch(16), []
+    model = create_model("cifar_attention56", seed=2).eval()
+    for stage in stages_of(model):
+        stage.register_forward_hook(lambda _stage, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(images)
+        maps = create_model("cifar_attention56", features_only=True, seed=2).eval()(images)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(maps, seen, strict=True))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,10 +76,16 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(option: str, value: objec
         create_model("cifar_attention56", **{option: value})
 
 
-@pytest.mark.parametrize("classes", [0, -1, 2.0, "10", True])
+@pytest.mark.parametrize("classes", [-1, 2.0, "10", True])
 def test_a_wrong_number_of_classes_is_refused(classes: object) -> None:
-    with pytest.raises(ValueError, match="num_classes"):
+    with pytest.raises(ValueError, match=r"num_classes: .* is not an integer of at least 0"):
         create_model("cifar_attention56", classes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [0, -1, 2.0, "3", True])
+def test_a_wrong_number_of_channels_is_refused(channels: object) -> None:
+    with pytest.raises(ValueError, match=r"in_chans: .* is not an integer of at least 1"):
+        create_model("cifar_attention56", in_chans=channels)  # type: ignore[arg-type]
 
 
 def test_options_are_completed_with_the_variants_own() -> None:
@@ -109,3 +117,27 @@ assert models.list_models() and "torch" not in sys.modules
 def test_a_network_can_be_made_without_memory() -> None:
     assert all(p.device.type == "meta" for p in create_model("preresnet200", device="meta").parameters())
     assert next(create_model("cifar_attention56", device=torch.device("meta")).parameters()).is_meta
+
+
+def test_every_name_is_an_entry_point_of_torch_hub() -> None:
+    repository = Path(__file__).parents[3]
+    for name in ("cifar_attention56", "resnet152"):
+        network = torch.hub.load(str(repository), name, source="local", num_classes=4, device="meta")
+        assert network.fc.out_features == 4
+    entries = runpy.run_path(str(repository / "hubconf.py"))
+    assert {*list_models(), "load_trained"} <= {name for name, entry in entries.items() if callable(entry)}
+    assert "num_classes" in entries["attention92"].__doc__
+
+
+def test_models_imports_nothing_of_the_pipeline() -> None:
+    code = """
+import importlib, pkgutil, sys, models
+for module in pkgutil.iter_modules(models.__path__):
+    importlib.import_module(f"models.{module.name}")
+assert not [name for name in sys.modules if name.partition(".")[0] == "pipeline"]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_packages_say_that_they_are_typed() -> None:
+    assert all((Path(__file__).parents[3] / package / "py.typed").is_file() for package in ("models", "pipeline"))

@@ -9,7 +9,7 @@ import pytest
 from models import find_network
 from models.counting import count
 from models.summary import describe
-from pipeline.__main__ import main
+from pipeline.cli import main
 
 ROW = re.compile(
     r" (?P<layer>\S+) .*\s(?P<parameters>[\d,]+)\s+(?P<multiply_adds>[\d,]+)$"

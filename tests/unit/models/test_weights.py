@@ -1,16 +1,17 @@
-"""Networks written to files and read back."""
+"""Networks that are written to files and read again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from models import create_model
-from models.weights import KEY, load_model, save_weights
+from models.weights import KEY, load_model, network_sha256, save_weights
 
 NAME, CLASSES, OPTIONS = "cifar_attention56", 7, {"learning": "nal", "t": 1}
 
@@ -62,19 +63,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="not a whole safetensors file") as caught:
+    with pytest.raises(ValueError, match="not a complete safetensors file") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         load_model(tmp_path)
 
 
 def test_a_truncated_file_is_refused(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         load_model(saved)
 
 
@@ -90,7 +91,7 @@ def test_a_file_without_a_configuration_is_refused(tmp_path: Path, metadata: dic
     [
         {},
         {"name": "resnet18", "num_classes": 10, "options": {}},
-        {"name": NAME, "num_classes": 0, "options": {}},
+        {"name": NAME, "num_classes": -1, "options": {}},
         {"name": NAME, "num_classes": 10, "options": {"depth": 1}},
         {"name": NAME, "num_classes": 10, "options": None},
         {"name": NAME, "num_classes": 10, "options": {"device": "cuda"}},
@@ -98,7 +99,7 @@ def test_a_file_without_a_configuration_is_refused(tmp_path: Path, metadata: dic
 )
 def test_a_configuration_of_no_network_is_refused(tmp_path: Path, configuration: dict[str, object]) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "w", {KEY: json.dumps(configuration)})
-    with pytest.raises(ValueError, match="its configuration is not that of a network here"):
+    with pytest.raises(ValueError, match="its configuration does not describe a network of this package"):
         load_model(tmp_path / "w")
 
 
@@ -111,3 +112,29 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_another_network_than_the_one_asked_for_is_refused(saved: Path) -> None:
     with pytest.raises(ValueError, match="holds cifar_attention56, not cifar_attention92"):
         load_model(saved, name="cifar_attention92")
+
+
+def test_the_checksum_is_that_of_the_network_with_or_without_class_names_and_normalisation(
+    saved: Path, tmp_path: Path
+) -> None:
+    plain = hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert network_sha256(saved) == plain
+    normalisation = {"image_size": 16, "crop_pct": 1.0, "mean": [0.5, 0.5, 0.5], "std": [1.0, 1.0, 1.0]}
+    model = create_model(NAME, CLASSES, **OPTIONS)
+    names = [f"class {k}" for k in range(CLASSES)]
+    path = tmp_path / "trained"
+    written = save_weights(
+        model, path, name=NAME, num_classes=CLASSES, options=OPTIONS, classes=names, normalisation=normalisation
+    )
+    assert written == network_sha256(path) == plain
+    assert path.read_bytes() != saved.read_bytes()
+    model.fc.bias.data[0] = 1
+    assert save_weights(model, path, name=NAME, num_classes=CLASSES, options=OPTIONS) != plain
+
+
+def test_any_safetensors_reader_finds_the_state_dict_and_nothing_else(tmp_path: Path) -> None:
+    model = create_model(NAME, CLASSES)
+    normalisation = {"image_size": 2, "crop_pct": 1.0, "mean": [[[0.5] * 3] * 2] * 2, "std": [1.0] * 3}
+    save_weights(model, tmp_path / "w", name=NAME, num_classes=CLASSES, classes="abcdefg", normalisation=normalisation)
+    assert load_file(tmp_path / "w").keys() == model.state_dict().keys()
+    assert load_model(tmp_path / "w").fc.out_features == CLASSES

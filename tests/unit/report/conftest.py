@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.settings.plan import Plan
+from pipeline.settings.tree import Label
+from tests.plans import make_plan
+
 ERRORS = {
     "attention56": 5.5, "attention56-channel": 6.2, "attention56-spatial": 6.3, "attention56-nal": 5.9,
     "attention56-local": 6.5, "attention92": 5.0, "attention92-nal": 5.4, "attention128": 4.4,
@@ -43,7 +47,7 @@ class World:
         self.store = root / "runs"
         self.published = root / "published"
         self.folder = self.local = root
-        self.built_plan: dict[str, Any] = {}
+        self.built_plan: Any = None
         self.summary: Any = None
 
     @property
@@ -57,34 +61,27 @@ class World:
         dataset: str = "digits",
         full: bool = False,
         experiments: Mapping[str, float] = ERRORS,
-    ) -> dict[str, Any]:
-        """The content of a plan.json for every experiment of the tables."""
-        runs = {
-            f"{name}-s{seed}": config(name, seed, dataset, FULL if full else SHORT)
-            for name in experiments
-            for seed in range(seeds)
-        }
+    ) -> Plan:
+        """A plan of every experiment of the tables."""
+        protocol = FULL if full else SHORT
+        runs = [config(name, seed, dataset, protocol) for name in experiments for seed in range(seeds)]
         standin = dataset not in ("cifar10", "cifar100", "imagenet")
         statement = "Synthetic stand-in data: nothing here reproduces the paper." if standin else "The paper's data."
-        return {
-            "profile": profile,
-            "labels": {"standin": standin, "schedule": "full" if full else "short", "statement": statement},
-            "identity": {name: run["identity"] for name, run in runs.items()},
-            "runs": {name: run | {"cost": {"seconds": 1}} for name, run in runs.items()},
-        }
+        label = Label(standin=standin, schedule="full" if full else "short", statement=statement)
+        return make_plan(runs, profile=profile, label=label, parameters=[parameters_of(run) for run in runs])
 
-    def train(self, plan: dict[str, Any], rows: int = 8) -> None:
+    def train(self, plan: Plan, rows: int = 8) -> None:
         """Write every run of the plan into results/, each with `rows` evaluations."""
-        for run in plan["runs"].values():
-            self.result(plan["profile"], run, rows=rows)
+        for run in (planned.config for planned in plan.runs.values()):
+            self.result(plan.profile, run, rows=rows)
 
     def result(self, profile: str, run: dict[str, Any], **options: Any) -> Path:
         """One run in results/."""
         return write_run(self.results / profile / run["experiment"] / f"seed{run['seed']}", run, **options)
 
-    def noisy(self, plan: dict[str, Any]) -> Path:
+    def noisy(self, plan: Plan) -> Path:
         """A folder of data with the manifests of the plan's noisy labels."""
-        for run in plan["runs"].values():
+        for run in (planned.config for planned in plan.runs.values()):
             level = run["data"]["noise"]
             path = self.root / "data/noisy" / run["data"]["dataset"] / str(level) / "manifest.json"
             if level and not path.is_file():
@@ -121,19 +118,22 @@ def config(experiment: str, seed: int, dataset: str, protocol: dict[str, Any]) -
     }  # fmt: skip
 
 
+def parameters_of(run: Mapping[str, Any]) -> int:
+    return PARAMETERS.get(run["experiment"].split("-")[0], 10**6)
+
+
 def write_run(folder: Path, run: dict[str, Any], rows: int = 8) -> Path:
     """The small files of a finished run: synthetic, but as consistent as real ones."""
     folder.mkdir(parents=True)
     experiment, seed, protocol = run["experiment"], run["seed"], run["protocol"]
     random = np.random.default_rng([seed, *experiment.encode()])
     error = round(ERRORS.get(experiment, 5.0) + 0.05 * float(random.standard_normal()), 4)
-    base = experiment.split("-")[0]
-    write_json(folder / "config.json", {key: value for key, value in run.items() if key != "cost"})
+    write_json(folder / "config.json", run)
     write_history(folder / "history.csv", protocol["iterations"], error, rows)
     metrics = {
         "test_error": error, "test_loss": 0.2, "train_error": 1.0, "train_loss": 0.05, "best_test_error": error - 0.02,
         "best_epoch": 7.0, "iterations": protocol["iterations"], "epochs": 8.0,
-        "parameters": PARAMETERS.get(base, 10**6), "multiply_adds": 10 * PARAMETERS.get(base, 10**6),
+        "parameters": parameters_of(run), "multiply_adds": 10 * parameters_of(run),
         "test_images": run["data"]["test_images"], "weights_sha256": "e" * 64,
     }  # fmt: skip
     write_json(folder / "metrics.json", metrics)
@@ -204,7 +204,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     world = World(tmp_path_factory.mktemp("built"))
     world.built_plan = plan = world.plan(seeds=3)
-    for name, run in plan["runs"].items():
+    for name, run in ((planned.name, planned.config) for planned in plan.runs.values()):
         if name == "attention164-nal-s2":
             world.result("digits", run | {"numerics": 1, "identity": "0" * 12})
         elif name == "attention128-nal-s1":

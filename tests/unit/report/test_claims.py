@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ from pipeline.report.counts import Count
 from pipeline.report.evidence import Evidence
 from pipeline.report.matching import gather
 from pipeline.report.records import Run, Scan
+from pipeline.runs.records import Metrics
 from pipeline.settings.paper import load_paper
+from pipeline.settings.plan import Plan
 
 COUNTS = {
     "attention92": Count("attention92", 224, 52466344, 10533789696, 92, ""),
@@ -23,14 +27,19 @@ COUNTS = {
 }
 
 
-def evidence_of(plan: dict[str, Any], errors: Mapping[str, list[float]]) -> Evidence:
+def evidence_of(plan: Plan, errors: Mapping[str, list[float]]) -> Evidence:
     """Evidence with runs that exist in memory only: errors by experiment and seed."""
     runs = {}
     for experiment, values in errors.items():
         for seed, error in enumerate(values):
-            config = plan["runs"][f"{experiment}-s{seed}"]
-            metrics = {"test_error": error, "test_images": 10000, "iterations": config["protocol"]["iterations"]}
-            run = Run(Path(), "memory", config, metrics, {}, None, None, plan["profile"])
+            planned = plan.runs[f"{experiment}-s{seed}"]
+            config = planned.config
+            metrics = Metrics(
+                test_error=error, test_loss=1.0, train_error=error, train_loss=1.0, best_test_error=error,
+                best_epoch=1.0, iterations=config["protocol"]["iterations"], epochs=1.0,
+                parameters=planned.cost.parameters, multiply_adds=1, test_images=10000, weights_sha256="",
+            )  # fmt: skip
+            run = Run(Path(), "memory", config, metrics, pd.DataFrame(), None, None, plan.profile)
             runs[run.identity] = run
     return gather(plan, Scan(runs, ()), load_paper())
 
@@ -39,7 +48,7 @@ def verdict(evidence: Evidence, claim: str, margin: float = 0.25) -> Verdict:
     return next(v for v in judge(evidence, COUNTS, margin) if v.claim.id == claim)
 
 
-def full_plan(world: Any, seeds: int = 5) -> dict[str, Any]:
+def full_plan(world: Any, seeds: int = 5) -> Plan:
     return world.plan("cifar10", seeds=seeds, dataset="cifar10", full=True)
 
 
@@ -130,7 +139,7 @@ def test_one_seed_states_what_the_size_of_the_test_set_alone_leaves_open(world: 
 def test_networks_for_imagenet_decide_no_claim_about_those_for_cifar(world: Any) -> None:
     errors = {"attention56": 21.8, "attention56-nal": 30.0}
     plan = world.plan("imagenet", dataset="imagenet", full=True, experiments=errors)
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         run["network"]["name"] = "attention56"
     result = verdict(evidence_of(plan, {name: [error] for name, error in errors.items()}), "arl-beats-nal-56")
     assert (result.text, result.reason) == ("not run", "needs runs on cifar10")
@@ -174,7 +183,7 @@ def test_what_a_stand_in_leaves_open_says_so_too(world: Any) -> None:
 @pytest.mark.parametrize("size", ["train_images", "test_images", "image_size"])
 def test_a_part_of_the_papers_data_reproduces_nothing(world: Any, size: str) -> None:
     plan = full_plan(world, seeds=3)
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         run["data"][size] //= 10
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     assert "reproduced" not in verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
@@ -196,7 +205,7 @@ def test_another_experiment_under_the_papers_name_reproduces_nothing(
 ) -> None:
     plan = full_plan(world, seeds=3)
     for seed in range(3):
-        run = plan["runs"][f"{experiment}-s{seed}"]
+        run = plan.runs[f"{experiment}-s{seed}"].config
         run[section] = run[section] | {key: value}
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     text = verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
@@ -212,7 +221,7 @@ def test_a_short_schedule_says_so_in_every_verdict(world: Any) -> None:
 
 def test_a_plan_that_only_calls_itself_full_reproduces_nothing(world: Any) -> None:
     plan = world.plan("cifar10", seeds=3, dataset="cifar10")
-    plan["labels"]["schedule"] = "full"
+    plan = replace(plan, label=plan.label.model_copy(update={"schedule": "full"}))
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     assert "reproduced" not in verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
 
@@ -265,7 +274,7 @@ def test_a_claim_about_label_noise_says_that_its_seeds_share_one_draw(world: Any
 
 def test_two_draws_of_the_noisy_labels_are_counted(world: Any) -> None:
     plan = full_plan(world)
-    plan["runs"]["resnet164-noise10-s1"]["data"]["noise_checksum"] = "e" * 64
+    plan.runs["resnet164-noise10-s1"].config["data"]["noise_checksum"] = "e" * 64
     errors = {"attention92-noise10": [5.0, 5.1, 4.9], "resnet164-noise10": [6.0, 6.3, 5.8]}
     assert "2 draws of the noisy labels" in verdict(evidence_of(plan, errors), "noise10").reason
 
@@ -283,7 +292,7 @@ def test_no_errors_whatever_make_a_stand_in_or_a_short_schedule_read_as_a_reprod
     world: Any, errors: dict[str, list[float]], dataset: str, schedule: str
 ) -> None:
     plan = world.plan(seeds=5, dataset=dataset)
-    plan["labels"]["schedule"] = schedule
+    plan = replace(plan, label=plan.label.model_copy(update={"schedule": schedule}))
     for result in judge(evidence_of(plan, errors), COUNTS):
         assert "reproduced" not in result.text
         if result.text != "not run" and result.claim.kind != "ratio":

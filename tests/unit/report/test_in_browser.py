@@ -86,7 +86,7 @@ def test_a_click_on_a_number_shows_what_trace_prints(built: Any, browser: Browse
     browser.run("document.querySelector('[data-cell=\"table3/attention92/nal\"]').click()")
     shown = browser.run("return document.querySelector('dialog[open]').innerText")
     assert "table3/attention92/nal" in shown
-    assert built.built_plan["identity"]["attention92-nal-s1"] in shown
+    assert built.built_plan.runs["attention92-nal-s1"].identity in shown
     assert "python -m pipeline train attention92-nal --seed 1" in shown
     too_wide, _ = browser.run(OVERFLOW)
     assert too_wide == 0
@@ -113,7 +113,7 @@ def test_elsewhere_the_click_says_where_to_ask_and_misses_nothing(built: Any, br
     browser.open((tmp_path / "digits/report.html").as_uri())
     for cell in ("table3/attention92/nal", "claims/arl-beats-nal-92"):
         shown = click(browser, cell, until=f"python -m pipeline trace {cell}")
-        assert built.built_plan["identity"]["attention92-nal-s0"] in shown
+        assert built.built_plan.runs["attention92-nal-s0"].identity in shown
     time.sleep(1)  # whatever was looked for has not been found by now
     assert browser.log() == []
     assert "commit" in browser.run("return document.querySelector('dialog[open]').innerText")

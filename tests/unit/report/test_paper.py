@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.report.numbers import printed as printed_text
-from pipeline.report.reporting import plan_without_data
 from pipeline.settings import config
 from pipeline.settings.paper import COUNTED, PaperClaim, deviations, load_paper
+from pipeline.settings.plan import build_plan
 
 PAPER = load_paper()
 ROOT = Path(__file__).parents[3]
@@ -57,21 +57,22 @@ def test_the_tables_are_named_as_in_the_paper() -> None:
     assert [table.name for table in PAPER.tables] == [*(f"Table {i}" for i in range(1, 8)), "Figure 4"]
 
 
-def test_only_the_papers_own_schedule_is_no_deviation(world: Any) -> None:
-    full = next(iter(world.plan(dataset="cifar10", full=True)["runs"].values()))
+def test_only_the_papers_own_schedule_is_no_deviation(tmp_path: Path) -> None:
+    tree = config.compose("cifar10", [], tmp_path / "params.yaml", ROOT)
+    full = build_plan(tree, None).runs["attention56-s0"].config
     assert deviations(full, PAPER) == {}
     shorter = full | {"protocol": full["protocol"] | {"iterations": 16000}}
     assert deviations(shorter, PAPER) == {"iterations": (16000, 160000)}
-    digits = next(iter(world.plan()["runs"].values()))
+    digits = build_plan(config.load(ROOT / config.PARAMS), None).runs["attention56-s0"].config
     assert set(deviations(digits, PAPER)) == {"dataset"}
 
 
 @pytest.mark.parametrize("profile", ["cifar10", "cifar10-large", "cifar100", "cifar100-large", "imagenet"])
 def test_the_full_profiles_are_the_papers_experiments(profile: str, tmp_path: Path) -> None:
     tree = config.compose(profile, [], tmp_path / "params.yaml", ROOT)
-    for run in plan_without_data(tree)["runs"].values():
-        assert run["experiment"] in PAPER.protocols[tree.data.name].experiments
-        assert deviations(run, PAPER) == {}
+    for run in build_plan(tree, None).runs.values():
+        assert run.experiment in PAPER.protocols[tree.data.name].experiments
+        assert deviations(run.config, PAPER) == {}
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,14 @@ def test_the_full_profiles_are_the_papers_experiments(profile: str, tmp_path: Pa
 )
 def test_other_crops_are_not_the_papers(changes: list[str], found: dict[str, Any], tmp_path: Path) -> None:
     tree = config.compose("imagenet", changes, tmp_path / "params.yaml", ROOT)
-    run = plan_without_data(tree)["runs"]["attention92-s0"]
+    run = build_plan(tree, None).runs["attention92-s0"].config
     assert deviations(run, PAPER) == found
 
 
 @pytest.mark.parametrize(("images", "found"), [(50_000, set()), (48_238, set()), (100, {"test_images"})])
 def test_imagenets_blacklist_may_be_left_out_and_nothing_more(images: int, found: set[str], tmp_path: Path) -> None:
-    run = plan_without_data(config.compose("imagenet", [], tmp_path / "params.yaml", ROOT))["runs"]["attention92-s0"]
+    tree = config.compose("imagenet", [], tmp_path / "params.yaml", ROOT)
+    run = build_plan(tree, None).runs["attention92-s0"].config
     run["data"] |= {"test_images": images, "train_images": 1_281_167}
     assert set(deviations(run, PAPER)) == found
 

@@ -34,44 +34,77 @@ def replace_text(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
 
 
+SEGMENT = {
+    "from_iteration": 0, "to_iteration": 90, "started": "2026-01-01T00:00:00Z", "seconds": 12.5,
+    "images_per_second": 460.0, "hostname": "host", "device": "cpu", "threads": 1, "workers": 1, "versions": {},
+    "commit": None, "dirty": False, "command": "",
+}  # fmt: skip
 FULL_HISTORY = "epoch,iteration,learning_rate,train_loss,train_error,test_loss,test_error\n"
+
+
+def write_provenance(folder: Path, **values: Any) -> None:
+    content = {"status": "finished", "profile": "digits", "segments": []} | values
+    (folder / "provenance.json").write_text(json.dumps(content))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "metrics missing": (lambda f: (f / "metrics.json").unlink(), "metrics.json is missing"),
-    "metrics cut off": (lambda f: replace_text(f, "metrics.json", '{"test_error": 5'), "not a JSON object"),
-    "metrics a list": (lambda f: replace_text(f, "metrics.json", "[]"), "not a JSON object"),
-    "error not a number": (lambda f: change(f, "metrics.json", test_error="5.5"), "no number for test_error"),
-    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "not a JSON object"),
-    "error a fraction above 100": (lambda f: change(f, "metrics.json", test_error=550), "no percentage"),
+    "metrics cut off": (lambda f: replace_text(f, "metrics.json", '{"test_error": 5'), "metrics.json: not valid JSON"),
+    "metrics a list": (lambda f: replace_text(f, "metrics.json", "[]"), "metrics.json: input should be an object"),
+    "error not a number": (
+        lambda f: change(f, "metrics.json", test_error="5.5"),
+        "test_error = '5.5': input should be a valid number",
+    ),
+    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "NaN is not a JSON number"),
+    "error a fraction above 100": (
+        lambda f: change(f, "metrics.json", test_error=550),
+        "test_error = 550.0: must be a percentage",
+    ),
     "error absent": (lambda f: change(f, "metrics.json", test_error=None), "has no test_error"),
     "stopped early": (lambda f: change(f, "metrics.json", iterations=90), "unfinished: 90 of 180"),
-    "config missing": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "config missing": (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
     "config without protocol": (lambda f: change(f, "config.json", protocol=None), "has no protocol"),
-    "config with a string for data": (lambda f: change(f, "config.json", data="digits"), "data.dataset"),
+    "config with a string for data": (
+        lambda f: change(f, "config.json", data="digits"),
+        "data = 'digits': input should be an object",
+    ),
     "config with a word for a seed": (
         lambda f: change(f, "config.json", seed="zero"),
-        "seed is 'zero', which is no int",
+        "seed = 'zero': input should be a valid integer",
     ),
-    "config with a word for numerics": (lambda f: change(f, "config.json", numerics="new"), "numerics is 'new'"),
-    "config with a list of words": (lambda f: change_protocol(f, milestones=["late"]), "no list of int"),
-    "config with true iterations": (lambda f: change_protocol(f, iterations=True), "protocol.iterations is True"),
-    "no test image": (lambda f: change(f, "metrics.json", test_images=0), "test_images is 0, which is no count"),
+    "config with a word for numerics": (lambda f: change(f, "config.json", numerics="new"), "numerics = 'new'"),
+    "config with a list of words": (
+        lambda f: change_protocol(f, milestones=["late"]),
+        "protocol.milestones.0 = 'late'",
+    ),
+    "config with true iterations": (lambda f: change_protocol(f, iterations=True), "protocol.iterations = True"),
+    "no test image": (lambda f: change(f, "metrics.json", test_images=0), "test_images = 0: must be at least 1"),
     "part of the test images": (lambda f: change(f, "metrics.json", test_images=300), "300 of 360 test images"),
-    "top-5 error a word": (lambda f: change(f, "metrics.json", top5_error="low"), "no number for top5_error"),
-    "provenance without segments": (lambda f: replace_text(f, "provenance.json", '{"status": "finished"}'), "segments"),
-    "provenance with a word for seconds": (
-        lambda f: replace_text(f, "provenance.json", '{"status": "finished", "segments": [{"seconds": "long"}]}'),
-        "segments.seconds is 'long'",
+    "top-5 error a word": (
+        lambda f: change(f, "metrics.json", top5_error="low"),
+        "top5_error = 'low': input should be a valid number",
     ),
-    "provenance a list": (lambda f: replace_text(f, "provenance.json", "[]"), "not a JSON object"),
-    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "not a JSON object"),
+    "provenance without segments": (
+        lambda f: replace_text(f, "provenance.json", '{"status": "finished"}'),
+        "has no profile",
+    ),
+    "provenance with a word for seconds": (
+        lambda f: write_provenance(f, segments=[SEGMENT | {"seconds": "long"}]),
+        "segments.0.seconds = 'long'",
+    ),
+    "provenance a list": (
+        lambda f: replace_text(f, "provenance.json", "[]"),
+        "provenance.json: input should be an object",
+    ),
+    "config nested too deep": (lambda f: replace_text(f, "config.json", "[" * 100_000), "config.json: not valid JSON"),
     "config of another run": (lambda f: change(f, "config.json", experiment="attention92"), "foreign"),
     "config of another seed": (lambda f: change(f, "config.json", seed=7), "foreign"),
-    "history missing": (lambda f: (f / "history.csv").unlink(), "history.csv is missing"),
-    "history empty": (lambda f: replace_text(f, "history.csv", FULL_HISTORY), "no row"),
-    "history binary": (lambda f: (f / "history.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    "history missing": (lambda f: (f / "history.csv").unlink(), "history.csv: no such file"),
+    "history empty": (lambda f: replace_text(f, "history.csv", FULL_HISTORY), "no row in it"),
+    "history binary": (lambda f: (f / "history.csv").write_bytes(b"\xff\xfe\x00"), "history.csv: malformed"),
     "history of another run": (
         lambda f: replace_text(f, "history.csv", FULL_HISTORY + "8,180,0.1,0.5,9,0.6,99.0\n"),
-        "not that of metrics.json",
+        "history.csv: ends at a test error of 99.0, metrics.json has",
     ),
     "history too short": (
         lambda f: replace_text(f, "history.csv", FULL_HISTORY + "4,90,0.1,0.5,9,0.6,9.0\n"),
@@ -83,7 +116,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_run_is_named_and_gives_no_number(world: Any, damage: Callable[[Path], None], reason: str) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    damage(world.result("digits", plan["runs"][NAME]))
+    damage(world.result("digits", plan.runs[NAME].config))
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").values == {}
     [problem] = evidence.problems
@@ -95,7 +128,7 @@ def test_a_damaged_run_is_named_and_gives_no_number(world: Any, damage: Callable
 @pytest.mark.parametrize("status", ["running", "paused", "failed"])
 def test_an_unfinished_run_of_the_store_is_named_and_gives_no_number(world: Any, status: str) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.stored(plan["runs"][NAME], status=status)
+    world.stored(plan.runs[NAME].config, status=status)
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.runs == {}
     assert evidence.status("attention56", 0) == "unfinished"
@@ -104,8 +137,8 @@ def test_an_unfinished_run_of_the_store_is_named_and_gives_no_number(world: Any,
 
 def test_a_whole_copy_counts_where_the_first_one_is_damaged(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.result("digits", plan["runs"][NAME])
-    world.stored(plan["runs"][NAME])
+    folder = world.result("digits", plan.runs[NAME].config)
+    world.stored(plan.runs[NAME].config)
     (folder / "metrics.json").write_text("")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.status("attention56", 0) == "done"
@@ -114,18 +147,18 @@ def test_a_whole_copy_counts_where_the_first_one_is_damaged(world: Any) -> None:
 
 def test_a_copy_without_provenance_takes_that_of_the_store(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.result("digits", plan["runs"][NAME])
-    world.stored(plan["runs"][NAME])
+    world.result("digits", plan.runs[NAME].config)
+    world.stored(plan.runs[NAME].config)
     run = gather(plan, scan(world.sources), load_paper()).runs[NAME]
     assert run.shown.startswith("results/")
-    assert run.provenance is not None and run.provenance["mlflow_run_id"] == "a" * 32
+    assert run.provenance is not None and run.provenance.mlflow_run_id == "a" * 32
 
 
 def test_a_copy_with_another_number_is_named_and_not_used(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.stored(plan["runs"][NAME])
+    folder = world.stored(plan.runs[NAME].config)
     first = json.loads((folder / "metrics.json").read_text())["test_error"]
-    copy = world.result("digits", plan["runs"][NAME])
+    copy = world.result("digits", plan.runs[NAME].config)
     change(copy, "metrics.json", test_error=first - 0.005)
     evidence = gather(plan, scan([world.store, world.results]), load_paper())
     assert evidence.sample("attention56", "test_error").values == {0: first}
@@ -139,22 +172,23 @@ def test_a_folder_that_should_hold_a_run_and_holds_none_is_named(world: Any, nam
     (world.results / name).mkdir(parents=True)
     evidence = gather(world.plan(experiments={"attention56": 5.5}), scan(world.sources), load_paper())
     assert [(problem.path, problem.reason) for problem in evidence.problems] == [
-        (f"results/{name}", "config.json is missing")
+        (f"results/{name}", "config.json: no such file")
     ]
 
 
 def test_a_damaged_copy_beside_a_whole_one_is_named_whatever_is_left_of_it(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.stored(plan["runs"][NAME])
-    (world.result("digits", plan["runs"][NAME]) / "config.json").write_text("{")
+    world.stored(plan.runs[NAME].config)
+    (world.result("digits", plan.runs[NAME].config) / "config.json").write_text("{")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.status("attention56", 0) == "done"
-    assert [problem.reason for problem in evidence.problems] == ["config.json is not a JSON object"]
+    assert len(evidence.problems) == 1
+    assert evidence.problems[0].reason.startswith("config.json: not valid JSON")
 
 
 def test_damaged_responses_or_masks_are_named_but_the_error_counts(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.result("digits", plan["runs"][NAME])
+    folder = world.result("digits", plan.runs[NAME].config)
     (folder / "responses.json").write_text('{"relative": ["x"]}')
     (folder / "masks.npz").unlink()
     evidence = gather(plan, scan(world.sources), load_paper())
@@ -169,7 +203,7 @@ def test_missing_sources_are_no_error(tmp_path: Path) -> None:
 
 def test_half_written_folders_of_others_are_not_looked_at(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    folder = world.result("digits", plan["runs"][NAME])
+    folder = world.result("digits", plan.runs[NAME].config)
     shutil.copytree(folder, folder.with_name(".seed0.123.tmp"))
     shutil.rmtree(folder)
     found = scan(world.sources)
@@ -178,7 +212,7 @@ def test_half_written_folders_of_others_are_not_looked_at(world: Any) -> None:
 
 def test_a_run_by_older_code_counts_and_is_marked(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    old = plan["runs"][NAME] | {"numerics": 1, "identity": "0" * 12}
+    old = plan.runs[NAME].config | {"numerics": 1, "identity": "0" * 12}
     world.result("digits", old)
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").marks == (OLDER_CODE,)
@@ -188,7 +222,7 @@ def test_a_run_by_older_code_counts_and_is_marked(world: Any) -> None:
 
 def test_a_run_on_data_that_changed_since_counts_and_is_marked(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     world.result("digits", run | {"data": run["data"] | {"checksum": "9" * 64}, "identity": "0" * 12})
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.sample("attention56", "test_error").marks == (CHANGED_DATA,)
@@ -196,7 +230,7 @@ def test_a_run_on_data_that_changed_since_counts_and_is_marked(world: Any) -> No
 
 def test_a_run_of_the_plan_is_marked_when_code_or_data_are_newer_than_the_plan(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     world.result("digits", run)
     (world.root / "data/prepared/digits").mkdir(parents=True)
     manifest = world.root / "data/prepared/digits/manifest.json"
@@ -225,11 +259,13 @@ def test_noisy_labels_that_changed_since_mark_the_runs_on_them(world: Any) -> No
 def test_a_plan_without_data_takes_the_runs_that_fit_in_all_the_rest(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5, "attention92": 5.0})
     world.train(plan)
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         run["data"] = {"dataset": "digits", "noise": 0}
         del run["network"]["num_classes"]
-    plan["identity"] = dict.fromkeys(plan["identity"])
-    plan["runs"]["attention92-s0"]["protocol"] = plan["runs"]["attention92-s0"]["protocol"] | {"learning_rate": 0.2}
+        del run["identity"]
+    plan.runs["attention92-s0"].config["protocol"] = plan.runs["attention92-s0"].config["protocol"] | {
+        "learning_rate": 0.2
+    }
     evidence = gather(plan, scan(world.sources), load_paper())
     assert list(evidence.runs) == [NAME] and evidence.marks == {}
     assert "protocol.learning_rate" in evidence.problems[0].reason
@@ -237,17 +273,17 @@ def test_a_plan_without_data_takes_the_runs_that_fit_in_all_the_rest(world: Any)
 
 def test_a_current_run_counts_before_an_older_one(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    world.result("digits", plan["runs"][NAME])
-    world.stored(plan["runs"][NAME] | {"numerics": 1, "identity": "0" * 12})
+    world.result("digits", plan.runs[NAME].config)
+    world.stored(plan.runs[NAME].config | {"numerics": 1, "identity": "0" * 12})
     evidence = gather(plan, scan(world.sources), load_paper())
-    assert evidence.runs[NAME].identity == plan["identity"][NAME]
+    assert evidence.runs[NAME].identity == plan.runs[NAME].identity
     assert evidence.problems == () and evidence.marks == {}
     assert len(evidence.elsewhere) == 1
 
 
 def test_a_run_of_another_schedule_never_slips_into_a_mean(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     longer = run | {"protocol": run["protocol"] | {"iterations": 360}, "identity": "0" * 12}
     world.result("digits", longer)
     evidence = gather(plan, scan(world.sources), load_paper())
@@ -257,7 +293,7 @@ def test_a_run_of_another_schedule_never_slips_into_a_mean(world: Any) -> None:
 
 def test_a_run_that_only_claims_the_plans_identity_is_foreign(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    run = plan["runs"][NAME]
+    run = plan.runs[NAME].config
     world.result("digits", run | {"protocol": run["protocol"] | {"learning_rate": 0.2}})
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.runs == {}
@@ -266,7 +302,7 @@ def test_a_run_that_only_claims_the_plans_identity_is_foreign(world: Any) -> Non
 
 def test_an_experiment_that_the_plan_does_not_have_is_named(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
-    stranger = world.plan(experiments={"attention99": 5.5})["runs"]["attention99-s0"]
+    stranger = world.plan(experiments={"attention99": 5.5}).runs["attention99-s0"].config
     world.result("digits", stranger)
     evidence = gather(plan, scan(world.sources), load_paper())
     assert "the plan has no such run" in evidence.problems[0].reason
@@ -277,7 +313,7 @@ def test_runs_of_other_profiles_are_no_problem_of_this_one(world: Any) -> None:
     other = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention56": 5.5})
     world.train(other)
     unfinished = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention92": 5})
-    world.stored(unfinished["runs"]["attention92-s0"], status="paused", profile="cifar10")
+    world.stored(unfinished.runs["attention92-s0"].config, status="paused", profile="cifar10")
     evidence = gather(plan, scan(world.sources), load_paper())
     assert evidence.problems == ()
     assert {problem.profile for problem in evidence.elsewhere} == {"cifar10"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,22 @@ def test_a_number_can_be_traced_without_a_plan(clone: Path) -> None:
 
 def test_a_plan_without_data_says_all_but_what_the_data_say(clone: Path) -> None:
     plan = find_plan(None, clone)
-    run = plan["runs"]["attention92-noise30-s0"]
-    assert plan["identity"]["attention92-noise30-s0"] is None
+    run = plan.runs["attention92-noise30-s0"].config
+    assert plan.runs["attention92-noise30-s0"].identity is None
     assert run["data"] == {"dataset": "digits", "noise": 30}
     assert run["protocol"]["milestones"] == [81, 113]
     assert run["network"] == {"name": "cifar_attention92", "options": {}}
 
 
 def test_the_plan_that_is_there_comes_first(clone: Path) -> None:
-    plan = find_plan(None, clone) | {"identity": {"attention56-s0": "0123456789ab"}}
-    (clone / "plan.json").write_text(json.dumps(plan))
-    assert find_plan("digits", clone)["identity"] == {"attention56-s0": "0123456789ab"}
+    plan = find_plan(None, clone)
+    replace(plan, store="elsewhere").write(clone / "plan.json")
+    assert find_plan("digits", clone) == replace(plan, store="elsewhere")
 
 
 def test_another_profile_is_composed(clone: Path) -> None:
     plan = find_plan("cifar100", clone)
-    assert (plan["profile"], plan["labels"]["schedule"]) == ("cifar100", "full")
+    assert (plan.profile, plan.label.schedule) == ("cifar100", "full")
 
 
 def test_an_unknown_profile_is_refused_in_one_line(clone: Path) -> None:
@@ -64,11 +65,9 @@ def test_an_unknown_profile_is_refused_in_one_line(clone: Path) -> None:
 
 def planned(world: Any, clone: Path, store: str) -> dict[str, Any]:
     """A plan of one run in a clone whose run store is behind a URL."""
-    plan: dict[str, Any] = world.plan(experiments={"attention92-nal": 5.4})
-    execution = {"store": store, "tracking": {"enabled": False}}
-    plan |= {"report": {"equivalence_margin": 0.25}, "execution": execution}
-    (clone / "plan.json").write_text(json.dumps(plan))
-    return plan["runs"]["attention92-nal-s0"]  # type: ignore[no-any-return]
+    plan = replace(world.plan(experiments={"attention92-nal": 5.4}), store=store)
+    plan.write(clone / "plan.json")
+    return plan.runs["attention92-nal-s0"].config  # type: ignore[no-any-return]
 
 
 def test_a_fresh_checkout_reports_and_traces_what_an_object_store_has(
@@ -84,17 +83,21 @@ def test_a_fresh_checkout_reports_and_traces_what_an_object_store_has(
     assert "digits: 1 of 1 runs" in write_report(None, clone)
 
 
-def test_a_report_that_knows_less_than_before_says_so(
+def test_a_report_with_fewer_runs_does_not_replace_the_one_that_is_there(
     world: Any, clone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.result("digits", planned(world, clone, "runs"))
     assert "digits: 1 of 1 runs" in write_report(None, clone)
     assert not caplog.messages
+    committed = (clone / "reports/digits/report.md").read_bytes()
     shutil.rmtree(clone / "results")
     assert "digits: 0 of 1 runs" in write_report(None, clone)
     (warning,) = caplog.messages
-    assert "1 runs that the report had are not on this machine" in warning
-    assert "`git checkout -- reports/digits` brings it back" in warning
+    assert "reports/digits has 1 runs" in warning and "reports/local/digits/incomplete" in warning
+    assert (clone / "reports/digits/report.md").read_bytes() == committed
+    assert (clone / "reports/local/digits/incomplete/report.html").is_file()
+    write_report(None, clone, replace=True)
+    assert (clone / "reports/digits/report.md").read_bytes() != committed
 
 
 def test_a_store_that_does_not_answer_is_one_warning_and_no_error(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +15,7 @@ from pipeline.report.numbers import DASH, MINUS
 from pipeline.report.resnet200 import Section, Statement, against_resnet200, load_section, section_files
 from pipeline.report.speed import pair_times, read_speeds
 from pipeline.settings.paper import PaperCell, load_paper
+from tests.plans import make_plan
 
 PAPER = load_paper()
 SPEED = Speed(
@@ -31,8 +31,7 @@ def changed(**values: object) -> Speed:
 
 
 def section(counts: Counts, *speeds: Speed) -> Section:
-    plan: dict[str, Any] = {"profile": "p", "labels": {"standin": True, "schedule": "full"}, "runs": {}, "identity": {}}
-    return against_resnet200(Evidence(plan, PAPER, {}, {}, (), ()), counts, speeds)
+    return against_resnet200(Evidence(make_plan(), PAPER, {}, {}, (), ()), counts, speeds)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pipeline.report import build_report
 @pytest.mark.slow
 def test_a_thousand_runs_take_half_a_minute_and_five_megabytes(world: Any) -> None:
     plan = world.plan("cifar10", seeds=50, dataset="cifar10", full=True)
-    assert len(plan["runs"]) == 1000
+    assert len(plan.runs) == 1000
     world.train(plan, rows=205)
     out = world.root / "reports/cifar10"
     start = time.process_time()

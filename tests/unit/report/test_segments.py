@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline.report import build_report, trace
-from pipeline.runs.segments import DIRTY, MOVED, marks_here, training_code_changed
+from pipeline.report.machine import DIRTY, marks_here, training_code_changed
+from pipeline.report.present import MOVED
+from pipeline.runs.records import Provenance, Segment
+from pipeline.settings.plan import Plan
 from tests.unit.report.test_build import build
 
 NAME = "attention92-s0"
@@ -23,9 +26,9 @@ def plan(world: Any) -> dict[str, Any]:
     return made
 
 
-def publish(world: Any, plan: dict[str, Any]) -> Path:
+def publish(world: Any, plan: Plan) -> Path:
     """The run as `runs publish` leaves it, and no copy in the store."""
-    stored = world.stored(plan["runs"][NAME])
+    stored = world.stored(plan.runs[NAME].config)
     folder = world.published / "digits" / stored.name
     folder.parent.mkdir(parents=True)
     return Path(stored.rename(folder))
@@ -47,7 +50,7 @@ def of_machine(world: Any) -> str:
 
 
 def test_the_tracked_page_walks_a_published_number_back_to_commit_command_hardware_and_time(
-    world: Any, plan: dict[str, Any]
+    world: Any, plan: Plan
 ) -> None:
     folder = publish(world, plan)
     build(world, plan)
@@ -62,12 +65,12 @@ def test_the_tracked_page_walks_a_published_number_back_to_commit_command_hardwa
 
 
 def test_the_tracked_page_of_a_published_run_does_not_depend_on_a_copy_in_the_store(
-    world: Any, plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    world: Any, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(world, plan)
     build(world, plan)
     before = tracked(world)
-    move(world.stored(plan["runs"][NAME]), device="cpu: of the store")
+    move(world.stored(plan.runs[NAME].config), device="cpu: of the store")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
     sources = [world.store, world.published, world.results]
     local = world.root / "reports/local/digits"
@@ -77,9 +80,7 @@ def test_the_tracked_page_of_a_published_run_does_not_depend_on_a_copy_in_the_st
 
 
 @pytest.mark.parametrize("other", [{"device": "cuda: H100"}, {"threads": 2, "device": "cpu"}, {"versions": {"a": "1"}}])
-def test_a_published_run_that_was_moved_is_marked_in_every_form(
-    world: Any, plan: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_a_published_run_that_was_moved_is_marked_in_every_form(world: Any, plan: Plan, other: dict[str, Any]) -> None:
     move(publish(world, plan), **other)
     build(world, plan)
     report = world.root / "reports/digits"
@@ -89,15 +90,15 @@ def test_a_published_run_that_was_moved_is_marked_in_every_form(
     assert trace(plan, world.sources, CELL).count(MOVED) == 1
 
 
-def test_a_moved_run_of_the_store_is_marked_on_this_machine_alone(world: Any, plan: dict[str, Any]) -> None:
-    move(world.stored(plan["runs"][NAME]), device="cuda: H100")
+def test_a_moved_run_of_the_store_is_marked_on_this_machine_alone(world: Any, plan: Plan) -> None:
+    move(world.stored(plan.runs[NAME].config), device="cuda: H100")
     build(world, plan)
     assert '<abbr title="moved' not in tracked(world)
     assert f"<small>{MOVED}</small>" in of_machine(world)
     assert MOVED in trace(plan, world.sources, CELL)
 
 
-def test_a_second_segment_on_the_same_machine_is_no_move(world: Any, plan: dict[str, Any]) -> None:
+def test_a_second_segment_on_the_same_machine_is_no_move(world: Any, plan: Plan) -> None:
     move(publish(world, plan), from_iteration=90, hostname="another node of the kind")
     assert MOVED not in trace(plan, world.sources, CELL)
 
@@ -106,6 +107,14 @@ def git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
     command = ["git", "-C", str(root), *identity, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def made_by(commit: str | None) -> Provenance:
+    """The provenance of a run that this commit of the code made."""
+    moment = "2026-01-01T00:00:00Z"
+    return Provenance(
+        "finished", "digits", (Segment(0, 90, moment, 1.0, 90.0, "h", "cpu", 1, 1, {}, commit, False, ""),)
+    )
 
 
 @pytest.fixture
@@ -134,20 +143,20 @@ def test_a_run_by_other_training_code_is_marked(checkout: Path, changed: str, co
     (checkout / changed).write_text("2\n")
     if committed:
         git(checkout, "commit", "-q", "-a", "-m", "second")
-    marks = marks_here({"segments": [{"commit": commit}]}, checkout)
+    marks = marks_here(made_by(commit), checkout)
     assert marks == ([f"training code has changed since commit {commit[:10]}"] if marked else [])
 
 
 def test_a_commit_that_git_does_not_know_is_said_to_be_unknown(checkout: Path, tmp_path: Path) -> None:
     for root in (checkout, tmp_path):
-        [mark] = marks_here({"segments": [{"commit": "f" * 40}]}, root)
+        [mark] = marks_here(made_by("f" * 40), root)
         assert mark.startswith("unknown whether training code has changed since commit ffffffffff")
-    assert marks_here({"segments": [{"commit": None}]}, checkout) == []
+    assert marks_here(made_by(None), checkout) == []
     assert training_code_changed("--output=stolen", checkout) is None
 
 
-def test_a_run_from_a_working_tree_with_changes_is_marked(world: Any, plan: dict[str, Any]) -> None:
-    move(world.stored(plan["runs"][NAME]), dirty=True)
+def test_a_run_from_a_working_tree_with_changes_is_marked(world: Any, plan: Plan) -> None:
+    move(world.stored(plan.runs[NAME].config), dirty=True)
     build(world, plan)
     assert DIRTY in of_machine(world) and DIRTY not in tracked(world)
     assert DIRTY in trace(plan, world.sources, CELL)

@@ -9,17 +9,18 @@ import pytest
 
 from pipeline.report import trace
 from pipeline.report.machine import mlflow_address
-from pipeline.runs.numerics import NUMERICS
+from pipeline.runs.records import Provenance
+from pipeline.runs.spec import NUMERICS
 from pipeline.utils.errors import UserError
 
 
 def test_a_number_is_walked_back_to_run_commit_data_command_and_hardware(world: Any) -> None:
     plan = world.plan(experiments={"attention92-noise30": 5.8})
-    folder = world.stored(plan["runs"]["attention92-noise30-s0"])
+    folder = world.stored(plan.runs["attention92-noise30-s0"].config)
     text = trace(plan, world.sources, "table5/noise30/attention92")
     for part in (
         "5.79",
-        plan["identity"]["attention92-noise30-s0"],
+        plan.runs["attention92-noise30-s0"].identity,
         "a" * 32,
         "f" * 40,
         "c" * 64,
@@ -30,37 +31,43 @@ def test_a_number_is_walked_back_to_run_commit_data_command_and_hardware(world: 
         "2026-01-01T00:00:00Z, 12.5 s",
         "torch 2.11",
         str(folder),
-        plan["labels"]["statement"],
+        plan.label.statement,
     ):
         assert part in text, part
 
 
 def test_a_claim_is_walked_back_to_the_runs_of_both_arms(world: Any) -> None:
     plan = world.plan(experiments={"attention92": 5.0, "attention92-nal": 5.4})
-    for run in plan["runs"].values():
+    for run in (planned.config for planned in plan.runs.values()):
         world.stored(run)
     text = trace(plan, world.sources, "claims/arl-beats-nal-92")
-    for part in ("0.36", "undecided on stand-in data", *plan["identity"].values(), "Synthetic CPU", "f" * 40):
+    for part in (
+        "0.36",
+        "undecided on stand-in data",
+        *(run.identity for run in plan.runs.values()),
+        "Synthetic CPU",
+        "f" * 40,
+    ):
         assert part in text, part
     assert "pending" in trace(plan, world.sources, "claims/noise-slope")
 
 
 def test_a_run_of_another_profile_is_traced_with_its_marks(world: Any) -> None:
     other = world.plan("cifar10", dataset="cifar10", full=True, experiments={"attention92": 5.0})
-    world.result("cifar10", other["runs"]["attention92-s0"] | {"numerics": NUMERICS - 1})
+    world.result("cifar10", other.runs["attention92-s0"].config | {"numerics": NUMERICS - 1})
     text = trace(world.plan(experiments={"attention56": 5.5}), world.sources, "table6/attention92/cifar10")
     assert re.search(r"profile +cifar10", text) and "older training code" in text
 
 
 def test_a_link_to_mlflow_leads_to_the_server_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    provenance = {"mlflow_run_id": "abc"}
+    provenance = Provenance("finished", "digits", mlflow_run_id="abc")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
     assert mlflow_address(provenance) == "http://127.0.0.1:5000/#/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org:8080/lab/")
     assert mlflow_address(provenance) == "https://mlflow.example.org:8080/lab/#/runs/abc"
-    assert mlflow_address({"mlflow_run_id": None}) is None
+    assert mlflow_address(Provenance("finished", "digits")) is None
 
 
 def test_a_pending_number_says_so(world: Any) -> None:
@@ -75,7 +82,7 @@ def test_a_run_without_provenance_says_so(world: Any) -> None:
 
 def test_a_marked_number_says_why(world: Any) -> None:
     plan = world.plan(experiments={"attention92": 5.0})
-    world.result("digits", plan["runs"]["attention92-s0"] | {"numerics": 1, "identity": "0" * 12})
+    world.result("digits", plan.runs["attention92-s0"].config | {"numerics": 1, "identity": "0" * 12})
     assert "older training code" in trace(plan, world.sources, "table3/attention92/arl")
 
 

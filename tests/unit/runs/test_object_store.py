@@ -1,4 +1,4 @@
-"""A run store behind a URL, on moto's S3 server: what is whole there, and what a killed push leaves."""
+"""A run store behind a URL, on moto's S3 server: what is complete there, and what a killed upload leaves."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import pytest
 from pyarrow import fs
 
 from pipeline import runs
-from pipeline.__main__ import main
+from pipeline.cli import main
 from pipeline.launch import doctor
 from pipeline.launch.driver import Driver
-from pipeline.runs import store_copies
+from pipeline.runs import run_store
 from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import DETERMINISTIC, Provenance
-from pipeline.runs.run_store import RunStore
-from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
-from pipeline.runs.store_copies import Mirror, working_copy
+from pipeline.runs.run_store import Mirror, RunStore, working_copy
+from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.settings import config
 from pipeline.utils import object_store
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import write_json
+from tests.plans import make_plan, make_protocol
 from tests.s3_server import BUCKET, CREDENTIALS, S3Server, s3_server
+from tests.unit.tracking.run_folders import make_spec, write_run
 
 RUN = "attention56-s0-0123456789ab"
 
@@ -44,8 +45,9 @@ def store(server: S3Server, tmp_path: Path) -> RunStore:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PUSH_SECONDS", "PULL_SECONDS", "REST_SECONDS"):
-        monkeypatch.setattr(store_copies, name, 0.05)
+    for name in ("PUSH_SECONDS", "PULL_SECONDS"):
+        monkeypatch.setattr(run_store, name, 0.05)
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.05)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -70,10 +72,9 @@ def checkpoint(folder: Path, iteration: int) -> None:
 
 
 def folders_of(store: RunStore) -> set[str]:
-    """Folders of the run, those included that hold nothing."""
-    filesystem, base = object_store._open(store.url)
-    found = filesystem.get_file_info(fs.FileSelector(f"{base}/{RUN}", recursive=True))
-    return {info.path.removeprefix(f"{base}/{RUN}/") for info in found if info.type == fs.FileType.Directory}
+    """Return the folders of the run, including empty ones."""
+    found = store.filesystem.get_file_info(fs.FileSelector(RUN, recursive=True))
+    return {info.path.removeprefix(f"{RUN}/") for info in found if info.type == fs.FileType.Directory}
 
 
 def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(store: RunStore) -> None:
@@ -97,7 +98,7 @@ def test_what_changes_in_a_working_copy_reaches_the_store_and_the_next_copy(stor
         assert (again / "checkpoints" / "000000020" / "state.json").read_text() == "20"
 
 
-def test_what_makes_a_folder_whole_is_copied_last_in_both_directions(
+def test_what_makes_a_folder_complete_is_copied_last_in_both_directions(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
@@ -113,7 +114,7 @@ def test_what_makes_a_folder_whole_is_copied_last_in_both_directions(
     assert [path.rpartition("/")[2] for path in written[-2:]] == ["state.json", "metrics.json"]
 
 
-def test_a_checkpoint_that_was_not_pushed_to_its_end_is_neither_brought_nor_kept(
+def test_a_checkpoint_that_was_not_uploaded_completely_is_neither_downloaded_nor_kept(
     store: RunStore, tmp_path: Path
 ) -> None:
     checkpoint(tmp_path / "here", 10)
@@ -152,12 +153,12 @@ def test_the_driver_sees_a_run_grow_without_its_checkpoints_and_can_stop_it(stor
         until((folder / STOP_FILE).exists)
         (folder / "progress.json").unlink()
         write(folder, provenance_json='"paused"')
-    mirror.settle(RUN)
+    mirror.finish(RUN)
     assert sorted(path.name for path in copy.iterdir()) == ["provenance.json", STOP_FILE, "weights.safetensors"]
     assert store.exists(f"{RUN}/{STOP_FILE}")
     mirror.follow(RUN)  # the next launch takes the request back
     assert not store.exists(f"{RUN}/{STOP_FILE}")
-    mirror.settle(RUN)
+    mirror.finish(RUN)
 
 
 def test_another_machine_finds_what_is_finished_without_its_weights_unless_it_wants_them(
@@ -218,12 +219,12 @@ def test_fsspec_opens_what_pyarrow_does_not_know(tmp_path: Path) -> None:
     store.pull(RUN, tmp_path / "there", {}, lambda name: True)
     assert (tmp_path / "there" / "metrics.json").read_text() == "{}"
     store.delete(f"{RUN}/metrics.json")
-    assert store.files() == {}
+    assert store.files("") == {}
 
 
 def paused(folder: Path, iteration: int) -> RunSpec:
     """Leave a run that has come to an iteration."""
-    protocol = Protocol(100, 4, 0.1, (50,), 0.1, 0.9, True, 1e-4, 2, False, 4)
+    protocol = make_protocol(iterations=100, batch_size=4, milestones=(50,))
     data = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
     spec = RunSpec("attention56", 0, NetworkSpec("cifar_attention56", 10, {}), data, protocol)
     write_json(folder / "config.json", spec.to_json())
@@ -235,23 +236,20 @@ def paused(folder: Path, iteration: int) -> RunSpec:
 def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
     project = tmp_path / "project"
-    write_json(
-        project / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
-    )
+    make_plan(store=store.url).write(project / "plan.json")
     monkeypatch.chdir(project)
     elsewhere = tmp_path / "elsewhere"
     spec = paused(elsewhere / "run", 20)
     assert main(["runs", "import", str(elsewhere)]) == 0
-    assert store.reached(spec.folder_name) == 20
+    assert store.newest_checkpoint(spec.folder_name) == 20
 
     paused(tmp_path / "worker", 40)  # another machine goes on with it
     store.push(spec.folder_name, tmp_path / "worker", {})
     write(tmp_path / "torn", checkpoints__000000060__model_safetensors="half")  # and is killed while it pushes
     store.push(spec.folder_name, tmp_path / "torn", {})
     before = {name: store.read(f"{spec.folder_name}/{name}") for name in store.files(spec.folder_name)}
-    assert store.reached(spec.folder_name) == 40
+    assert store.newest_checkpoint(spec.folder_name) == 40
     capsys.readouterr()
     assert main(["runs", "import", str(elsewhere)]) == 0
     assert capsys.readouterr().out == "nothing new\n"
@@ -259,23 +257,18 @@ def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
 
     paused(elsewhere / "run", 50)
     assert main(["runs", "import", str(elsewhere)]) == 0
-    assert store.reached(spec.folder_name) == 50
+    assert store.newest_checkpoint(spec.folder_name) == 50
     assert store.read(f"{spec.folder_name}/history.csv") == b"up to 50"
 
 
 def test_an_import_that_broke_off_is_completed_by_the_next(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execution = {"store": store.url, "resources": {}, "checkpoints": {}, "tracking": {"enabled": False}}
-    write_json(
-        tmp_path / "plan.json", {"profile": "digits", "report": {}, "execution": execution, "identity": {}, "runs": {}}
-    )
+    make_plan(store=store.url).write(tmp_path / "plan.json")
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
-    spec = paused(elsewhere / "run", 20)
-    for name in DETERMINISTIC:
-        if name != "config.json":
-            write_json(elsewhere / "run" / name, {})
+    spec = make_spec()
+    write_run(elsewhere, spec)
     put = RunStore.write
 
     def write_or_fail(self: RunStore, path: str, content: bytes) -> None:
@@ -295,10 +288,7 @@ def test_an_import_that_broke_off_is_completed_by_the_next(
 def test_a_store_that_does_not_say_how_a_run_ended_is_not_told_that_it_failed(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked = {"enabled": False, "models": "none", "system_metrics": False}
-    checkpoints = {"seconds": 60.0, "keep": 2}
-    execution = {"store": store.url, "resources": {}, "checkpoints": checkpoints, "tracking": tracked}
-    driver = Driver({"profile": "digits", "execution": execution, "runs": {}}, tmp_path)
+    driver = Driver(make_plan(store=store.url), tmp_path)
     run = driver.begin(paused(tmp_path / "worker", 20))
     Provenance("running", "digits").write(run.folder)
     Provenance("finished", "digits").write(tmp_path / "worker")
@@ -312,6 +302,20 @@ def test_a_store_that_does_not_say_how_a_run_ended_is_not_told_that_it_failed(
         with pytest.raises(UserError, match="does not say how the run ended; the same command looks again"):
             driver.end(run)
     assert b'"finished"' in store.read(f"{run.folder.name}/provenance.json")
+
+
+def test_a_run_that_another_machine_has_finished_meanwhile_is_not_trained_again(
+    store: RunStore, tmp_path: Path
+) -> None:
+    driver = Driver(make_plan(store=store.url), tmp_path / "here")
+    spec = paused(tmp_path / "there", 20)
+    driver.fetch()
+    for name in DETERMINISTIC:
+        if name != "config.json":
+            write_json(tmp_path / "there" / name, {})
+    store.push(spec.folder_name, tmp_path / "there", {})
+    assert not driver.claim(spec)
+    assert runs.locate(spec, driver.store) == driver.store / spec.folder_name
 
 
 def test_copies_of_a_store_have_a_folder_of_their_own(tmp_path: Path) -> None:

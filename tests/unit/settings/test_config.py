@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.cli import main
 from pipeline.settings import config
+from pipeline.settings.tree import OWNED
 from pipeline.utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +50,7 @@ def test_every_profile_composes_into_a_valid_tree(profile: str, tmp_path: Path) 
 @pytest.mark.parametrize("profile", ["cifar10", "cifar100"])
 def test_the_full_profiles_are_the_papers_protocol_to_the_letter(profile: str, tmp_path: Path) -> None:
     protocol = config.compose(profile, [], tmp_path / "params.yaml", ROOT).protocol
-    assert protocol.model_dump() == {
+    assert asdict(protocol) == {
         "iterations": 160_000,
         "batch_size": 64,
         "learning_rate": 0.1,
@@ -101,8 +105,8 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("protocol.batch_size", -3, "params.yaml: protocol.batch_size = -3: Input should be greater than 0"),
-        ("protocol.batch_size", "64", "protocol.batch_size = '64': Input should be a valid integer"),
+        ("protocol.batch_size", -3, "params.yaml: protocol.batch_size = -3: must be above 0"),
+        ("protocol.batch_size", "64", "protocol.batch_size = '64': must be a whole number"),
         ("protocol.learning_rate", -0.1, "protocol.learning_rate = -0.1"),
         ("protocol.learning_rate", float("nan"), "protocol.learning_rate = nan"),
         ("checkpoints.seconds", float("inf"), "checkpoints.seconds = inf"),
@@ -116,10 +120,10 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
         ("experiments.attention56.noise", 33, "experiments.attention56.noise = 33: must be one of data.noise_levels"),
         ("experiments.resnet164.options", {"p": 2}, "experiments.resnet164"),
         ("data.name", "cifar", "data.name = 'cifar'"),
-        ("seeds", [0, 0], "seeds = [0, 0]: each seed may stand there once"),
-        ("crops", {"train": 64, "test": 64, "colour": 0.1}, "crops: are for photographs, which digits has none of"),
-        ("experiments.attention56.test_crop", 64, "experiments.attention56: crops are for photographs"),
-        ("data.name", "imagenet", "crops: missing; imagenet has photographs"),
+        ("seeds", [0, 0], "seeds = [0, 0]: 0 is there 2 times; all must differ"),
+        ("crops", {"train": 64, "test": 64, "colour": 0.1}, "crops: are for image files, which digits has none of"),
+        ("experiments.attention56.test_crop", 64, "experiments.attention56: crops are for image files"),
+        ("data.name", "imagenet", "crops: missing; imagenet has image files"),
         ("data.remote", "s3://bucket/datasets", "data.remote = 's3://bucket/datasets': must be null, digits has no"),
         ("data.remote", "/shared/datasets", "data.remote = '/shared/datasets': must be null or a URL such as s3://"),
         ("data.remote", "s3:/bucket", "data.remote = 's3:/bucket': must be null or a URL such as s3://bucket/datasets"),
@@ -137,8 +141,38 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
             "data.remote = 's4://bucket': must be null or a URL such as s3://bucket/datasets;",
         ),
         ("data.remote", "", "data.remote = '': must be null or a URL"),
-        ("data.remote", 3, "data.remote = 3: Input should be a valid string"),
-        ("precision", "float16", "precision = 'float16': Input should be 'float32' or 'bfloat16'"),
+        ("data.remote", 3, "data.remote = 3: must be text"),
+        ("data.noise_levels", [50, 50], "data.noise_levels = [50, 50]: 50 is there 2 times; all must differ"),
+        ("experiments.attention56.options", {"p": 10**9}, "options.p = 1000000000: must be at most 16"),
+        ("protocol.iterations", 10**30, "must be at most 10000000"),
+        ("protocol.milestones", {}, "protocol.milestones: must be a list"),
+        ("protocol.flip", None, "protocol.flip = null: must be true or false"),
+        ("resources.threads", 10**9, "resources.threads = 1000000000: must be at most 1024"),
+        ("resources.gpus", "x", "resources.gpus = 'x': must be 'auto' or a number"),
+        ("seeds", [2**64], "seeds.0 = 18446744073709551616: must be at most 4294967295"),
+        ("seeds", list(range(20_000)), "must have at most 5000 entries"),
+        ("seeds", list(range(300)), "seeds: 300 seeds of 20 experiments are more than 5000 runs"),
+        ("seeds", [], "seeds = []: must not be empty"),
+        ("store", "a\0b", "store = 'a\\x00b': must be text without line breaks and control characters"),
+        ("store", "\ud800", "store = '\\ud800': must be text without"),
+        ("store", ".git", "store = '.git': must be a folder of its own, such as runs"),
+        ("store", "./plan.json", "store = './plan.json': must be a folder of its own"),
+        ("store", "published/runs", "must be a folder of its own"),
+        ("store", "runs/../data", "must be a folder of its own"),
+        ("store", str(Path.cwd() / "conf/runs"), "must be a folder of its own"),
+        ("store", "~/runs", "must be a folder of its own"),
+        ("store", ".", "must be a folder of its own"),
+        ("store", "/", "must be a folder of its own"),
+        ("store", "s3:// runs", "must be a folder, or a URL such as s3://bucket/runs"),
+        ("a\nb", 1, "params.yaml: a\\nb: a key must be text without line breaks and control characters"),
+        ("label.statement", "\x1b[31mred", "label.statement = '\\x1b[31mred': must be text without"),
+        ("experiments." + "a" * 300, {}, "must be a name of lower-case letters, digits, '-' and '_', at most 100"),
+        ("experiments.a b", {}, "experiments.a b = 'a b': must be a name of"),
+        ("experiments.\x1b[31m", {}, "experiments.\\x1b[31m: a key must be text"),
+        ("precision", "float16", "precision = 'float16': must be 'float32' or 'bfloat16'"),
+        ("resources.worker", 1, "resources.worker: unknown key, did you mean 'workers'?"),
+        ("experiments.attention56.optoins", {}, "did you mean 'options'?"),
+        ("experiments.attention56.options", {"lerning": "nal"}, "did you mean 'learning'?"),
         ("profil", "x", "profil: unknown key, did you mean 'profile'?"),
     ],
 )
@@ -199,22 +233,72 @@ def test_content_that_is_no_tree_of_settings_is_refused(content: Any) -> None:
         config.parse(content)
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t", "- 1", "", "{a: 1, a"])
-def test_a_file_that_is_no_yaml_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML"),
+        ("\t", "line 1: not valid YAML"),
+        ("- 1", "must hold keys and values, not list"),
+        ("", "must hold keys and values"),
+        ("{a: 1, a", "not valid YAML"),
+        ("a: 1\nb: 2\na: 3", "line 3: not valid YAML (the key 'a' is there twice)"),
+        ("a:\n  b: 1\n  b: 1", "line 3: not valid YAML (the key 'b' is there twice)"),
+        ("a: " + 5000 * "9", "line 1: not valid YAML"),
+        ("a: 2026-02-31", "line 1: not valid YAML ('2026-02-31' is not a valid number or date)"),
+        ("a: 2026-02-01", "a = '2026-02-01': a date must be put in quotes"),
+        ("1: a", "1: a key must be text; put it in quotes"),
+        ("a: !!int abc", "line 1: a tag (!!int) is not allowed"),
+        ("a: !!set {b}", "line 1: a tag (!!set) is not allowed"),
+        ("a: !!python/object/apply:os.system [ls]", "line 1: a tag ("),
+        ("a: &a [*a]", "line 1: an alias (*a) is not allowed; write the value out"),
+        ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2: an alias (*a) is not allowed"),
+        ("a: " + 500 * "[" + 500 * "]", "more than 20 levels of keys and lists are not allowed"),
+        ("a: " + 100_000 * "[", "more than 20 levels"),
+        ("a: 1 #" + 2**21 * "x", "at most 1048576 are allowed"),
+        ("a: \x1b[31m", "not valid YAML"),
+        ("a: \0", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_not_plain_yaml_is_refused_in_one_line(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"params\.yaml"):
+    with pytest.raises(UserError) as refused:
         config.load(path)
+    assert str(refused.value).startswith(f"{path}: ") and words in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_settings_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"a: \xff")
+    for path in (tmp_path, tmp_path / "loop.yaml", tmp_path / "bytes.yaml", tmp_path / "none.yaml"):
+        with pytest.raises(UserError, match=str(path)):
+            config.load(path)
+
+
+def test_no_store_may_lie_in_what_the_project_keeps() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    kept = {name.partition("/")[0] for name in tracked.splitlines()}
+    assert {name for name in kept if not name.startswith(".")} <= OWNED
+
+
+BAD_OVERRIDES = (
+    "protocol.batch_size=-1", "no.such.key=1", "protocol.batch_size=64=", "][=", "data.source", "=5", "seeds=0,1",
+    "store=${oc.env:NOT_THERE}", "store=${store}", "\x1b[31m=1", "protocol.iterations=" + "9" * 5000, "hydra.run.dir=x",
+    "seeds=" + 500 * "[" + 500 * "]", "label=[1]",
+)  # fmt: skip
 
 
 def test_a_composition_that_fails_leaves_the_parameters_alone(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("precious: 1\n")
-    for overrides in (["protocol.batch_size=-1"], ["no.such.key=1"], ["protocol.batch_size=64="], ["][="]):
-        with pytest.raises(UserError, match="profile digits"):
-            config.compose("digits", overrides, path, ROOT)
-    with pytest.raises(UserError, match=r"'data.source': not an override; allowed is KEY=VALUE"):
-        config.compose("digits", ["data.source"], path, ROOT)
+    for override in BAD_OVERRIDES:
+        with pytest.raises(UserError) as refused:
+            config.compose("digits", ["precision=float32", override], path, ROOT)
+        message = str(refused.value)
+        assert message.startswith("profile digits: ") and "Hydra" not in message and message.isprintable()
+        assert "protocol.batch_size" in override or f"{override!r:.70}"[:-1] in message
+        assert "protocol.batch_size" in override or "not an override; allowed is KEY=VALUE" in message
     with pytest.raises(UserError, match=r"profile = 'cifar': must be one of cifar10, "):
         config.compose("cifar", [], path, ROOT)
     assert path.read_text() == "precious: 1\n"
@@ -225,3 +309,22 @@ def test_edits_of_the_parameters_are_told_from_the_profile(tmp_path: Path) -> No
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(changed("protocol.iterations", 999)))
     assert config.drift(path, ROOT) == ["protocol.iterations: params.yaml has 999, conf/ has 135"]
+
+
+@pytest.mark.parametrize("command", [["plan"], ["launch", "--dry-run"], ["fetch", "digits"], ["report"]])
+@pytest.mark.parametrize(
+    "text", ["a: !!int abc", "a: &a [*a]", "profile: '\\x1b[31m'", '"a\\nb": 1', "profile: digits"]
+)
+def test_a_command_with_bad_settings_is_one_line_and_status_2(
+    command: list[str],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / config.PARAMS).write_text(text)
+    assert main(command) == 2
+    out = capsys.readouterr()
+    assert out.out == "" and out.err.startswith(f"error: {config.PARAMS}: ") and out.err.rstrip("\n").isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == [config.PARAMS]

@@ -22,7 +22,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def steps(client: MlflowClient, run_id: str) -> list[int]:
-    return [point.step for point in client.get_metric_history(run_id, "test_error")]
+    return [point.step for point in client.get_metric_history(run_id, "test/error")]
 
 
 def test_curves_grow_with_their_files(uri: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -31,10 +31,10 @@ def test_curves_grow_with_their_files(uri: str, client: MlflowClient, tmp_path: 
     with tracking.Follower(uri, POLL) as follower:
         for run_id, folder in runs.items():
             follower.add(run_id, folder)
-        until(lambda: all(steps(client, run_id) == [20] for run_id in runs))
+        until(lambda: all(steps(client, run_id) == [1] for run_id in runs))
         for seed in (0, 1):
             write_run(tmp_path, make_spec(seed=seed), 2, "running")
-        until(lambda: all(steps(client, run_id) == [20, 40] for run_id in runs))
+        until(lambda: all(steps(client, run_id) == [1, 2] for run_id in runs))
 
 
 def test_a_run_no_longer_followed_is_left_to_close_run(uri: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -42,13 +42,13 @@ def test_a_run_no_longer_followed_is_left_to_close_run(uri: str, client: MlflowC
     run_id = tracking.open_run(uri, folder, profile="digits")
     with tracking.Follower(uri, POLL) as follower:
         follower.add(run_id, folder)
-        until(lambda: steps(client, run_id) == [20])
+        until(lambda: steps(client, run_id) == [1])
         follower.remove(run_id)
         write_run(tmp_path, make_spec())
         time.sleep(10 * POLL)
-        assert steps(client, run_id) == [20]
+        assert steps(client, run_id) == [1]
         tracking.close_run(uri, run_id, folder, "FINISHED")
-    assert steps(client, run_id) == [20, 40, 60]
+    assert steps(client, run_id) == [1, 2, 3]
 
 
 def test_a_file_that_cannot_be_read_yet_is_read_later(uri: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_yet_is_read_later(uri: str, client: MlflowCl
         follower.add(run_id, folder)
         time.sleep(5 * POLL)
         write_run(tmp_path, make_spec(), 1, "running")
-        until(lambda: steps(client, run_id) == [20])
+        until(lambda: steps(client, run_id) == [1])
 
 
 def test_a_run_whose_files_make_no_sense_keeps_no_other_from_being_followed(
@@ -71,7 +71,7 @@ def test_a_run_whose_files_make_no_sense_keeps_no_other_from_being_followed(
     with tracking.Follower(uri, POLL) as follower:
         for folder in folders:
             follower.add(tracking.open_run(uri, folder, profile="digits"), folder)
-        until(lambda: steps(client, tracking.find_run(uri, folders[1])) == [20])
+        until(lambda: steps(client, tracking.find_run(uri, folders[1])) == [1])
 
 
 def test_what_an_unreachable_store_misses_is_logged_when_it_is_back(
@@ -89,6 +89,6 @@ def test_what_an_unreachable_store_misses_is_logged_when_it_is_back(
         until(lambda: len(caplog.records) == 1)
         time.sleep(5 * POLL)
         broken.undo()
-        until(lambda: steps(client, run_id) == [20, 40])
+        until(lambda: steps(client, run_id) == [1, 2])
     assert len(caplog.records) == 1
     assert store.store(uri).client() is not None

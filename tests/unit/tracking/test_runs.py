@@ -10,12 +10,14 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipeline import tracking
+from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import TIMING, Provenance, Timing, write_rows
+from pipeline.runs.spec import NetworkSpec
 from pipeline.utils.errors import UserError
-from tests.unit.tracking.run_folders import EPOCH, make_segment, make_spec, write_run
+from tests.unit.tracking.run_folders import make_segment, make_spec, write_run
 
 
-def steps(client: MlflowClient, run_id: str, metric: str = "test_error") -> list[int]:
+def steps(client: MlflowClient, run_id: str, metric: str = "test/error") -> list[int]:
     return [point.step for point in client.get_metric_history(run_id, metric)]
 
 
@@ -28,15 +30,32 @@ def finished(uri: str, client: MlflowClient, folder: Path) -> Run:
 def test_a_run_shows_its_full_configuration_as_parameters(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_spec())
     params = finished(uri, client, folder).data.params
-    assert params["network.options.learning"] == "arl"
     assert params["protocol.milestones"] == "[24, 36]"
     assert params["protocol.nesterov"] == "true"
-    leaves = [value for group in json.loads((folder / "config.json").read_text()).values() for value in _leaves(group)]
-    assert len(params) == len(leaves)
+    config = json.loads((folder / "config.json").read_text())
+    renamed = {"network.name": "network", "network.options.learning": "learning", "data.noise": "noise"}
+    assert {renamed.get(key, key) for key in _keys(config)} <= set(params)
 
 
-def _leaves(value: object) -> list[object]:
-    return [leaf for item in value.values() for leaf in _leaves(item)] if isinstance(value, dict) else [value]
+def _keys(value: dict[str, object], prefix: str = "") -> list[str]:
+    return [
+        key
+        for name, item in value.items()
+        for key in (_keys(item, f"{prefix}{name}.") if isinstance(item, dict) else [f"{prefix}{name}"])
+    ]
+
+
+def test_options_that_are_left_at_their_defaults_are_parameters_too(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    attention = replace(make_spec(), network=NetworkSpec("cifar_attention56", 10, {"activation": "spatial"}))
+    resnet = replace(make_spec("resnet164", noise=30), network=NetworkSpec("cifar_preresnet164", 10))
+    runs = [finished(uri, client, write_run(tmp_path, spec)).data.params for spec in (attention, resnet)]
+    expected = {"network": "cifar_attention56", "noise": "0", "learning": "arl", "activation": "spatial"}
+    expected |= {"mask": "encoder_decoder", "p": "1", "t": "2", "r": "1"}
+    assert {key: runs[0].get(key) for key in expected} == expected
+    assert (runs[1]["network"], runs[1]["noise"]) == ("cifar_preresnet164", "30")
+    assert not {"learning", "activation", "mask"} & runs[1].keys()
 
 
 def test_a_run_can_be_walked_back_by_its_tags(uri: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -150,15 +169,21 @@ def test_a_finished_run_has_its_curves_numbers_and_files(uri: str, client: Mlflo
     run = finished(uri, client, folder)
     assert run.info.status == "FINISHED"
     assert (run.info.start_time, run.info.end_time - run.info.start_time) == (1772359200000, 30_000)
-    points = client.get_metric_history(run.info.run_id, "test_error")
+    points = client.get_metric_history(run.info.run_id, "test/error")
     assert [(point.step, point.value, point.timestamp - run.info.start_time) for point in points] == [
-        (20, 4.5, 10_000),
-        (40, 2.25, 20_000),
-        (60, 1.5, 30_000),
+        (1, 4.5, 10_000),
+        (2, 2.25, 20_000),
+        (3, 1.5, 30_000),
     ]
-    assert steps(client, run.info.run_id, "images_per_second") == [20, 40, 60]
-    assert run.data.metrics["parameters"] == 1030362
-    assert run.data.metrics["response.relative3"] == 0.25
+    assert set(run.data.metrics) == {
+        *("train/loss", "train/error", "train/learning_rate", "train/seconds", "train/images_per_second"),
+        *("test/loss", "test/error"),
+    }, "curves alone are metrics, and the first charts"
+    assert all(steps(client, run.info.run_id, metric) == [1, 2, 3] for metric in run.data.metrics)
+    assert run.data.params["parameters"] == "1030362"
+    assert run.data.params["protocol.iterations"] == "60"
+    assert run.data.tags["best_test_error"] == "1.5"
+    assert run.data.tags["response.relative"] == "[1.0, 0.5, 0.25]"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"metrics.json", "responses.json", "masks.png", "weights.safetensors"} <= files
     with Image.open(client.download_artifacts(run.info.run_id, "masks.png", str(tmp_path))) as picture:
@@ -181,7 +206,7 @@ def test_a_point_has_the_time_of_its_evaluation_however_late_it_is_logged(
     Provenance("finished", "digits", ended).write(folder)
     tracking.close_run(uri, run_id, folder, "FINISHED")
     start = 1772359200000
-    points = client.get_metric_history(run_id, "test_error")
+    points = client.get_metric_history(run_id, "test/error")
     assert [point.timestamp - start for point in points] == [29_500, 30_250, 3_601_750]
 
 
@@ -190,22 +215,22 @@ def test_a_point_waits_for_its_time_while_the_run_goes_on(uri: str, client: Mlfl
     write_rows(folder / TIMING, Timing, [Timing(1, 20, 10.0, 128.0)])  # history.csv is written first
     run_id = tracking.open_run(uri, folder, profile="digits")
     tracking.sync(uri, [folder])
-    assert [point.step for point in client.get_metric_history(run_id, "test_error")] == [20]
+    assert [point.step for point in client.get_metric_history(run_id, "test/error")] == [1]
     write_run(tmp_path, make_spec())
     tracking.close_run(uri, run_id, folder, "FINISHED")
-    assert [point.step for point in client.get_metric_history(run_id, "test_error")] == [20, 40, 60]
+    assert [point.step for point in client.get_metric_history(run_id, "test/error")] == [1, 2, 3]
 
 
 def test_the_points_of_an_ended_run_are_all_logged(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_spec())
     (folder / TIMING).unlink()
     run = finished(uri, client, folder)
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "test_error")] == [20, 40, 60]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "test/error")] == [1, 2, 3]
 
 
 def test_artifacts_lie_beside_the_database(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     run = finished(uri, client, write_run(tmp_path / "runs", make_spec()))
-    assert run.info.artifact_uri.startswith(str(tmp_path / "mlartifacts"))
+    assert run.info.artifact_uri.startswith((tmp_path / "mlartifacts").as_uri())
     file = tmp_path / "mlartifacts" / "digits" / run.info.run_id / "artifacts" / "metrics.json"
     assert file.is_file()
     assert not file.is_symlink()  # a copy: the run folder may be cleaned away
@@ -223,8 +248,8 @@ def test_a_resumed_run_continues_its_own_curve_without_duplicates(
     write_run(tmp_path, make_spec())
     tracking.close_run(uri, second, folder, "FINISHED")
     assert second == first
-    for metric in ("test_error", "learning_rate", "images_per_second"):
-        assert steps(client, first, metric) == [EPOCH, 2 * EPOCH, 3 * EPOCH]
+    for metric in ("test/error", "train/learning_rate", "train/images_per_second"):
+        assert steps(client, first, metric) == [1, 2, 3]
 
 
 def test_points_of_a_training_that_was_done_again_elsewhere_do_not_stay(
@@ -239,9 +264,10 @@ def test_points_of_a_training_that_was_done_again_elsewhere_do_not_stay(
     again = two.replace("0.0625", "0.0635")  # the loss after two epochs, from another kind of processor
     assert again != two
     history.write_text("\n".join([header, one, again, three, ""]))
+    (folder / CHECKSUMS).unlink()
     second = tracking.close_run(uri, first, folder, "FINISHED")
     assert second != first
-    assert [point.value for point in client.get_metric_history(second, "test_loss")] == [0.125, 0.0635, 2.5 / 60]
+    assert [point.value for point in client.get_metric_history(second, "test/loss")] == [0.125, 0.0635, 2.5 / 60]
     assert client.get_run(first).info.lifecycle_stage == "deleted"
     assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=0, failed=())
 
@@ -268,7 +294,7 @@ def test_a_deleted_run_stays_deleted_and_a_new_one_is_made(uri: str, client: Mlf
     client.delete_run(old)
     new = tracking.close_run(uri, old, folder, "FINISHED")
     assert new != old
-    assert steps(client, new) == [20, 40, 60]
+    assert steps(client, new) == [1, 2, 3]
 
 
 def test_a_run_begun_with_another_store_is_closed_in_this_one(uri: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -298,3 +324,54 @@ def test_report_and_figures_are_artifacts_of_one_report_run(uri: str, client: Ml
     assert tracking.log_report(uri, "digits", report) == first
     assert Path(client.download_artifacts(first, "report.html", str(tmp_path))).read_text() == "second"
     assert [file.path for file in client.list_artifacts(first, "figures")] == ["figures/noise.png"]
+
+
+def test_the_duration_of_a_run_is_that_of_its_training(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    """Neither the wait for a turn before it nor a pause in it counts."""
+    folder = write_run(tmp_path, make_spec(), 0, "running")
+    run_id = tracking.open_run(uri, folder, profile="digits")  # now, months after its segments say
+    write_run(tmp_path, make_spec())
+    later = replace(make_segment(40, 60), started="2026-03-02T10:00:00+00:00")
+    Provenance("finished", "digits", (make_segment(0, 40), later)).write(folder)
+    assert tracking.close_run(uri, run_id, folder, "FINISHED") == run_id
+    info = client.get_run(run_id).info
+    assert info.end_time - info.start_time == 30_000
+
+
+def test_tables_and_searches_carry_the_lowest_error_of_their_finished_runs(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    def shown(parent: str | None) -> tuple[float | None, str | None]:
+        data = client.get_run(parent).data
+        return data.metrics.get("test/error"), data.tags.get("best.run")
+
+    tables = {name: tracking.open_parent(uri, "table", name, "digits") for name in ("table1", "table3")}
+    finished(uri, client, write_run(tmp_path, make_spec(seed=2)))
+    assert shown(tables["table1"]) == (3.5, "attention56-s2")
+    finished(uri, client, write_run(tmp_path, make_spec(seed=1)))
+    paused = write_run(tmp_path, make_spec(), 3, "paused")
+    tracking.close_run(uri, None, paused, "KILLED")
+    assert shown(tables["table1"]) == shown(tables["table3"]) == (2.5, "attention56-s1")
+    search = tracking.open_parent(uri, "search", "optimiser", "digits")
+    for number in range(2):
+        trial = write_run(tmp_path / "trials", make_spec("attention56-trial00" + str(number), seed=number))
+        tracking.close_run(uri, None, trial, "FINISHED", parent=search)
+    assert shown(search) == (1.5, "attention56-trial000-s0")
+
+
+def test_the_default_columns_show_error_network_and_noise(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    run = finished(uri, client, write_run(tmp_path, make_spec()))
+    tags = client.get_experiment(run.info.experiment_id).tags
+    columns = json.loads(tags["mlflow.sharedViewState.errors"])["selectedColumns"]
+    assert columns[:3] == ["metrics.`test/error`", "params.`network`", "params.`noise`"]
+    assert f"(#/experiments/{run.info.experiment_id}/runs?viewStateShareKey=errors)" in tags["mlflow.note.content"]
+
+
+def test_a_run_that_was_logged_under_other_metric_names_is_logged_anew(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path, make_spec())
+    old = tracking.open_run(uri, folder, profile="digits")
+    client.log_metric(old, "test_error", 4.5, step=20)
+    assert tracking.sync(uri, [folder]).created == 1
+    assert client.get_run(old).info.lifecycle_stage == "deleted"

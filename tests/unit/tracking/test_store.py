@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline import tracking
+from pipeline.cli import main
 from pipeline.tracking import store
 from tests.unit.tracking.run_folders import make_spec, write_run
 
@@ -127,7 +130,7 @@ def test_what_another_process_prevented_is_tried_again(
 ) -> None:
     calls = []
 
-    @store.survives
+    @store.tolerate_errors
     def prevented_twice(client: MlflowClient) -> str:
         calls.append(client)
         if len(calls) < 3:
@@ -170,7 +173,7 @@ def test_what_comes_out_of_mlflow_is_its_own(uri: str, monkeypatch: pytest.Monke
     def fail(*arguments: object, **options: object) -> None:
         raise NoCredentialsError
 
-    @store.survives
+    @store.tolerate_errors
     def logged(client: MlflowClient) -> None:
         client.get_run("0" * 32)
 
@@ -179,7 +182,7 @@ def test_what_comes_out_of_mlflow_is_its_own(uri: str, monkeypatch: pytest.Monke
 
 
 def test_a_mistake_of_ours_is_not_taken_for_one_of_the_server(uri: str) -> None:
-    @store.survives
+    @store.tolerate_errors
     def broken(client: MlflowClient) -> None:
         raise KeyError("oops")
 
@@ -190,7 +193,7 @@ def test_a_mistake_of_ours_is_not_taken_for_one_of_the_server(uri: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "root"),
     [
-        ("sqlite:////data/mlflow.db", "/data/mlartifacts"),
+        ("sqlite:////data/mlflow.db", "file:///data/mlartifacts"),
         ("postgresql://host/mlflow", "s3://bucket/artifacts"),
         ("http://host:5000", None),
     ],
@@ -200,3 +203,34 @@ def test_every_kind_of_store_has_a_place_for_artifacts(
 ) -> None:
     monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/artifacts")
     assert store.artifact_root(uri) == root
+
+
+def test_a_server_of_this_machine_is_not_asked_through_a_proxy(
+    dead_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, dead_server)
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store.probe(f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert os.environ["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
+    assert os.environ["NO_PROXY"] == "localhost,127.0.0.1,::1"
+
+
+def test_a_busy_port_is_refused_before_an_address_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        begun = time.monotonic()
+        assert main(["ui", "--port", str(port)]) == 2
+        assert time.monotonic() - begun < 5
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"error: --port {port} of 127.0.0.1: is in use; another one: make ui PORT={port + 1}\n"
+    assert not (tmp_path / "mlflow.db").exists()

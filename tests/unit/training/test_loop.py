@@ -14,13 +14,12 @@ import pytest
 import torch
 
 from pipeline import data, runs
-from pipeline.runs.execution import Execution
-from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Provenance, Timing, read_rows
+from pipeline.runs.execution import Checkpoints, Execution
+from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Metrics, Provenance, Timing, read_rows
 from pipeline.runs.spec import RunSpec
-from pipeline.training import loop, reporter, state
+from pipeline.training import loop, state
 from pipeline.training.session import LocalSession
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import write_json
 
 Make = Callable[..., Execution]
 
@@ -102,7 +101,7 @@ def test_a_run_whose_time_is_up_pauses_with_a_checkpoint(spec: RunSpec, executio
 def test_a_run_that_begins_again_before_a_damaged_checkpoint_goes_on_from_its_new_ones(
     spec: RunSpec, execution: Make
 ) -> None:
-    run = execution(keep_checkpoints=1)
+    run = execution(checkpoints=Checkpoints(keep=1))
     asked = iter([False, False, False, True, True, False, False, False, False, False])
     assert loop.train(spec, run, LocalSession(), should_stop=lambda: next(asked)) == "paused"
     next(run.folder.glob("checkpoints/000000004/model.safetensors")).write_bytes(b"cut")
@@ -127,14 +126,12 @@ def test_a_last_checkpoint_that_cannot_be_written_keeps_no_run_from_its_end(
 def test_a_run_that_was_killed_before_its_metrics_is_begun_and_ends(
     spec: RunSpec, execution: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(path: Path, content: object) -> None:
-        if path.name == "metrics.json":
-            raise KeyboardInterrupt
-        write_json(path, content)
+    def killed(self: Metrics, folder: Path) -> None:
+        raise KeyboardInterrupt
 
     run = execution(spec.folder_name, checkpoint_iterations=2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(reporter, "write_json", killed)
+        patch.setattr(Metrics, "write", killed)
         loop.train(spec, run, LocalSession())
     assert runs.status(spec, run.folder.parent) == "begun"
     assert loop.train(spec, run, LocalSession()) == "finished"
@@ -157,19 +154,29 @@ def test_listeners_hear_of_every_evaluation_once(spec: RunSpec, execution: Make)
 
 
 def test_the_error_is_that_of_predicting_every_test_image_once(spec: RunSpec, execution: Make, digits: Path) -> None:
-    from models.weights import load_model
+    from models import load_trained
     from pipeline.data.arrays import load
 
     run = execution()
     loop.train(spec, run, LocalSession())
     arrays = load(data.prepared_folder(digits, "digits"))
-    x = torch.from_numpy(arrays.test_images.astype(np.float32) / 255 - arrays.mean).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        predicted = load_model(run.folder / WEIGHTS).eval()(x).argmax(1).numpy()
+    trained = load_trained(run.folder / WEIGHTS)
+    assert trained.classes == arrays.classes
+    assert torch.equal(trained.normalise.mean, torch.from_numpy(np.array(arrays.mean)))
+    predicted = trained.predict(np.array(arrays.test_images)).argmax(1).numpy()
     wrong = int((predicted != arrays.test_labels).sum())
     assert json.loads((run.folder / "metrics.json").read_text())["test_error"] == pytest.approx(
         100 * wrong / 360, abs=0.3
     )
+
+
+def test_the_checksum_in_the_metrics_is_that_of_the_network_alone(spec: RunSpec, execution: Make) -> None:
+    from models.weights import network_sha256
+
+    run = execution()
+    loop.train(spec, run, LocalSession())
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["weights_sha256"] == network_sha256(run.folder / WEIGHTS)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(spec: RunSpec, execution: Make) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.runs.spec import RunSpec, evaluation_iterations
 from pipeline.utils.errors import UserError
+from tests.unit.tracking.run_folders import make_spec
 
 CHANGES: dict[str, Any] = {
     "seed": 1,
@@ -16,6 +17,11 @@ CHANGES: dict[str, Any] = {
     "compile": True,
     "numerics": -1,
 }
+
+
+@pytest.fixture
+def spec() -> RunSpec:
+    return make_spec()
 
 
 @pytest.mark.parametrize("key", sorted(CHANGES))
@@ -54,7 +60,7 @@ def test_content_that_is_no_configuration_is_refused(content: dict[str, Any]) ->
 
 
 def test_a_run_is_evaluated_after_every_epoch_of_images_and_at_its_end(spec: RunSpec) -> None:
-    long = replace(spec, protocol=replace(spec.protocol, iterations=200, batch_size=16))
-    points = evaluation_iterations(long)  # 1437 images are 89.8 batches of 16
-    assert points == [90, 180, 200]
-    assert evaluation_iterations(spec) == [6]
+    data = replace(spec.data, train_images=1437)
+    long = replace(spec, data=data, protocol=replace(spec.protocol, iterations=200, batch_size=16))
+    assert evaluation_iterations(long) == [90, 180, 200]  # 1437 images are 89.8 batches of 16
+    assert evaluation_iterations(replace(long, protocol=replace(long.protocol, iterations=6))) == [6]

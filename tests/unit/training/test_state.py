@@ -9,12 +9,12 @@ from torch import nn
 
 from models import create_model
 from pipeline.runs.records import Evaluation, Position, Sums, Timing
-from pipeline.runs.spec import Protocol
 from pipeline.training import state
 from pipeline.training.optimiser import SGD
 from pipeline.utils.errors import UserError
+from tests.plans import make_protocol
 
-PROTOCOL = Protocol(9, 2, 0.1, (), 0.1, 0.9, True, 0.0, 0, False, 2)
+PROTOCOL = make_protocol(iterations=9, batch_size=2, weight_decay=0.0, padding=0)
 
 
 def network() -> tuple[nn.Module, SGD]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.data.array_folder import write_arrays
+from pipeline.data.arrays import write_arrays
 from pipeline.data.preparation import statistics
 from pipeline.runs.records import DETERMINISTIC, HISTORY, Evaluation, Provenance, write_rows
 from pipeline.settings import config

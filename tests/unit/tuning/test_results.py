@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
 from pipeline.settings import config
+from pipeline.tuning.figures import draw_importance
 from pipeline.tuning.override import read_arguments
 from pipeline.tuning.results import Findings, best_override, verdict, write_results
 from pipeline.tuning.search import Search
-from pipeline.tuning.study import importances
+from pipeline.tuning.study import evaluator, study_of
 from pipeline.utils.errors import UserError
 from tests.unit.tuning.conftest import pretend, search, space
 
@@ -97,7 +99,7 @@ def test_the_override_makes_the_profile_train_what_the_best_trial_trained(done: 
 
     settings = config.parse(merged(done.tree, yaml.safe_load(text)))
     wanted = done.spec(found.best.trial.number, found.best.trial.values)
-    assert settings.protocol.model_dump() == {**wanted.protocol.__dict__}
+    assert settings.protocol == wanted.protocol
     options = settings.experiments["attention56"].options.model_dump(exclude_none=True)
     assert options == dict(wanted.network.options)
 
@@ -143,7 +145,7 @@ def test_the_parameter_that_matters_is_found() -> None:
     )
     grid = [0.1 + 0.1 * step for step in range(9)]
     measured = [({"protocol.gamma": x, "protocol.momentum": y}, 100 * x + y) for x in grid for y in grid]
-    shares = importances(searched, measured)
+    shares = optuna.importance.get_param_importances(study_of(searched, measured), evaluator=evaluator())
     assert next(iter(shares)) == "protocol.gamma"
     assert shares["protocol.gamma"] > 0.9
     assert sum(shares.values()) == pytest.approx(1.0)
@@ -152,5 +154,5 @@ def test_the_parameter_that_matters_is_found() -> None:
 def test_of_too_few_or_equal_errors_nothing_is_said() -> None:
     values = {"protocol.gamma": 0.5}
     searched = space(parameters={"protocol.gamma": {"low": 0.1, "high": 0.9}})
-    assert importances(searched, [(values, 1.0)] * 3) == {}
-    assert importances(searched, [(values, 1.0)] * 9) == {}
+    assert draw_importance(searched, [(values, 1.0), (values, 2.0)], "search", 20) is None
+    assert draw_importance(searched, [(values, 1.0)] * 9, "search", 20) is None

@@ -1,0 +1,242 @@
+"""The one typed, frozen tree of the settings of a profile.
+
+Everything that a user can get wrong is refused here, on the driver, before any data is touched or any worker starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import AfterValidator, field_validator, model_validator
+
+from pipeline.runs.execution import Checkpoints, Resources
+from pipeline.runs.spec import Crops, Precision, Protocol, Seed
+from pipeline.settings.reading import Settings
+from pipeline.utils.object_store import is_url
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+# What the project itself keeps in its folder: no store of runs may be there.
+OWNED = frozenset(
+    ("benchmarks", "cluster", "conf", "data", "docs", "models", "pipeline", "published", "reports", "results", "tests",
+     "tune", "mlartifacts", "mlruns", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE",
+     "Makefile", "README.md", "hubconf.py", "dvc.lock", "dvc.yaml",
+     "mlflow.db", "params.yaml", "plan.json", "pyproject.toml", "requirements.lock")
+)  # fmt: skip
+LONGEST_NAME = 100  # of an experiment; the folder of a run has seed and identity in its name, too
+MOST_RUNS = 5000
+
+Positive = Annotated[int, Gt(0)]
+Level = Annotated[int, Ge(1), Le(99)]
+Pixels = Annotated[int, Gt(0), Le(4096)]
+Units = Annotated[int, Gt(0), Le(16)]
+
+
+def _simple(name: str) -> str:
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"must be a name of lower-case letters, digits, '-' and '_', at most {LONGEST_NAME} of them"
+            " (it names folders and stages)"
+        )
+    return name
+
+
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    value, times = Counter(values).most_common(1)[0] if values else (None, 0)
+    if times > 1:
+        raise ValueError(f"{value} is there {times} times; all must differ")
+    return values
+
+
+def _free_place(store: str) -> str:
+    """Refuse a store that is not a URL, and a folder that is the project's own or its parent."""
+    if is_url(store):
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s]+", store):
+            raise ValueError("must be a folder, or a URL such as s3://bucket/runs")
+        return store
+    path = Path(store)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    first = path.parts[0] if path.parts else "."
+    if ".." in path.parts or path == Path("/") or first in OWNED or first.startswith((".", "~")) or path.is_file():
+        raise ValueError(
+            "must be a folder of its own, such as runs or /scratch/runs, or a URL such as s3://bucket/runs"
+        )
+    return store
+
+
+Name = Annotated[str, AfterValidator(_simple)]
+
+
+class Label(Settings):
+    """How results of this profile are introduced wherever they are shown."""
+
+    standin: bool
+    schedule: Literal["full", "short"]
+    statement: Annotated[str, Len(1, 1000)]
+
+
+class Data(Settings):
+    """The data set, where it comes from, where it is kept for other nodes, and its label-noise levels in percent."""
+
+    name: str
+    source: Annotated[str, Len(1, 4096)]
+    remote: str | None = None
+    noise_levels: Annotated[tuple[Level, ...], AfterValidator(_distinct)]
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from pipeline.data import DATASETS
+
+        return _one_of(name, DATASETS)
+
+    @field_validator("remote")
+    @classmethod
+    def _opens(cls, remote: str | None) -> str | None:
+        from pipeline.data.remote import check_url
+
+        if remote is not None:
+            check_url(remote)
+        return remote
+
+
+class NetworkOptions(Settings):
+    """Options of the attention networks, in the paper's words."""
+
+    learning: Literal["arl", "nal"] | None = None
+    activation: Literal["mixed", "channel", "spatial"] | None = None
+    mask: Literal["encoder_decoder", "local"] | None = None
+    p: Units | None = None
+    t: Units | None = None
+    r: Units | None = None
+
+
+class Experiment(Settings):
+    """One row of a table: a network, its options, and the label noise in percent.
+
+    `train_crop` and `test_crop`, in pixels, are for image files; without them the profile's `crops` count.
+    """
+
+    network: str
+    options: NetworkOptions = NetworkOptions()
+    noise: Annotated[int, Ge(0), Le(99)] = 0
+    train_crop: Pixels | None = None
+    test_crop: Pixels | None = None
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Experiment:
+        from models import resolve_options
+
+        resolve_options(self.network, self.options.model_dump(exclude_none=True))
+        return self
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, network: str) -> str:
+        from models import list_models
+
+        return _one_of(network, list_models())
+
+
+def _rates_and_groups(protocol: Protocol) -> Protocol:
+    """Refuse values of a protocol that do not go together."""
+    milestones, iterations = list(protocol.milestones), protocol.iterations
+    if milestones != sorted(set(milestones)) or any(m >= iterations for m in milestones):
+        raise ValueError(f"milestones = {milestones}: must rise and lie below iterations = {iterations}")
+    if protocol.batch_size % protocol.batch_norm_group:
+        raise ValueError(
+            f"batch_norm_group = {protocol.batch_norm_group}: must divide batch_size = {protocol.batch_size}"
+        )
+    if protocol.nesterov and protocol.momentum == 0:
+        raise ValueError("nesterov = true: needs a momentum above 0")
+    return protocol
+
+
+class Tracking(Settings):
+    """What is logged to MLflow."""
+
+    enabled: bool
+    models: Literal["none", "best", "all"]
+    system_metrics: bool
+
+
+class Report(Settings):
+    """Settings of the report."""
+
+    equivalence_margin: Annotated[float, Gt(0), Le(100)]
+
+
+class Config(Settings):
+    """The whole tree of one profile."""
+
+    profile: Name
+    label: Label
+    data: Data
+    experiments: Annotated[dict[Name, Experiment], Len(1, MOST_RUNS)]
+    seeds: Annotated[tuple[Seed, ...], Len(1, MOST_RUNS), AfterValidator(_distinct)]
+    protocol: Annotated[Protocol, AfterValidator(_rates_and_groups)]
+    crops: Crops | None = None
+    precision: Precision
+    channels_last: bool
+    compile: bool
+    resources: Resources
+    checkpoints: Checkpoints
+    store: Annotated[str, Len(1, 4096), AfterValidator(_free_place)]
+    tracking: Tracking
+    report: Report
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        from pipeline.training.groups import plan_groups
+
+        if len(self.experiments) * len(self.seeds) > MOST_RUNS:
+            raise ValueError(
+                f"seeds: {len(self.seeds)} seeds of {len(self.experiments)} experiments are more than {MOST_RUNS} runs"
+            )
+        self._check_kind_of_data()
+        for name, experiment in self.experiments.items():
+            if experiment.noise and experiment.noise not in self.data.noise_levels:
+                raise ValueError(
+                    f"experiments.{name}.noise = {experiment.noise}: must be one of data.noise_levels ="
+                    f" {list(self.data.noise_levels)}"
+                )
+        try:
+            plan_groups(self.protocol.batch_size, self.protocol.batch_norm_group, self.resources.workers)
+        except ValueError as error:
+            raise ValueError(f"resources.workers = {self.resources.workers}: {error}") from None
+        return self
+
+    def _check_kind_of_data(self) -> None:
+        """Settings for image files go with data sets of image files, and no others."""
+        from pipeline.data import DATASETS, ImageFolderSet
+
+        dataset = self.data.name
+        if isinstance(DATASETS[dataset], ImageFolderSet):
+            if self.crops is None:
+                raise ValueError(f"crops: missing; {dataset} has image files, which are cut to the sizes named there")
+            if self.protocol.padding:
+                raise ValueError(f"protocol.padding = {self.protocol.padding}: must be 0 for image files")
+            if self.data.noise_levels:
+                raise ValueError(f"data.noise_levels = {list(self.data.noise_levels)}: must be [] for {dataset}")
+            return
+        if self.data.remote is not None:
+            raise ValueError(f"data.remote = {self.data.remote!r}: must be null, {dataset} has no image files")
+        if self.crops is not None:
+            raise ValueError(f"crops: are for image files, which {dataset} has none of")
+        for name, experiment in self.experiments.items():
+            if experiment.train_crop or experiment.test_crop:
+                raise ValueError(f"experiments.{name}: crops are for image files, which {dataset} has none of")
+
+
+def _one_of(value: str, allowed: Any) -> str:
+    names = sorted(allowed)
+    if value in names:
+        return value
+    near = difflib.get_close_matches(value, names, n=1)
+    raise ValueError(f"{f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(names)}")

@@ -1,0 +1,15 @@
+"""Where a project keeps what outlives an experiment of DVC."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home(root: Path) -> Path:
+    """Return the folder of the run store and of MLflow's database: the project folder.
+
+    `dvc exp run --temp` and `--queue` work in a temporary copy of the project `root`, which they delete; runs and
+    MLflow's database then belong to the project that the experiment was started in.
+    """
+    return Path(os.environ["DVC_ROOT"]) if {"DVC_EXP_NAME", "DVC_ROOT"} <= os.environ.keys() else root
