@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PYTHON = (3, 11)
-FAILED, USAGE = 1, 2
+FAILED, USAGE, SIGNALLED = 1, 2, 128
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -72,13 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     if arguments is None:
         signals.raise_on_termination()
     try:
-        return _run(arguments)
-    except UserError as error:
+        options = parser().parse_args(arguments)
+        enter_project(options)
+        bypass_proxies()
+        if arguments is None and getattr(options, "in_process", False):
+            from pipeline.training import huge_pages
+
+            huge_pages.start_again()
+        if arguments is None and "DVC_STAGE" in os.environ:
+            signals.terminate_with_parent()
+        return int(options.run(options) or 0)
+    except (UserError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    except FailedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
+        return USAGE if isinstance(error, UserError) else FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -98,22 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         return FAILED
     except KeyboardInterrupt as error:
         print("interrupted; the same command continues", file=sys.stderr)
-        return 128 + (error.number if isinstance(error, signals.Interrupted) else signal.SIGINT)
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    options = parser().parse_args(arguments)
-    enter_project(options)
-    bypass_proxies()
-    if arguments is None and getattr(options, "in_process", False):
-        from pipeline.training import huge_pages
-
-        huge_pages.start_again()
-    if arguments is None and "DVC_STAGE" in os.environ:
-        from pipeline.utils import signals
-
-        signals.terminate_with_parent()
-    return int(options.run(options) or 0)
+        return SIGNALLED + (error.number if isinstance(error, signals.Interrupted) else signal.SIGINT)
 
 
 def enter_project(options: argparse.Namespace) -> None:

@@ -194,7 +194,7 @@ def _start(address: str | None, runtime_env: dict[str, Any], lost: Callable[[str
     """
     import ray
 
-    for attempt in (1, 2, 3):  # not tenacity: each attempt has a watch of its own, which ends with it
+    for attempt in (1, 2, 3):
         ended = threading.Event()
         if not address:
             threading.Thread(target=_watch, args=(lost, ended), name="ray-watch", daemon=True).start()

@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Every check, one after the other. A check that itself fails is a finding, too."""
+    """Yield the findings of all checks; a check that itself fails is a finding, too."""
     yield _guarded("Python", "make repro", python)
     yield _guarded("packages", "make repro", lambda: packages(root))
     yield _guarded("git", "git status", lambda: surroundings.git(root))
@@ -139,7 +139,7 @@ def ray(settings: Config, root: Path) -> Finding:
 
 
 def mlflow(settings: Config, root: Path) -> Finding:
-    """Whether the tracking store answers, and its artifacts are where it says."""
+    """Check that the tracking store answers, and that its artifacts are where it says."""
     from pipeline import tracking
     from pipeline.tracking.database import SYNC, moved_from, sqlite_path
     from pipeline.tracking.store import cure, probe, redacted

@@ -57,7 +57,7 @@ def throughputs(driver: Driver) -> list[Throughput]:
 
 
 def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segment]]:
-    """Network, multiply-adds of training for one image, and segment, of every segment of a run."""
+    """Yield network, multiply-adds of training for one image, and segment, of every segment of a run."""
     try:
         spec, provenance = read_spec(folder), Provenance.read(folder)
         planned = plan.runs.get(spec.name)

@@ -52,7 +52,7 @@ class Line:
     def update(self) -> None:
         """Read the progress that the run itself reports."""
         progress = Progress.read(self.folder)
-        if progress is None:
+        if progress is None:  # not written yet, or damaged: training does not stop for the sake of the table
             return
         if self.state == "queued":
             self.state, self.begun = "training", time.monotonic()

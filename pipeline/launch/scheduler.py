@@ -110,6 +110,13 @@ def launch(driver: Driver, specs: Sequence[RunSpec], table: ProgressTable) -> Su
     return summary
 
 
+def _room(resources: Resources, store: Path, url: str | None) -> tuple[Share, int]:
+    """Return what each worker gets, and how many runs go at once; refuse a store that a node does not see."""
+    worker_resources = cluster.share(resources)
+    cluster.check_shared(store, url)
+    return worker_resources, cluster.parallel(resources, worker_resources)
+
+
 def _log_models(driver: Driver, uri: str) -> None:
     """Log the networks of the plan's finished runs as models: all, the best, or none, as the plan says."""
     from pipeline import tracking
@@ -118,13 +125,6 @@ def _log_models(driver: Driver, uri: str) -> None:
     found = [(driver.store / run.spec.folder_name, run.spec) for run in plan.runs.values()]
     finished = [folder for folder, spec in found if runs.finished(folder, spec.identity)]
     tracking.log_models(uri, finished, plan.profile, plan.tracking.models, driver.root)
-
-
-def _room(resources: Resources, store: Path, url: str | None) -> tuple[Share, int]:
-    """Return what each worker gets, and how many runs go at once; refuse a store that a node does not see."""
-    worker_resources = cluster.share(resources)
-    cluster.check_shared(store, url)
-    return worker_resources, cluster.parallel(resources, worker_resources)
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,7 @@ def run_all(
 
 
 def _begun(driver: Driver, spec: RunSpec, table: ProgressTable, summary: Summary) -> Execution | None:
-    """Begin a run; return None where there is nothing to train.
-
-    That is so where its folder is damaged or cannot be written, which is a failure of that run alone; and where another
-    process has finished it since this one looked, as only the lock on the folder makes sure.
-    """
+    """Begin a run; return None if it failed, e.g. because its folder cannot be written, or was finished meanwhile."""
     folder = driver.store / spec.folder_name
     table.begun(spec, folder)
     try:

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and how values and other exceptions are shown in a message."""
+"""Exceptions that the command line prints as one line, and how values and other exceptions are shown in a message."""
 
 from __future__ import annotations
 

@@ -28,8 +28,7 @@ from pipeline.launch.ray_process import RayLostError
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
 from pipeline.launch.single import train_one
 from pipeline.runs.execution import STOP_FILE, Execution
-from pipeline.runs.reading import CHECKSUMS
-from pipeline.runs.records import DETERMINISTIC, MACHINE, Provenance
+from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.errors import UserError
@@ -248,6 +247,26 @@ def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None
     assert SPECS[0].name in summary.finished
 
 
+def test_waiting_for_another_process_ends_when_it_ends(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not wait_for_others(driver, SPECS)
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    threading.Timer(1.5, other.interrupt, (execution,)).start()
+    assert wait_for_others(driver, SPECS)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("waiting: ") and f"is being trained by process {os.getpid()} on" in line
+
+
+def test_when_ray_is_lost_for_good_no_other_run_begins(driver: Driver) -> None:
+    def train(run: RunSpec, execution: Execution) -> str:
+        raise RayLostError("the raylet of Ray was killed by SIGKILL; the same command continues")
+
+    summary, _ = go(driver, train, slots=1)
+    (reason,) = summary.failed.values()
+    assert summary.ray_lost and reason.startswith("the raylet of Ray was killed by SIGKILL; the same command continues")
+    assert len(summary.paused) == 2
+
+
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_trained_again(driver: Driver) -> None:
     waiting = pending(driver)
     other = Driver(driver.plan, driver.root)
@@ -291,26 +310,6 @@ def test_a_file_system_without_locks_lets_every_process_train(tmp_path: Path, mo
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with lock_run(tmp_path), lock_run(tmp_path):
         pass
-
-
-def test_waiting_for_another_process_ends_when_it_ends(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not wait_for_others(driver, SPECS)
-    other = Driver(driver.plan, driver.root)
-    execution = other.begin(SPECS[0])
-    threading.Timer(1.5, other.interrupt, (execution,)).start()
-    assert wait_for_others(driver, SPECS)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("waiting: ") and f"is being trained by process {os.getpid()} on" in line
-
-
-def test_when_ray_is_lost_for_good_no_other_run_begins(driver: Driver) -> None:
-    def train(run: RunSpec, execution: Execution) -> str:
-        raise RayLostError("the raylet of Ray was killed by SIGKILL; the same command continues")
-
-    summary, _ = go(driver, train, slots=1)
-    (reason,) = summary.failed.values()
-    assert summary.ray_lost and reason.startswith("the raylet of Ray was killed by SIGKILL; the same command continues")
-    assert len(summary.paused) == 2
 
 
 def test_a_mistake_in_mlflow_stops_no_run(

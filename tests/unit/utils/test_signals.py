@@ -16,14 +16,14 @@ from pipeline.utils.signals import Interrupted, interruptible
 ROOT = Path(__file__).parents[3]
 EARLY = """
 import os, signal, sys
-from pipeline import __main__ as command
+from pipeline import cli
 class Stopped:
     def find_spec(self, name, path=None, target=None):
-        if name == "pipeline.cli":  # the first thing that a command imports
+        if name == "pipeline.cli.benchmarking":  # the first thing that a command imports
             os.kill(os.getpid(), signal.{name})
 sys.meta_path.insert(0, Stopped())
 sys.argv = ["pipeline", "launch"]
-sys.exit(command.main())
+cli.run_and_exit()
 """
 
 
