@@ -59,7 +59,7 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each kind of end
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:

@@ -28,7 +28,8 @@ from pipeline.launch.ray_process import RayLostError
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
 from pipeline.launch.single import train_one
 from pipeline.runs.execution import STOP_FILE, Execution
-from pipeline.runs.records import DETERMINISTIC, Provenance
+from pipeline.runs.reading import CHECKSUMS
+from pipeline.runs.records import DETERMINISTIC, MACHINE, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.errors import UserError
