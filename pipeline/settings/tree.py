@@ -17,9 +17,8 @@ from pydantic import AfterValidator, field_validator, model_validator
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Crops, Precision, Protocol, Seed
 from pipeline.settings.reading import Settings
+from pipeline.utils.names import NAME
 from pipeline.utils.object_store import is_url
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 # What the project itself keeps in its folder: no store of runs may be there.
 OWNED = frozenset(
