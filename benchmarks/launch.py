@@ -28,7 +28,7 @@ import psutil
 from rich.console import Console
 
 from pipeline.launch.driver import Driver
-from pipeline.launch.progress import Board
+from pipeline.launch.progress import ProgressTable
 from pipeline.launch.scheduler import Summary, pending, run_all
 from pipeline.runs.execution import Execution
 from pipeline.runs.records import (
@@ -48,6 +48,7 @@ from pipeline.runs.spec import RunSpec, evaluation_iterations
 from pipeline.settings import config
 from pipeline.settings.plan import Plan, build_plan
 from pipeline.training.environment import device_name
+from pipeline.utils.cores import available_cores
 from pipeline.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,8 +122,8 @@ def measure_driver() -> None:
 
         def everything() -> None:
             screen = Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
-            with driver.tracked(), Board(len(specs), screen) as board:
-                run_all(driver, specs, pretend, SLOTS, board, Summary())
+            with driver.tracked(), ProgressTable(len(specs), screen) as table:
+                run_all(driver, specs, pretend, SLOTS, table, Summary())
 
         timed(f"MLflow opened; {len(specs)} runs begun, shown, logged and ended", everything)
         report(f"in all, for {len(specs)} runs ({totals[1]:.1f} CPU-s)", totals[0], "s", "60 s")
@@ -187,7 +188,7 @@ def measure_steps() -> None:
 
     A step itself is the same code under Ray Train and in-process, on the same threads.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     lasting = ["protocol.iterations=200", f"seeds=[{','.join(map(str, range(cores)))}]"]
     with project(lasting) as root, tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "pipeline", "launch", "--only", EXPERIMENT]
@@ -237,7 +238,7 @@ def measure_utilisation(store: Path) -> None:
     spans = _last_launch(spans)
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     busy = sum((end - start) * threads for start, end, threads in spans)
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     report(
         f"cores in use by {len(spans)} runs over {last - first:.0f} s", 100 * busy / cores / (last - first), "%", "90 %"
     )
@@ -288,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    machine = f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before"
+    machine = f"{device_name(torch.device('cpu'))}, {available_cores()} cores, load {os.getloadavg()[0]:.1f} before"
     print(f"On {machine}; PyTorch {torch.__version__}\n")
     print("| what | measured | budget |\n|---|---|---|")
     if options.what == "utilisation":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import torch
 
 from pipeline.training.environment import device_name
+from pipeline.utils.cores import available_cores
 
 
 def hardware_name(device: torch.device) -> str:
@@ -19,13 +19,6 @@ def hardware_name(device: torch.device) -> str:
         return device_name(device)
     count = available_cores()
     return f"{device_name(device)}, {count} core{'' if count == 1 else 's'}"
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def hardware_slug(name: str) -> str:

@@ -192,8 +192,7 @@ def under_ray(job: Job) -> Iterator[Blocks]:
     with cluster.connected(Path.cwd()):
         cluster.quiet()
         resources = Resources(job.workers, job.threads, "auto", max_parallel=None, max_failures=0)
-        controllers = ray_train.start_controllers(1)
-        status = ray_train.train_under_ray(spec, execution, resources, cluster.share(resources), controllers)
+        status = ray_train.train_under_ray(spec, execution, resources, cluster.share(resources))
     if status != "finished":
         raise RuntimeError(f"{job.network} under Ray Train: {status}")
     blocks = _blocks(execution.folder)

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.benchmark.hardware import available_cores
 from pipeline.benchmark.loops import BATCH, Job, ours_by_the_clock, random_images
 from pipeline.training import huge_pages
+from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError
 from pipeline.utils.subprocesses import run_side_by_side
 

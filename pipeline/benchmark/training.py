@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.benchmark.hardware import available_cores
 from pipeline.benchmark.loops import (
     BATCH,
     Blocks,
@@ -26,6 +25,7 @@ from pipeline.benchmark.loops import (
 )
 from pipeline.benchmark.rates import check_blocks, median_and_spread
 from pipeline.training import huge_pages
+from pipeline.utils.cores import available_cores
 from pipeline.utils.subprocesses import run_apart
 
 NETWORKS: Final = ("cifar_attention56", "cifar_attention92", "cifar_attention164", "cifar_preresnet164")

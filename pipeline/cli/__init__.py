@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 PYTHON = (3, 11)
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, SIGNALLED = 1, 2, 128
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -62,21 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0 done, 1 something failed, 2 a user's mistake, 75 paused inside a stage.
+        The exit status: 0 done, 1 something failed, 2 a user's mistake, 75 paused inside a stage, and 128 plus the
+        number of the signal that interrupted it.
     """
-    from pipeline.training import huge_pages
-    from pipeline.utils.errors import UserError
+    from pipeline.utils import signals
+    from pipeline.utils.errors import FailedError, UserError
 
+    if arguments is None:
+        signals.raise_on_termination()
     try:
         options = parser().parse_args(arguments)
         enter_project(options)
         bypass_proxies()
         if arguments is None and getattr(options, "in_process", False):
+            from pipeline.training import huge_pages
+
             huge_pages.start_again()
+        if arguments is None and "DVC_STAGE" in os.environ:
+            signals.terminate_with_parent()
         return int(options.run(options) or 0)
-    except UserError as error:
+    except (UserError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return USAGE
+        return USAGE if isinstance(error, UserError) else FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -94,9 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; the same command continues", file=sys.stderr)
-        return INTERRUPTED
+        return SIGNALLED + (error.number if isinstance(error, signals.Interrupted) else signal.SIGINT)
 
 
 def enter_project(options: argparse.Namespace) -> None:

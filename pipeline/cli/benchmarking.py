@@ -151,10 +151,11 @@ def _run_precision(options: argparse.Namespace) -> None:
 
     import torch
 
-    from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.precision import FOLDER, as_markdown, compare_precisions, write_errors
     from pipeline.launch.driver import Driver
     from pipeline.settings.plan import Plan
+    from pipeline.utils.cores import available_cores
 
     driver, device = Driver(Plan.read(), Path.cwd()), _device(options.device)
     spec = driver.plan.run(options.experiment, 0).spec
@@ -190,9 +191,10 @@ def _run_loading(options: argparse.Namespace) -> None:
 
     import torch
 
-    from pipeline.benchmark.hardware import available_cores, hardware_name, hardware_slug
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.loading import BATCH, CROP, FOLDER, Job, as_line, benchmark_loading
     from pipeline.benchmark.rates import write_rates
+    from pipeline.utils.cores import available_cores
 
     device = _device(options.device)
     with TemporaryDirectory() as scratch:

@@ -54,6 +54,13 @@ def _make_plan() -> Plan:
     return plan
 
 
+def _current_plan() -> Plan:
+    """Plan ``params.yaml`` as it is now; inside a stage, where DVC sees to that, read the plan that is there."""
+    from pipeline.settings.plan import Plan
+
+    return Plan.read() if "DVC_STAGE" in os.environ else _make_plan()
+
+
 def _outlook(plan: Plan, *, by_probe: bool) -> str:
     """What is pending, and what it will cost."""
     from pipeline.launch.driver import Driver
@@ -75,32 +82,32 @@ def _launch(commands: Commands) -> None:
 
 
 def _run_launch(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from pipeline.launch.driver import Driver
     from pipeline.launch.estimate import outlook
-    from pipeline.launch.progress import Board
-    from pipeline.launch.scheduler import launch, pending
+    from pipeline.launch.progress import ProgressTable
+    from pipeline.launch.scheduler import launch, pending, wait_for_others
     from pipeline.runs.store import RESULTS
-    from pipeline.settings.plan import Plan
     from pipeline.utils.files import write_atomic
+    from pipeline.utils.signals import Interrupted
 
     in_stage = "DVC_STAGE" in os.environ
-    driver = Driver(Plan.read() if in_stage else _make_plan(), Path.cwd(), stop_after=options.stop_after)
-    if options.max_parallel:
-        driver.resources = replace(driver.resources, max_parallel=options.max_parallel)
+    driver = Driver(_current_plan(), Path.cwd(), stop_after=options.stop_after, max_parallel=options.max_parallel)
     specs = pending(driver, options.only)
+    if in_stage and wait_for_others(driver, specs):
+        specs = pending(driver, options.only)
     print(outlook(driver, specs))
     failed = False
     if specs and not options.dry_run:
-        with Board(len(specs)) as board:
-            summary = launch(driver, specs, board)
+        with ProgressTable(len(specs)) as table:
+            summary = launch(driver, specs, table)
         for name, reason in summary.failed.items():
             print(f"failed: {name}: {reason}", file=sys.stderr)
         if summary.paused:
             print(f"paused: {', '.join(summary.paused)}; the same command continues")
-        if summary.interrupted:
-            raise KeyboardInterrupt
+        if summary.interrupted is not None:
+            raise Interrupted(summary.interrupted)
+        if summary.ray_lost:
+            return 1  # also inside a stage: the next ones would only start Ray again, one after the other
         failed = bool(summary.failed)
     if in_stage:
         write_atomic(RESULTS / "launched", MARKER)
@@ -119,16 +126,18 @@ def _train(commands: Commands) -> None:
 def _run_train(options: argparse.Namespace) -> int:
     from pipeline import runs
     from pipeline.launch.driver import Driver
-    from pipeline.settings.plan import Plan
 
-    driver = Driver(Plan.read(), Path.cwd(), stop_after=options.stop_after)
+    driver = Driver(_current_plan(), Path.cwd(), stop_after=options.stop_after)
     spec = driver.plan.run(options.experiment, options.seed).spec
     target = runs.result_folder(spec, driver.plan.profile)
     driver.fetch()
     found = runs.locate(spec, driver.store)
     if found is None:
+        from pipeline.launch.scheduler import wait_for_others
         from pipeline.launch.single import train_one
 
+        if "DVC_STAGE" in os.environ:
+            wait_for_others(driver, [spec])
         status, reason = train_one(driver, spec, in_process=options.in_process)
         if status == "paused":
             print(f"{spec.name}: paused; the same command continues")
@@ -162,9 +171,8 @@ def _run_verify_resume(options: argparse.Namespace) -> int:
     from pipeline.data.arrays import read_manifest
     from pipeline.launch.driver import Driver
     from pipeline.launch.verify_resume import COMPARED, ResumeError, shortened, verify
-    from pipeline.settings.plan import Plan
 
-    driver = Driver(Plan.read(), Path.cwd())
+    driver = Driver(_current_plan(), Path.cwd())
     spec = shortened(driver.plan.run(options.experiment, options.seed).spec, options.iterations)
     execution = replace(driver.execution(spec), folder=driver.store / ".verify-resume" / spec.name)
     for folder in filter(None, (execution.prepared, execution.noisy)):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from pipeline.data.manifest import MANIFEST, checksum_of, intact
 from pipeline.data.progress import progress_bar
 from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL, open_image_shards
 from pipeline.data.source import Source, load_source
+from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
 
@@ -70,7 +70,7 @@ PackShards = Callable[[Sequence[Shard], Advance], list[Broken]]
 
 def pack_here(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
     """Pack one shard after the other, with the threads of this machine."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         return [broken for shard in shards for broken in pack_unless_packed(shard, pool, advance)]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with this machine and this project, in one line each, with what to type."""
+"""Checks of this machine and this project: one line each, with what to type where something is wrong."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.launch import surroundings
 from pipeline.launch.surroundings import Finding
 from pipeline.runs.store import store_folder
+from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.object_store import ObjectStore, is_url
 
@@ -26,7 +27,7 @@ GIB = 2**30
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Every check, one after the other. A check that itself fails is a finding, too."""
+    """Yield the findings of all checks; a check that itself fails is a finding, too."""
     yield _guarded("Python", "make repro", python)
     yield _guarded("packages", "make repro", lambda: packages(root))
     yield _guarded("git", "git status", lambda: surroundings.git(root))
@@ -58,7 +59,7 @@ def _guarded(check: str, cure: str, examine_it: Callable[[], Finding]) -> Findin
 
 
 def python() -> Finding:
-    """Whether this Python is new enough."""
+    """Check that this Python is new enough."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info >= PYTHON:
         return Finding("Python", f"{version} at {sys.executable}")
@@ -68,7 +69,7 @@ def python() -> Finding:
 
 
 def packages(root: Path) -> Finding:
-    """Whether the installed packages are those of the lock file."""
+    """Check that the installed packages are those of the lock file."""
     wanted = locked(root / LOCK)
     different = []
     for name, version in wanted.items():
@@ -86,7 +87,7 @@ def packages(root: Path) -> Finding:
 
 
 def locked(path: Path) -> dict[str, str]:
-    """Name and version of every package that the lock file wants on this machine."""
+    """Return name and version of every package that the lock file has for this machine."""
     from packaging.requirements import Requirement
 
     found = {}
@@ -101,7 +102,7 @@ def locked(path: Path) -> dict[str, str]:
 
 
 def gpu(settings: Config) -> Finding:
-    """Whether PyTorch sees the GPUs that the profile asks for, or that the machine has."""
+    """Check that PyTorch sees the GPUs that the profile asks for, or that the machine has."""
     import torch
 
     asked = settings.resources.gpus
@@ -113,28 +114,32 @@ def gpu(settings: Config) -> Finding:
     if asked not in ("auto", 0, 0.0) and not os.environ.get("RAY_ADDRESS"):
         compose = f"python -m pipeline compose {settings.profile} resources.gpus=auto"
         return Finding("GPU", f"none, but resources.gpus = {asked} asks for one", compose)
-    return Finding("GPU", f"none: runs train on {os.cpu_count()} CPU cores")
+    return Finding("GPU", f"none: runs train on {available_cores()} CPU cores")
 
 
 def ray(settings: Config, root: Path) -> Finding:
-    """Whether Ray starts here, or answers at RAY_ADDRESS, and has what a run of the profile needs."""
+    """Check that Ray starts here, or answers at RAY_ADDRESS, runs a task, and has what a run of the profile needs."""
     from pipeline.launch import cluster
+    from pipeline.launch.ray_process import RayLostError, RayProcess
 
     resources = settings.resources
     address = os.environ.get("RAY_ADDRESS")
     try:
-        with cluster.connected(root):
-            each = cluster.share(resources)
-            slots = cluster.parallel(resources, each)
-    except UserError as error:
+        with RayProcess(root) as process:
+            worker_resources = process.call(cluster.share, resources)
+            slots = process.call(cluster.parallel, resources, worker_resources)
+            process.call(cluster.run_task)
+    except (UserError, RayLostError) as error:
         cure = "unset RAY_ADDRESS" if address else f"python -m pipeline compose {settings.profile}"
         return Finding("Ray", one_line(error), cure)
     where = f"the cluster at {address}" if address else "this machine"
-    return Finding("Ray", f"{where} trains {slots} runs at once, each on {each.describe(resources.workers)}")
+    return Finding(
+        "Ray", f"{where} trains {slots} runs at once, each on {worker_resources.describe(resources.workers)}"
+    )
 
 
 def mlflow(settings: Config, root: Path) -> Finding:
-    """Whether the tracking store answers, and its artifacts are where it says."""
+    """Check that the tracking store answers, and that its artifacts are where it says."""
     from pipeline import tracking
     from pipeline.tracking.database import SYNC, moved_from, sqlite_path
     from pipeline.tracking.store import cure, probe, redacted
@@ -159,7 +164,7 @@ def mlflow(settings: Config, root: Path) -> Finding:
 
 
 def dvc(root: Path) -> Finding:
-    """Whether the DVC remote, if one is configured, can be reached."""
+    """Check that the DVC remote, if one is configured, can be reached."""
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
@@ -178,7 +183,7 @@ def dvc(root: Path) -> Finding:
 
 
 def data(settings: Config, root: Path) -> Finding:
-    """Whether the profile's data are prepared and intact, its noisy labels included."""
+    """Check that the data of the profile are prepared and intact, noisy labels included."""
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import load
     from pipeline.data.shards import has_image_shards, open_image_shards
@@ -204,7 +209,7 @@ def data(settings: Config, root: Path) -> Finding:
 
 
 def object_store(settings: Config) -> Finding:
-    """Whether a run store behind a URL can be written and read; where not, the error says why."""
+    """Check that a run store behind a URL can be written and read; the error says why not."""
     store, name = ObjectStore(settings.store), f".doctor-{os.getpid()}"
     store.write(name, b"seen")
     store.read(name)
@@ -213,17 +218,17 @@ def object_store(settings: Config) -> Finding:
 
 
 def disk(settings: Config, root: Path) -> Finding:
-    """Whether weights and checkpoints of all runs of the profile find room in the store."""
+    """Check that the disk of the store has room for weights and checkpoints of all runs of the profile."""
     store = store_folder(settings.store, root)
     place = next(path for path in (store, *store.parents) if path.exists())
     free, need = shutil.disk_usage(place).free, room(settings)
-    told = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"
+    line = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"
     cure = f"python -m pipeline compose {settings.profile} store=/path/with/room"
-    return Finding("disk", told, "" if free > need else cure)
+    return Finding("disk", line, "" if free > need else cure)
 
 
 def room(settings: Config) -> int:
-    """Bytes that the runs of a profile take at most: weights for good, checkpoints with momentum while they train."""
+    """Return the bytes that the runs of a profile take at most: weights, and checkpoints while they train."""
     from models import find_network
     from models.counting import count
     from pipeline.data import DATASETS, ImageFolderSet

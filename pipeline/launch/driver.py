@@ -1,4 +1,4 @@
-"""What the driver does around a run: where it is executed, its entry in MLflow, its end. Shared by train and launch."""
+"""What the driver does around a run, for `train` and `launch`: its folder, its entry in MLflow, and its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import runs
 from pipeline.data import noisy_folder, prepared_folder
-from pipeline.runs.execution import STOP, Execution, Resources
+from pipeline.runs.execution import STOP_FILE, Execution, Resources
 from pipeline.runs.records import CONFIG, METRICS, PROGRESS, PROVENANCE, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.run_store import Mirror, RunStore, is_result, is_small
@@ -38,6 +38,7 @@ class Driver:
         plan: the plan of the profile.
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds from now after which everything is paused.
+        max_parallel: how many runs go at once, at most, where the plan is not to decide.
         parent: the search in MLflow that the runs are trials of.
         store: the folder of the run store, or of its copies where it is behind a URL.
         mirror: keeps those copies.
@@ -46,6 +47,7 @@ class Driver:
     plan: Plan
     root: Path
     stop_after: float | None = None
+    max_parallel: int | None = None
     data: Path = field(init=False)
     store: Path = field(init=False)
     resources: Resources = field(init=False)
@@ -61,17 +63,19 @@ class Driver:
         if is_url(self.plan.store):
             self.mirror = Mirror(RunStore(self.plan.store), self.store)
         self.resources = self.plan.resources
+        if self.max_parallel:
+            self.resources = replace(self.resources, max_parallel=self.max_parallel)
         self.origin = origin(self.root)
         self._held: dict[Path, AbstractContextManager[object]] = {}
         self._stop_at = None if self.stop_after is None else time.time() + self.stop_after
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the moment has come at which everything is paused."""
+        """Whether the time has come at which everything is paused."""
         return self._stop_at is not None and time.time() >= self._stop_at
 
     def fetch(self, *, weights: bool = False) -> None:
-        """Learn what a store behind a URL has; `weights` brings those of finished runs, too."""
+        """Copy the small files of a store behind a URL; with `weights`, those of finished runs, too."""
         if self.mirror is not None:
             self.mirror.fetch(is_result if weights else is_small)
 
@@ -125,7 +129,7 @@ class Driver:
         return folder
 
     def _begin(self, spec: RunSpec, folder: Path) -> Execution:
-        for left in (STOP, PROGRESS):  # by an earlier process
+        for left in (STOP_FILE, PROGRESS):  # by an earlier process
             (folder / left).unlink(missing_ok=True)
         write_json(folder / CONFIG, spec.to_json())
         profile = self.plan.profile
@@ -135,7 +139,7 @@ class Driver:
         if self.uri is not None and self.follower is not None:
             from pipeline import tracking
 
-            with _as_a_view(spec.name):
+            with best_effort(spec.name):
                 run_id = tracking.open_run(self.uri, folder, profile=profile, parent=self.parent)
                 before = replace(before, mlflow_run_id=run_id or before.mlflow_run_id)
                 if run_id:
@@ -171,7 +175,7 @@ class Driver:
             self._settle(execution)
             found = Provenance.read(execution.folder) or Provenance("failed", execution.profile)
             provenance = found.ended("failed", error) if error and not _is_finished(execution) else found
-            if provenance.status == "running":  # the worker is gone without a word
+            if provenance.status == "running":  # the worker died without recording it
                 provenance = provenance.ended("failed", "its worker died")
             self._close(execution, provenance, tags)
         return provenance.status
@@ -203,7 +207,7 @@ class Driver:
                 self.follower.remove(provenance.mlflow_run_id)
             states: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
             state, run_id = states.get(provenance.status, "KILLED"), provenance.mlflow_run_id
-            with _as_a_view(execution.folder.name):
+            with best_effort(execution.folder.name):
                 tracking.close_run(self.uri, run_id, execution.folder, state, parent=self.parent, tags=tags)
 
 
@@ -213,11 +217,11 @@ def _is_finished(execution: Execution) -> bool:
 
 
 @contextmanager
-def _as_a_view(run: str) -> Iterator[None]:
-    """MLflow is a view of the files: whatever goes wrong with it is told, and stops no run."""
+def best_effort(run: str) -> Iterator[None]:
+    """Log what goes wrong with MLflow in this block; no run stops for it, as MLflow is only a view of the files."""
     try:
         yield
-    except UserError:  # a damaged file of the run
+    except UserError:  # about a damaged file of the run
         raise
     except Exception as error:
         logger.warning("%s: MLflow has not all of it (%s); `track --sync` completes it", run, one_line(error))

@@ -1,4 +1,4 @@
-"""What pending runs will cost, estimated from the throughput of runs that were made before."""
+"""The cost of pending runs, estimated from the throughput of earlier runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Throughput:
-    """Multiply-adds of training per second of one GPU, or of one CPU core, as measured on one kind of device.
+    """Multiply-adds of training per second of one GPU, or of one CPU core, measured on one kind of device.
 
-    `source` says by what it was measured.
+    Attributes:
+        device: name of the device.
+        measured: values by network.
+        source: what they were measured by.
     """
 
     device: str
@@ -32,17 +35,17 @@ class Throughput:
 
     @property
     def unit(self) -> str:
-        """What its seconds are seconds of."""
+        """The unit whose seconds count: GPU or CPU."""
         return "GPU" if self.device.startswith("cuda") else "CPU"
 
     def hours(self, network: str, work: float) -> float:
-        """GPU-hours or CPU-hours for so many multiply-adds: at the speed of that network, or else of all."""
+        """Return GPU-hours or CPU-hours for so many multiply-adds, at the speed of that network, or else of all."""
         every = self.measured.get(network) or [speed for speeds in self.measured.values() for speed in speeds]
         return work / median(every) / 3600
 
 
 def throughputs(driver: Driver) -> list[Throughput]:
-    """What earlier runs have reached, in the store and published, finished or not; by device."""
+    """Return what earlier runs reached, in the store and published, finished or not; one for each device."""
     found: dict[str, Throughput] = {}
     published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
     for folder in [*runs.folders(driver.store), *published]:
@@ -54,7 +57,7 @@ def throughputs(driver: Driver) -> list[Throughput]:
 
 
 def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segment]]:
-    """Network, multiply-adds of training for one image, and segment, of every stretch of a run that got anywhere."""
+    """Yield network, multiply-adds of training for one image, and segment, of every segment of a run."""
     try:
         spec, provenance = read_spec(folder), Provenance.read(folder)
         planned = plan.runs.get(spec.name)
@@ -70,7 +73,7 @@ def _measurements(folder: Path, plan: Plan) -> Iterator[tuple[str, float, Segmen
 
 
 def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughput] = ()) -> str:
-    """What is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
+    """Describe what is pending, a line for each run, and what all of it will cost; by a probe, where there is one."""
     total = len(driver.plan.runs)
     if not specs:
         return f"nothing pending: all {total} runs are in the store or published"
@@ -79,16 +82,16 @@ def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughpu
     width = max(map(len, work))
     lines = []
     for spec in specs:
-        each = [_told(t, t.hours(spec.network.name, work[spec.name])) for t in measured]
-        lines.append(f"  {spec.name:{width}}  {', '.join(each) or f'{work[spec.name]:.3g} multiply-adds'}")
+        costs = [_describe(t, t.hours(spec.network.name, work[spec.name])) for t in measured]
+        lines.append(f"  {spec.name:{width}}  {', '.join(costs) or f'{work[spec.name]:.3g} multiply-adds'}")
     lines.append(f"{len(specs)} of {total} runs pending: {sum(work.values()):.3g} multiply-adds")
     for throughput in measured:
         hours = sum(throughput.hours(spec.network.name, work[spec.name]) for spec in specs)
-        lines.append(f"  about {_told(throughput, hours)} at {throughput.source} on {throughput.device}")
+        lines.append(f"  about {_describe(throughput, hours)} at {throughput.source} on {throughput.device}")
     if not measured:
         lines.append("  time unknown: no run was measured here yet (`python -m pipeline launch --stop-after 2` does)")
     return "\n".join(lines)
 
 
-def _told(throughput: Throughput, hours: float) -> str:
+def _describe(throughput: Throughput, hours: float) -> str:
     return f"{f'{hours:,.0f}' if hours >= 100 else f'{hours:.2g}'} {throughput.unit}-hours"

@@ -1,7 +1,7 @@
-"""How fast the networks of a plan train on the hardware at hand, found out in about a minute before anything is spent.
+"""A probe of about a minute: how fast the networks of a plan train on the hardware at hand.
 
-Each network takes steps of its own size, precision and memory format on a batch of noise; reading of data is left out,
-so that the estimate is a lower bound where the processors cannot keep up with the GPU.
+Each network takes steps of its own size, precision and memory format on a batch of noise. Reading of data is left out,
+so that the estimated time is a lower bound where the CPU cannot keep up with the GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ LIMIT = 600.0  # seconds after which a probe is given up
 
 @dataclass(frozen=True)
 class Job:
-    """What the probing process measures: one run of each network, on so many threads, for so long each."""
+    """The task of the probing process.
+
+    Attributes:
+        specs: one run for each network.
+        workers, threads: as each run has them.
+        seconds: for each network.
+    """
 
     specs: tuple[RunSpec, ...]
     workers: int
@@ -37,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Probed:
-    """Training images a second of one network on a device; None where its batch does not fit into the memory."""
+    """Training images per second of one network on a device; None where its batch does not fit into memory."""
 
     network: str
     device: str
@@ -45,28 +51,28 @@ class Probed:
 
 
 def probe(driver: Driver, specs: Sequence[RunSpec], seconds: float = SECONDS) -> list[Throughput]:
-    """The throughput of every network of some runs here, in a process of its own; none if that dies."""
-    each = {spec.network.name: spec for spec in specs}
-    if not each:
+    """Measure the throughput of every network of some runs, in a process of its own; return none if that dies."""
+    by_network = {spec.network.name: spec for spec in specs}
+    if not by_network:
         return []
     resources = driver.resources
-    job = Job(tuple(each.values()), resources.workers, resources.threads, seconds / len(each))
+    job = Job(tuple(by_network.values()), resources.workers, resources.threads, seconds / len(by_network))
     found: dict[str, Throughput] = {}
     try:
         for probed in run_apart(measure, job, LIMIT, huge_pages.ENVIRONMENT):
             throughput = found.setdefault(probed.device, Throughput(probed.device, source="the throughput of a probe"))
             if probed.images_per_second is not None:
-                multiply_adds = driver.plan.runs[each[probed.network].name].cost.multiply_adds
+                multiply_adds = driver.plan.runs[by_network[probed.network].name].cost.multiply_adds
                 cores = 1 if throughput.unit == "GPU" else resources.threads
                 speed = PASSES * multiply_adds * probed.images_per_second / cores
                 throughput.measured.setdefault(probed.network, []).append(speed)
     except (DiedError, TimeoutError):
-        pass  # what was measured before stands
+        pass  # keep what was measured before
     return [throughput for throughput in found.values() if throughput.measured]
 
 
 def measure(job: Job) -> Iterator[Probed]:
-    """Train each network for a while, on the GPU if there is one."""
+    """Train each network for a while, on the GPU if there is one, and yield its throughput."""
     import torch
 
     from pipeline.training import environment

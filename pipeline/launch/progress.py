@@ -1,9 +1,10 @@
-"""How runs come along, on a terminal (one live table) or in a log (a line now and then)."""
+"""The progress of runs: one live table on a terminal, or a line now and then in a log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,11 @@ LEAST_PACE = 1e-3  # share of all work that must be done before the rest is esti
 
 @dataclass
 class Line:
-    """One run on the board."""
+    """One row of the table, for one run.
+
+    Attributes:
+        first: the step at which the run was first seen; above 0 where it was resumed from a checkpoint.
+    """
 
     name: str
     folder: Path
@@ -37,17 +42,17 @@ class Line:
     left: float | None = None
     logged: float = 0.0
     seconds: float | None = None
-    first: int | None = None  # step at which it was first seen: it may have gone on from a checkpoint
+    first: int | None = None
 
     @property
     def share(self) -> float:
-        """How much of the run is done."""
+        """The share of the run that is done, 0 to 1."""
         return self.step / self.steps if self.steps else 0.0
 
     def update(self) -> None:
-        """Read the run's own word on how far it is."""
+        """Read the progress that the run itself reports."""
         progress = Progress.read(self.folder)
-        if progress is None:
+        if progress is None:  # not written yet, or damaged: training does not stop for the sake of the table
             return
         if self.state == "queued":
             self.state, self.begun = "training", time.monotonic()
@@ -57,7 +62,7 @@ class Line:
         self.speed, self.left = progress.images_per_second, progress.seconds_left
 
     def describe(self, measure: str) -> str:
-        """For a log: step, epoch, loss, error, images a second and time left."""
+        """Describe the run in a line of a log: step, epoch, loss, error, images per second and time left."""
         measured = "" if self.loss is None else f" loss {self.loss:.4f}, {measure} {_percent(self.error)},"
         return (
             f"{self.name}: step {self.step}/{self.steps}, epoch {self.epoch:.1f},{measured}"
@@ -65,11 +70,13 @@ class Line:
         )
 
 
-class Board:
-    """The runs of a launch, or of a search. Use as a context manager.
+class ProgressTable:
+    """The progress of the runs of a launch, or of a search. Use as a context manager.
 
     Args:
-        measure: what the error is one of, where it is not the test images.
+        total: the number of runs.
+        console: where to print; standard error by default.
+        measure: the name of the error, where it is not that of the test images.
     """
 
     def __init__(self, total: int, console: Console | None = None, measure: str = "test error") -> None:
@@ -81,7 +88,7 @@ class Board:
         live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, get_renderable=self.table, auto_refresh=False) if live else None
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressTable:
         if self.live:
             self.live.__enter__()
         return self
@@ -93,19 +100,20 @@ class Board:
             self.live.__exit__(kind, error, trace)
 
     def note(self, text: str) -> None:
-        """A line of its own."""
-        self.console.print(text, soft_wrap=True, markup=False)
+        """Print a line of its own."""
+        with suppress(OSError):  # nobody reads it any more, e.g. `dvc` was killed; runs still take their checkpoints
+            self.console.print(text, soft_wrap=True, markup=False)
 
     def expect(self, work: Mapping[str, float]) -> None:
-        """How much work each of the runs is, in any unit: the time that all of them take is estimated from it."""
+        """Set the amount of work of each run, in any unit; the remaining time is estimated from it."""
         self.work = work
 
     def begun(self, spec: RunSpec, folder: Path) -> None:
-        """A run starts."""
+        """Add a run."""
         self.lines[spec.name] = Line(spec.name, folder, time.monotonic())
 
     def ended(self, spec: RunSpec, state: str, reason: str | None) -> None:
-        """A run has ended."""
+        """Mark a run as ended, and print how it ended."""
         line = self.lines[spec.name]
         self.ended_runs += 1
         line.state, line.seconds, line.left = state, time.monotonic() - line.begun, None
@@ -117,7 +125,7 @@ class Board:
         self.note(f"[{self.ended_runs}/{self.total}] {spec.name} {state}{error}, {line.seconds:.0f} s{why}")
 
     def refresh(self) -> None:
-        """Look at the runs again."""
+        """Read the progress of all runs, and show it."""
         now = time.monotonic()
         for line in self.lines.values():
             if line.seconds is not None:
@@ -127,10 +135,11 @@ class Board:
                 line.logged = now
                 self.note(line.describe(self.measure))
         if self.live:
-            self.live.refresh()
+            with suppress(OSError):
+                self.live.refresh()
 
     def table(self) -> Group:
-        """The board as a table: what is going on, and the whole."""
+        """Render the runs in training, and a summary of all runs below them."""
         table = Table(box=None, pad_edge=False)
         for title in ("run", "state", "step", "epoch", "loss", self.measure, "images/s", "left"):
             table.add_column(title, justify="left" if title in ("run", "state") else "right")
@@ -147,11 +156,11 @@ class Board:
                     _duration(line.left),
                 )
         waiting, elapsed = self.total - len(self.lines), time.monotonic() - self.begun_at
-        whole = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {_duration(elapsed)} so far"
-        return Group(table, Text(whole + self._whole(elapsed), style="dim italic"))
+        summary = f"{self.ended_runs} of {self.total} ended, {waiting} waiting, {_duration(elapsed)} so far"
+        return Group(table, Text(summary + self._remaining(elapsed), style="dim italic"))
 
-    def _whole(self, elapsed: float) -> str:
-        """How much of all work is done, and how long the rest will take at the pace so far."""
+    def _remaining(self, elapsed: float) -> str:
+        """Describe how much of all work is done, and how long the rest will take at the pace so far."""
         if not self.work:
             return ""
         lines = [(line, self.work[line.name]) for line in self.lines.values()]

@@ -13,9 +13,13 @@ from pipeline.utils.errors import UserError, one_line
 
 
 def pack_over_cluster(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
-    """Pack shards on the cluster of RAY_ADDRESS, as many at once as it has cores; `advance` is told of whole shards.
+    """Pack shards on the cluster of RAY_ADDRESS, as many at once as it has cores.
 
-    Whether a shard is packed already is found out by its task. An interruption ends the tasks; what is packed stays.
+    Each task first looks whether its shard is packed already. An interruption ends the tasks; what is packed stays.
+
+    Args:
+        shards: what to pack.
+        advance: is given the number of files of each packed shard.
 
     Raises:
         UserError: if a node does not see the tree or the folder of the shards, or a shard could not be written.
@@ -30,20 +34,20 @@ def pack_over_cluster(shards: Sequence[Shard], advance: Advance) -> list[Broken]
 def _check_seen(shard: Shard) -> None:
     """Refuse a tree or a folder that some node does not see: a class folder of the one, a new file in the other."""
     class_folder = Path(shard.files[0].name).parent.as_posix()
-    _refuse(shard.tree, cluster.blind_nodes(shard.tree, class_folder))
-    _refuse(shard.folder.parent, cluster.blind_to(shard.folder))
+    _refuse(shard.tree, cluster.nodes_that_do_not_see(shard.tree, class_folder))
+    _refuse(shard.folder.parent, cluster.nodes_without_access(shard.folder))
 
 
-def _refuse(place: Path, blind: Sequence[str]) -> None:
-    if blind:
+def _refuse(place: Path, without: Sequence[str]) -> None:
+    if without:
         raise UserError(
-            f"{place}: not seen from {', '.join(blind)}; a Ray cluster packs from and into folders that all its nodes"
+            f"{place}: not seen from {', '.join(without)}; a Ray cluster packs from and into folders that all its nodes"
             " share (without RAY_ADDRESS this machine packs alone)"
         )
 
 
 def _pack_all(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
-    """The broken files of all shards, in the order of the shards, whichever was done first."""
+    """Pack the shards; return the broken files of all, in the order of the shards."""
     import ray
     from ray.exceptions import RayError
 
@@ -66,6 +70,6 @@ def _pack_all(shards: Sequence[Shard], advance: Advance) -> list[Broken]:
 
 
 def _pack(shard: Shard) -> list[Broken]:
-    """What a task does: its one core decodes files while others are written."""
+    """Pack one shard in a task: one thread decodes files while others are written."""
     with ThreadPoolExecutor(1) as pool:
         return pack_unless_packed(shard, pool, lambda _: None)

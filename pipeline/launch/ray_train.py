@@ -1,4 +1,4 @@
-"""The training core under Ray Train; see `pipeline.launch.cluster` for what it runs on."""
+"""The training core under Ray Train; see `pipeline.launch.cluster` for the cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.launch.cluster import WATCHER, Share
-from pipeline.runs.execution import STOP, Execution, Resources
+from pipeline.runs.execution import STOP_FILE, Execution, Resources
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError
@@ -26,10 +26,10 @@ STORAGE = ".ray"  # Ray Train's own notes on its runs, in the store
 
 
 class RaySession:
-    """A worker of a Ray Train run.
+    """The session of a worker of a Ray Train run.
 
     Args:
-        reports: whether evaluations go to Ray: those of a search's trials do, and Ray Tune compares them.
+        reports: whether evaluations are reported to Ray, as those of trials are, which Ray Tune compares.
     """
 
     def __init__(self, *, reports: bool) -> None:
@@ -46,9 +46,9 @@ class RaySession:
         self._announced: list[str] = []
 
     def report(self, metrics: Mapping[str, float], *, last: bool) -> None:
-        """For a run of its own, nothing: its folder has it all, and Ray keeps no report without a checkpoint.
+        """Report an evaluation of a trial to Ray Tune; do nothing for other runs, whose folder has it all.
 
-        The last evaluation of a trial is not reported from here: it counts once the run has written all of its files.
+        The last evaluation of a trial is reported elsewhere, once the run has written all of its files.
         """
         import ray.train
 
@@ -56,7 +56,7 @@ class RaySession:
             ray.train.report(dict(metrics))
 
     def about_to_be_lost(self) -> bool:
-        """Whether Ray has announced that a node of this run will be taken away, e.g. a spot instance."""
+        """Return whether a preemption notice for a node of this run has come since the last call."""
         import ray.train
 
         info = ray.train.get_preemption_info() if self._watched else None
@@ -68,11 +68,11 @@ class RaySession:
 
 
 def _train_loop(job: dict[str, Any]) -> str:
-    """What every worker executes; returns finished, paused, or failed and why.
+    """Train on one worker; return finished, paused, or failed and why.
 
-    Ray would start a failed worker again. That helps against a lost machine, not against a mistake in the settings
-    or a loss that is no number: those end here. Several workers have the same loss, but a mistake, such as a damaged
-    file, may be seen by one alone while the others wait for it: that one raises, and `_control` tries no more.
+    Ray would start a failed worker again. That helps when a machine is lost, not when the settings are wrong or the
+    loss is not finite: those end here. All workers have the same loss, but a mistake, such as a damaged file, may be
+    seen by one worker while the others wait for it: that one raises, and `_control` does not retry.
     """
     from pipeline.launch.worker_folder import worker_folder
     from pipeline.training.loop import DivergedError, train
@@ -85,7 +85,7 @@ def _train_loop(job: dict[str, Any]) -> str:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
             logging.getLogger("pipeline").addHandler(handler)
         try:
-            return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP))
+            return train(spec, execution, session, should_stop=_asked_to_stop(execution.folder / STOP_FILE))
         except (UserError, DivergedError) as error:
             if isinstance(error, UserError) and session.world_size > 1:
                 raise
@@ -93,7 +93,7 @@ def _train_loop(job: dict[str, Any]) -> str:
 
 
 def _asked_to_stop(request: Path) -> Callable[[], bool]:
-    """Whether the driver asks the run to stop; looks at most five times a second."""
+    """Return a function that tells whether the driver asks the run to stop; it looks at most five times a second."""
     looked = 0.0
 
     def asked() -> bool:
@@ -107,18 +107,12 @@ def _asked_to_stop(request: Path) -> Callable[[], bool]:
     return asked
 
 
-class Controllers:
-    """Ray Train's controllers, each in a thread of one process; alone, each would take a process and 5 CPU-seconds."""
-
-    def run(self, settings: dict[str, Any]) -> Any:
-        """Be the controller of one run until it ends."""
-        return _control(settings)
-
-
 def _control(settings: Mapping[str, Any]) -> Any:
-    """Be the controller of one run until it ends, in a thread of an actor."""
+    """Run the controller of one run in this thread until the run has ended; return its result."""
     from ray.train.v2._internal.execution.controller import TrainController
     from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+    from pipeline.launch.worker_start import PunctualWorkerGroup
 
     policy = settings["failure_policy"]
     usual = policy.make_decision
@@ -128,49 +122,49 @@ def _control(settings: Mapping[str, Any]) -> Any:
 
     policy.make_decision = make_decision
     controller = TrainController(**settings)
+    controller.worker_group_cls = PunctualWorkerGroup
     asyncio.run(controller.run())
     return controller.get_result()
 
 
 def _mistake(error: BaseException) -> UserError | None:
-    """The mistake of the user's that a worker has failed of, if it is one."""
-    failures = getattr(error, "worker_failures", {}).values()
+    """Return the mistake that a worker failed of, or its start, if trying again cannot help."""
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
     causes = [getattr(failure, "_base_exc", failure) for failure in failures]  # Ray Train wraps what a worker raises
     return next((cause for cause in causes if isinstance(cause, UserError)), None)
 
 
-def start_controllers(at_once: int) -> Any:
-    """Start the process of up to `at_once` controllers, on this machine; it ends with the handle returned."""
-    import ray
-
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    return ray.remote(num_cpus=0, max_concurrency=at_once, label_selector=here)(Controllers).remote()
-
-
 def train_under_ray(
-    spec: RunSpec, execution: Execution, resources: Resources, each: Share, controllers: Any = None
+    spec: RunSpec, execution: Execution, resources: Resources, worker_resources: Share, is_trial: bool = False
 ) -> str:
-    """Train one run; needs a session, and may be called from several threads at once.
+    """Train one run; needs a connection to Ray, and may be called from several threads at once.
+
+    This thread runs the controller: a process for each controller would cost 5 CPU-seconds a run.
 
     Args:
-        controllers: what `start_controllers` returned; None within a trial of Ray Tune, which is the controller of its
-            run, gets its evaluations, and may have it stopped.
+        is_trial: whether Ray Tune calls this in a trial, which gets the evaluations and may stop the run.
 
     Returns:
         finished, paused, or failed and why.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig
+
+    from pipeline.launch.process_group import torch_config
 
     storage = execution.folder.parent / STORAGE
-    is_trial = controllers is None
-    trainer = _trainer_class(controllers)(
+    trainer = _trainer_class()(
         _train_loop,
-        train_loop_config={"spec": spec, "execution": replace(execution, gpus=each.gpus), "is_trial": is_trial},
+        train_loop_config={
+            "spec": spec,
+            "execution": replace(execution, gpus=worker_resources.gpus),
+            "is_trial": is_trial,
+        },
         scaling_config=ScalingConfig(
-            num_workers=resources.workers, use_gpu=each.gpus > 0, resources_per_worker=each.bundle
+            num_workers=resources.workers,
+            use_gpu=worker_resources.gpus > 0,
+            resources_per_worker=worker_resources.bundle,
         ),
-        torch_config=TorchConfig(backend="nccl" if each.gpus >= 1 else "gloo"),
+        torch_config=torch_config(resources.workers, "nccl" if worker_resources.gpus >= 1 else "gloo"),
         run_config=RunConfig(
             name=spec.folder_name,
             storage_path=str(storage),
@@ -186,14 +180,13 @@ def train_under_ray(
         shutil.rmtree(storage / spec.folder_name, ignore_errors=True)
 
 
-def _trainer_class(controllers: Any) -> Any:
-    """TorchTrainer with fewer processes: each costs a run several CPU-seconds.
+def _trainer_class() -> Any:
+    """Return a TorchTrainer with fewer processes: each costs a run several CPU-seconds.
 
-    Its controller runs among others, or in this trial. Of two helpers, one serves Ray Data; the other frees a dead
-    run's resources, which on a cluster of our own dies with the driver. All three are left out through private methods
-    of Ray: if it renames them, they are there again.
+    The controller runs in the calling thread. Of two helpers, one serves Ray Data; the other frees a dead run's
+    resources, which on a cluster of our own ends with the command. All three are left out through private methods of
+    Ray: if it renames them, they are there again.
     """
-    import ray
     from ray.train.torch import TorchTrainer
 
     idle = (
@@ -205,7 +198,7 @@ def _trainer_class(controllers: Any) -> Any:
             return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in idle]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            return _control(settings) if controllers is None else ray.get(controllers.run.remote(settings))
+            return _control(settings)
 
     return LeanTorchTrainer
 
@@ -217,6 +210,6 @@ def _to_tune() -> list[Any]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """The worker's own complaint, in one line."""
+    """Return the last line of a message, which is that of the worker itself."""
     text = str(error).strip().splitlines()
     return text[-1].strip() if text else type(error).__name__

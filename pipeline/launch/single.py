@@ -8,25 +8,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pipeline.launch.driver import Driver
-from pipeline.launch.progress import Board
+from pipeline.launch.progress import ProgressTable
 from pipeline.launch.scheduler import REFRESH_SECONDS, Summary, launch
 from pipeline.runs.spec import RunSpec
-from pipeline.utils.signals import interruptible
+from pipeline.utils.signals import Interrupted, interruptible
 
 
 def train_one(driver: Driver, spec: RunSpec, *, in_process: bool) -> tuple[str, str]:
     """Train a run to its end, or continue it.
 
     Returns:
-        its status (finished, paused or failed), and the reason where it failed.
+        The status of the run (finished, paused or failed), and the reason where it failed.
+
+    Raises:
+        Interrupted: if a signal has paused it.
     """
     if in_process:
         return _in_process(driver, spec)
-    with Board(1) as board:
-        summary = launch(driver, [spec], board)
+    with ProgressTable(1) as table:
+        summary = launch(driver, [spec], table)
     status = _status(summary, spec.name)
-    if status == "paused" and summary.interrupted:
-        raise KeyboardInterrupt
+    if status == "paused" and summary.interrupted is not None:
+        raise Interrupted(summary.interrupted)
     return status, summary.failed.get(spec.name, "")
 
 
@@ -50,38 +53,38 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     session = LocalSession("cuda" if torch.cuda.is_available() else "cpu")
     execution = replace(driver.begin(spec), gpus=float(session.device.type == "cuda"))
     error = None
-    with interruptible() as interrupted, Board(1) as board:
-        board.begun(spec, execution.folder)
+    with interruptible() as interrupted, ProgressTable(1) as table:
+        table.begun(spec, execution.folder)
 
         def show(row: Evaluation, timing: Timing) -> None:
-            board.note(
+            table.note(
                 f"{spec.name}: epoch {row.epoch:.1f}, step {row.iteration}, train loss {row.train_loss:.4f},"
                 f" test error {row.test_error:.2f} %, {timing.images_per_second:.0f} images/s"
             )
 
-        with _refreshing(board):
+        with _refreshing(table):
             try:
                 with worker_folder(execution, first_here=True) as here:
                     train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
             except (UserError, DivergedError) as problem:
                 error = str(problem)
         status = driver.end(execution, error)
-        board.ended(spec, status, error)
+        table.ended(spec, status, error)
     if status == "paused" and interrupted.is_set():
-        raise KeyboardInterrupt
+        raise Interrupted(interrupted.number)
     return status, error or ""
 
 
 @contextmanager
-def _refreshing(board: Board) -> Iterator[None]:
-    """Keep a board up to date from a thread: the main one trains."""
+def _refreshing(table: ProgressTable) -> Iterator[None]:
+    """Refresh a table from another thread: the main one trains."""
     done = threading.Event()
 
     def refresh() -> None:
         while not done.wait(REFRESH_SECONDS):
-            board.refresh()
+            table.refresh()
 
-    thread = threading.Thread(target=refresh, name="board", daemon=True)
+    thread = threading.Thread(target=refresh, name="progress", daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends in the same files as one that is left alone: seen, not believed.
+"""Check that a run that is killed again and again ends in the same files as one that is not.
 
 Each life of the run is a process of its own that is ended by SIGKILL at a random moment: in the middle of a step, of
 an evaluation, of the writing of a checkpoint.
@@ -29,14 +29,19 @@ COMPARED = (*DETERMINISTIC, WEIGHTS)
 
 @dataclass(frozen=True)
 class Life:
-    """One process of the killed run: where it began, and after which iteration it was killed (None: never)."""
+    """One process of the killed run.
+
+    Attributes:
+        began_at: the iteration at which it began.
+        killed_after: the iteration after which it was killed; None where it was not.
+    """
 
     began_at: int
     killed_after: int | None
 
 
 def shortened(spec: RunSpec, iterations: int) -> RunSpec:
-    """The run with another number of iterations, its drops of the learning rate at the same fractions."""
+    """Return the run with another number of iterations, its learning rate dropped at the same fractions of them."""
     protocol = spec.protocol
     milestones = tuple(milestone * iterations // protocol.iterations for milestone in protocol.milestones)
     return replace(spec, protocol=replace(protocol, iterations=iterations, milestones=milestones))
@@ -48,14 +53,18 @@ def verify(
     """Train straight and with kills below ``execution.folder``, and compare every file that numbers depend on.
 
     Args:
-        kills: how often; each at a moment of its own, drawn from `seed`.
+        spec: the run.
+        execution: how it is executed.
+        kills: the number of kills, each at a moment drawn from `seed`.
+        seed: of the moments.
+        say: is given a line on each life.
 
     Returns:
-        the lives of the killed run, the last of which was not killed.
+        The lives of the killed run, the last of which was not killed.
 
     Raises:
         UserError: if the run is too short for so many kills.
-        ResumeError: if a file differs, or a life ended otherwise than it should; both folders then stay.
+        ResumeError: if a file differs, or a life ended otherwise than planned; both folders then stay.
     """
     iterations = spec.protocol.iterations
     if kills > iterations - SPARED:
@@ -78,7 +87,7 @@ def verify(
         kill_after = planned and max(planned, began_at + 1)  # the life before may have come further
         _live(spec, killed, kill_after, draw.uniform(0, 2 * step))
         lives.append(Life(began_at, kill_after))
-        ended = "went on to the end" if kill_after is None else f"killed soon after iteration {kill_after}"
+        ended = "trained to the end" if kill_after is None else f"killed soon after iteration {kill_after}"
         say(f"life {len(lives)}: began at iteration {began_at}, {ended}")
     found = list(differences(straight.folder, killed.folder))
     if found:
@@ -121,14 +130,14 @@ def _train(spec: RunSpec, execution: Execution, kill_after: int | None, delay: f
 
 
 def _newest(folder: Path) -> int:
-    """The iteration of a run's newest checkpoint."""
+    """Return the iteration of a run's newest checkpoint."""
     from pipeline.training.state import checkpoints
 
     return max((int(path.name) for path in checkpoints(folder)), default=0)
 
 
 def differences(straight: Path, killed: Path) -> Iterator[str]:
-    """What differs between two finished runs, a phrase for each file."""
+    """Yield what differs between two finished runs, a phrase for each file."""
     for name in COMPARED:
         one, other = ((folder / name).read_bytes() for folder in (straight, killed))
         if one == other:

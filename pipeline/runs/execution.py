@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-STOP = "stop"  # a file of this name in a run's folder asks it to take a checkpoint and stop
+STOP_FILE = "stop"  # a file of this name in a run's folder asks it to take a checkpoint and stop
 YEAR = 365 * 24 * 3600
 
 

@@ -117,7 +117,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _os_reason(error: OSError) -> str:
-    return "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or one_line(error)).lower()
+    return "no such file" if isinstance(error, FileNotFoundError) else error.strerror or one_line(error)
 
 
 def read_record(kind: type[T], path: Path) -> T:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.reading import CHECKSUMS
 from pipeline.runs.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 from pipeline.utils.errors import one_line
@@ -91,7 +91,7 @@ def local_files(folder: Path) -> Seen:
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if not any(part.startswith(".") for part in name.parts) and name.name != STOP:
+        if not any(part.startswith(".") for part in name.parts) and name.name != STOP_FILE:
             with suppress(FileNotFoundError):
                 if path.is_file():
                     stat = path.stat()
@@ -101,7 +101,7 @@ def local_files(folder: Path) -> Seen:
 
 def is_result(name: str) -> bool:
     """Return whether a file of a run is a result: neither part of a checkpoint nor the request to stop."""
-    return not name.startswith(f"{CHECKPOINTS}/") and name != STOP
+    return not name.startswith(f"{CHECKPOINTS}/") and name != STOP_FILE
 
 
 def is_small(name: str) -> bool:
@@ -147,12 +147,12 @@ def working_copy(url: str, run: str) -> Iterator[Path]:
         incomplete = {
             name for name in names if name.startswith(f"{CHECKPOINTS}/") and f"{_folder(name)}/{STATE}" not in names
         }
-        store.pull(run, folder, {}, lambda name: name not in incomplete and name != STOP)
+        store.pull(run, folder, {}, lambda name: name not in incomplete and name != STOP_FILE)
         seen = local_files(folder) | dict.fromkeys(incomplete, CHANGED)  # the first push deletes what is incomplete
 
         def push() -> None:
-            if store.exists(f"{run}/{STOP}"):
-                (folder / STOP).touch()
+            if store.exists(f"{run}/{STOP_FILE}"):
+                (folder / STOP_FILE).touch()
             store.push(run, folder, seen)
 
         try:
@@ -188,12 +188,12 @@ class Mirror:
         folder, seen, stack = self.folder / run, Seen(), ExitStack()
 
         def pull() -> None:
-            if (folder / STOP).exists():
-                self.store.write(f"{run}/{STOP}", b"")
+            if (folder / STOP_FILE).exists():
+                self.store.write(f"{run}/{STOP_FILE}", b"")
             self.store.pull(run, folder, seen, is_small)
 
         with self._best_effort():
-            self.store.delete(f"{run}/{STOP}")
+            self.store.delete(f"{run}/{STOP_FILE}")
         stack.enter_context(_repeated(pull, PULL_SECONDS))
         self._followed[run] = stack, seen
 

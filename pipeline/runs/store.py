@@ -15,7 +15,7 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.finished import FinishedRun, read_finished, read_spec
 from pipeline.runs.reading import DamagedError, read_object, write_checksums
 from pipeline.runs.records import (
@@ -164,7 +164,7 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
     for path, spec in new.items():
         try:
             with replace_folder(store / spec.folder_name) as fresh:
-                shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP))
+                shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP_FILE))
         except shutil.Error as error:
             raise UserError(f"{path}: cannot be copied ({one_line(error)})") from None
     return [spec.folder_name for spec in new.values()]
@@ -199,7 +199,8 @@ def check_replaceable(target: Path, identity: str | None = None) -> None:
         found: Any = identity
         with suppress(DamagedError):
             found = read_object(target / CONFIG).get("identity")
-        if not lexists(target / CONFIG) or identity not in (None, found):
+        is_run = lexists(target / CONFIG) or lexists(target / CHECKPOINTS)
+        if not is_run or identity not in (None, found):
             raise UserError(f"{target}: is not the folder of this run, so it is not replaced; move it away")
 
 

@@ -17,16 +17,15 @@ from pydantic import AfterValidator, field_validator, model_validator
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Crops, Precision, Protocol, Seed
 from pipeline.settings.reading import Settings
+from pipeline.utils.names import NAME
 from pipeline.utils.object_store import is_url
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 # What the project itself keeps in its folder: no store of runs may be there.
 OWNED = frozenset(
-    ("benchmarks", "cluster", "conf", "data", "docs", "models", "pipeline", "published", "reports", "results", "tests",
-     "tune", "mlartifacts", "mlruns", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE",
-     "Makefile", "README.md", "hubconf.py", "dvc.lock", "dvc.yaml",
-     "mlflow.db", "params.yaml", "plan.json", "pyproject.toml", "requirements.lock")
+    ("benchmarks", "cluster", "conf", "data", "docs", "models", "pipeline", "published", "reports", "results",
+     "tests", "tune", "mlartifacts", "mlruns", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile",
+     "LICENSE", "Makefile", "README.md", "hubconf.py", "dvc.lock", "dvc.yaml", "mlflow.db", "params.yaml",
+     "plan.json", "pyproject.toml", "requirements.lock")
 )  # fmt: skip
 LONGEST_NAME = 100  # of an experiment; the folder of a run has seed and identity in its name, too
 MOST_RUNS = 5000

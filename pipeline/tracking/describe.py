@@ -14,9 +14,9 @@ from models import resolve_options
 from pipeline.runs.finished import read_spec
 from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Metrics, Provenance, Responses
 from pipeline.settings.paper import load_paper
-from pipeline.settings.tree import NAME
 from pipeline.utils.errors import UserError
 from pipeline.utils.git import Origin, origin
+from pipeline.utils.names import NAME
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
 ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."

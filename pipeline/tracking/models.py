@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runs.records import PROVENANCE, WEIGHTS, Metrics
-from pipeline.settings.config import PARAMS, compose
 from pipeline.tracking.describe import IDENTITY, Described, checked_name
 from pipeline.tracking.runs import find_run
 from pipeline.tracking.store import tolerate_errors
@@ -57,6 +56,8 @@ def log_models(uri: str, folders: Sequence[Path], profile: str, wanted: str, roo
 
 def full_length(profile: str, root: Path) -> int | None:
     """Iterations of a run of a profile as ``conf/`` has it; None where it has no such profile."""
+    from pipeline.settings.config import PARAMS, compose  # pydantic: workers, which import this package, do without
+
     try:
         with tempfile.TemporaryDirectory() as scratch:
             return compose(profile, [], Path(scratch) / PARAMS, root).protocol.iterations

@@ -62,19 +62,19 @@ def _check_begun(search: Search, *, resume: bool) -> None:
 def _run(search: Search, max_parallel: int | None) -> None:
     """Train what is missing in a Ray session of its own, followed in MLflow."""
     from pipeline.launch import cluster
-    from pipeline.launch.progress import Board
+    from pipeline.launch.progress import ProgressTable
     from pipeline.tuning.ray_tune import run_search
 
     driver, settled = search.driver, search.settled
     if max_parallel:
         driver.resources = replace(driver.resources, max_parallel=max_parallel)
-    with cluster.connected(driver.root), driver.tracked(), Board(search.missing(), measure=MEASURE) as board:
+    with cluster.connected(driver.root), driver.tracked(), ProgressTable(search.missing(), measure=MEASURE) as table:
         cluster.quiet()
         if driver.uri is not None:
             driver.parent = tracking.open_parent(driver.uri, "search", settled.folder_name, settled.profile)
         status: Status = "KILLED"
         try:
-            run_search(search, board)
+            run_search(search, table)
             status = "FINISHED"
         finally:
             if driver.uri is not None and driver.parent is not None:

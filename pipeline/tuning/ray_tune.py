@@ -27,8 +27,8 @@ from ray.tune.search import Searcher
 
 from pipeline import runs
 from pipeline.launch import cluster, ray_train
-from pipeline.launch.progress import Board
-from pipeline.runs.execution import STOP
+from pipeline.launch.progress import ProgressTable
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import HISTORY, Evaluation, read_rows
 from pipeline.tuning.search import FINISHED, Job, Search
 from pipeline.tuning.trials import Progress, trials
@@ -41,11 +41,11 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no second copy of every result
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails before its first evaluation has no error
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots are of no use here
-    "RAY_AIR_NEW_OUTPUT": "0",  # the board says what there is to say
+    "RAY_AIR_NEW_OUTPUT": "0",  # the progress table shows it all
 }
 
 
-def run_search(search: Search, board: Board) -> None:
+def run_search(search: Search, table: ProgressTable) -> None:
     """Train the trials that a search still misses, as many at once as the cluster allows; needs a Ray session.
 
     Raises:
@@ -58,11 +58,11 @@ def run_search(search: Search, board: Board) -> None:
     each = cluster.share(resources)
     cluster.check_search_shared(search.folder, search.driver.plan.store)
     count, slots = search.missing(), cluster.parallel(resources, each)
-    board.note(
+    table.note(
         f"{count} trials to train, {min(slots, count)} at once, each on {each.describe(resources.workers)}; an error is"
         f" that of {search.settled.validation_images} training images held out"
     )
-    suggestions = Suggestions(search, board, {"resources": resources, "each": each})
+    suggestions = Suggestions(search, table, {"resources": resources, "each": each})
     tuner = tune.Tuner(
         # A trial itself computes nothing, and a bundle must hold something: a byte.
         tune.with_resources(_trial, tune.PlacementGroupFactory([{"memory": 1}])),
@@ -78,7 +78,7 @@ def run_search(search: Search, board: Board) -> None:
             name="tune",
             storage_path=str(search.folder / STORAGE),
             verbose=0,
-            callbacks=[_Refresh(board)],
+            callbacks=[_Refresh(table)],
         ),
     )
     try:
@@ -86,7 +86,7 @@ def run_search(search: Search, board: Board) -> None:
     finally:
         interrupted = bool(search.going)
         for job in search.going.values():
-            board.ended(job.spec, "interrupted", None)
+            table.ended(job.spec, "interrupted", None)
         search.interrupted()
         shutil.rmtree(search.folder / STORAGE, ignore_errors=True)
     if interrupted:
@@ -101,7 +101,7 @@ def _trial(config: dict[str, Any]) -> None:
     if not runs.finished(folder, job.spec.identity):
         for row in read_rows(folder / HISTORY, Evaluation):  # of a trial that continues: the comparisons so far
             tune.report(asdict(row))
-        outcome = ray_train.train_under_ray(job.spec, job.execution, config["resources"], config["each"])
+        outcome = ray_train.train_under_ray(job.spec, job.execution, config["resources"], config["each"], is_trial=True)
     rows = read_rows(folder / HISTORY, Evaluation)
     tune.report((asdict(rows[-1]) if rows else {}) | {OUTCOME: outcome})
 
@@ -109,9 +109,9 @@ def _trial(config: dict[str, Any]) -> None:
 class Suggestions(Searcher):
     """What Tune asks for the next trial, and tells about its end."""
 
-    def __init__(self, search: Search, board: Board, shared: Mapping[str, Any]) -> None:
+    def __init__(self, search: Search, table: ProgressTable, shared: Mapping[str, Any]) -> None:
         super().__init__(metric=METRIC, mode="min")
-        self._search, self._board, self._shared = search, board, shared
+        self._search, self._table, self._shared = search, table, shared
         self._jobs = search.jobs()
         self._going: dict[str, Job] = {}
 
@@ -121,7 +121,7 @@ class Suggestions(Searcher):
         if job is None:
             return str(Searcher.FINISHED)
         self._going[trial_id] = job
-        self._board.begun(job.spec, job.execution.folder)
+        self._table.begun(job.spec, job.execution.folder)
         return {"job": job, **self._shared}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -129,7 +129,7 @@ class Suggestions(Searcher):
         job, result = self._going.pop(trial_id), result or {}
         outcome = "failed: its driver died" if error else result.get(OUTCOME, "failed: it ended without a word")
         progress = self._search.end(job, outcome, result.get(TIME, 0))
-        self._board.ended(job.spec, progress.trial.state, progress.trial.reason)
+        self._table.ended(job.spec, progress.trial.state, progress.trial.reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the trials' folders have it all."""
@@ -165,20 +165,20 @@ class _Halving(ASHAScheduler):
         decision = str(super().on_trial_result(controller, trial, result))
         if decision != self.STOP or OUTCOME in result:
             return decision
-        (trial.config["job"].execution.folder / STOP).touch()
+        (trial.config["job"].execution.folder / STOP_FILE).touch()
         return str(self.CONTINUE)
 
 
 class _Refresh(tune.Callback):
-    """Keeps the board up to date while Tune waits."""
+    """Keeps the progress table up to date while Tune waits."""
 
-    def __init__(self, board: Board) -> None:
-        self._board, self._refreshed = board, 0.0
+    def __init__(self, table: ProgressTable) -> None:
+        self._table, self._refreshed = table, 0.0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
             self._refreshed = time.monotonic()
-            self._board.refresh()
+            self._table.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.manifest import read_manifest
 from pipeline.launch.driver import Driver
-from pipeline.runs.execution import STOP, Execution
+from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import CHECKPOINTS
 from pipeline.runs.spec import DataSpec, RunSpec
 from pipeline.settings import config
@@ -114,7 +114,7 @@ class Search:
         trial.write(folder)  # from here on the trial is not touched again, so all the rest has come before
         if state == "pruned":
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        (folder / STOP).unlink(missing_ok=True)
+        (folder / STOP_FILE).unlink(missing_ok=True)
         del self.going[job.number]
         progress = read_progress(folder)
         assert self._suggestions is not None, "only a trial that has begun ends"

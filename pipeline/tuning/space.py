@@ -12,8 +12,9 @@ from pydantic import Discriminator, Field, PlainValidator, Tag, field_validator,
 
 from pipeline.settings import config
 from pipeline.settings.reading import Settings, check, read_yaml
-from pipeline.settings.tree import NAME, Config, NetworkOptions, Positive
+from pipeline.settings.tree import Config, NetworkOptions, Positive
 from pipeline.utils.errors import UserError
+from pipeline.utils.names import NAME
 
 SPACES = Path("conf/tune")
 PROTOCOL: Final = ("learning_rate", "weight_decay", "momentum", "nesterov", "gamma", "padding", "flip")

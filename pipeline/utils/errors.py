@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and how values and other exceptions are shown in a message."""
+"""Exceptions that the command line prints as one line, and how values and other exceptions are shown in a message."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def shown(value: object, limit: int = 80) -> str:
         return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"  # Python refuses to print a very long one
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class FailedError(Exception):
+    """A failure that is not a mistake in what the user typed: one line, exit status 1."""
 
 
 def one_line(error: BaseException) -> str:

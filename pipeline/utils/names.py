@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pipeline.utils.errors import UserError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # of profiles, experiments and data sets
 
 LONGEST = 255  # bytes of a file name on common file systems
 REFUSED = frozenset('/\\<>"')  # separators of paths, and what could end an HTML attribute or open a tag

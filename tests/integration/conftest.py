@@ -69,10 +69,8 @@ class Clone:
         return [line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")]
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """A clone whose profile trains three runs in seconds."""
-    root = tmp_path_factory.mktemp("clone") / "project"
+def make_clone(root: Path) -> Clone:
+    """Clone the project into a folder, with a profile that trains three runs in seconds."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -89,5 +87,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     made.run(sys.executable, "-m", "pipeline", "compose", "seconds")
     made.run("git", "add", "-A")
     made.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "a clone")
-    yield made
+    return made
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A clone whose profile trains three runs in seconds."""
+    root = tmp_path_factory.mktemp("clone") / "project"
+    yield make_clone(root)
     shutil.rmtree(root, ignore_errors=True)

@@ -168,6 +168,18 @@ def test_a_mistake_in_the_settings_is_not_tried_again(prepared: Clone, undisturb
     shutil.rmtree(folder)
 
 
+def test_train_follows_the_settings_as_they_are_without_a_plan_in_between(prepared: Clone) -> None:
+    path = prepared.root / "params.yaml"
+    before = path.read_text()
+    pipeline(prepared, "plan")
+    settings(prepared, iterations=10, milestones=[5])
+    done = pipeline(prepared, "train", "attention56", "--in-process")
+    path.write_text(before)
+    assert "note: protocol.iterations: params.yaml has 10, conf/ has 3" in done.stderr
+    assert read_rows(run(prepared) / "history.csv", Evaluation)[-1].iteration == 10
+    shutil.rmtree(run(prepared))
+
+
 def test_ctrl_c_takes_a_checkpoint_and_the_same_command_continues(prepared: Clone, undisturbed: Path) -> None:
     path = prepared.root / "params.yaml"
     before = path.read_text()

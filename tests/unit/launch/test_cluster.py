@@ -117,10 +117,10 @@ def test_what_no_node_can_hold_is_refused_in_one_line(
 
 def test_only_nodes_that_can_hold_a_worker_are_asked_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"NodeManagerAddress": f"10.0.0.{k}", "Resources": has} for k, has in enumerate((HEAD, CORES, GPU, GPUS))]
-    monkeypatch.setattr(cluster, "_denied", lambda asked, *_: [node["NodeManagerAddress"] for node in asked])
+    monkeypatch.setattr(cluster, "_nodes_that_deny", lambda asked, *_: [node["NodeManagerAddress"] for node in asked])
 
-    def without(each: Share) -> list[str]:
-        return cluster.nodes_without(Path("/data/prepared/imagenet"), "c" * 64, each)
+    def without(worker_resources: Share) -> list[str]:
+        return cluster.nodes_without(Path("/data/prepared/imagenet"), "c" * 64, worker_resources)
 
     monkeypatch.setattr(cluster, "_alive", lambda: nodes)
     assert without(Share(1, 0.0)) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
@@ -132,12 +132,12 @@ def test_only_nodes_that_can_hold_a_worker_are_asked_for_the_data(monkeypatch: p
 def test_a_search_that_another_node_does_not_see_is_told_where_its_folder_must_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster, "_blind_to_store", lambda *store: ["10.0.0.2"])
+    monkeypatch.setattr(cluster, "_nodes_without_store", lambda *store: ["10.0.0.2"])
     folder = Path("/project/runs/.copies-0123abcd/tune/digits-optimiser")
     with pytest.raises(UserError) as refused:
         cluster.check_search_shared(folder, "s3://bucket/runs")
     line = str(refused.value)
     assert line.startswith(f"store = 's3://bucket/runs': a search keeps its trials in {folder}, not seen from 10.0.0.2")
     assert "shared folder" in line and "object store" not in line and "\n" not in line
-    monkeypatch.setattr(cluster, "_blind_to_store", lambda *store: [])
+    monkeypatch.setattr(cluster, "_nodes_without_store", lambda *store: [])
     cluster.check_search_shared(folder, "s3://bucket/runs")

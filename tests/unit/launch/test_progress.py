@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.launch import progress
-from pipeline.launch.progress import Board
+from pipeline.launch.progress import ProgressTable
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 
@@ -27,9 +27,9 @@ def write_progress(folder: Path, step: int, error: float | None = None) -> None:
     (folder / "progress.json").write_text(json.dumps(content))
 
 
-def shown(board: Board) -> str:
+def shown(table: ProgressTable) -> str:
     out = io.StringIO()
-    Console(file=out, width=140).print(board.table())
+    Console(file=out, width=140).print(table.table())
     return out.getvalue()
 
 
@@ -44,19 +44,19 @@ def test_the_table_has_a_row_for_every_run_that_goes_and_a_line_for_the_whole(
     tmp_path: Path, clock: list[float]
 ) -> None:
     specs = [make_spec(seed=seed) for seed in range(4)]
-    with Board(4, Console(file=io.StringIO(), force_terminal=True, width=140)) as board:
-        board.expect({spec.name: 100.0 for spec in specs})
+    with ProgressTable(4, Console(file=io.StringIO(), force_terminal=True, width=140)) as table:
+        table.expect({spec.name: 100.0 for spec in specs})
         for spec in specs[:3]:
-            board.begun(spec, tmp_path / spec.folder_name)
+            table.begun(spec, tmp_path / spec.folder_name)
         write_progress(tmp_path / specs[0].folder_name, 30, 12.5)  # it goes on from a checkpoint
-        board.refresh()
+        table.refresh()
         clock[0] = 60.0
         write_progress(tmp_path / specs[0].folder_name, 45, 12.5)
         write_progress(tmp_path / specs[1].folder_name, 0)
         write_run(tmp_path, specs[2])
-        board.refresh()
-        board.ended(specs[2], "finished", None)
-        lines = [" ".join(line.split()) for line in shown(board).splitlines()]
+        table.refresh()
+        table.ended(specs[2], "finished", None)
+        lines = [" ".join(line.split()) for line in shown(table).splitlines()]
     assert lines[0] == "run state step epoch loss test error images/s left"
     assert lines[1] == "attention56-s0 training 45/60 2.2 1.2500 12.50 % 128 1 min 30 s"
     assert lines[2] == "attention56-s1 training 0/60 0.0 128 1 min 30 s"
@@ -68,19 +68,19 @@ def test_the_table_has_a_row_for_every_run_that_goes_and_a_line_for_the_whole(
 @pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"iteration": null}', '{"images_per_second": null}'])
 def test_a_run_that_says_nothing_of_use_stays_as_it_was(content: str, tmp_path: Path) -> None:
     spec = make_spec()
-    with Board(1, Console(file=io.StringIO(), width=140)) as board:
-        board.begun(spec, tmp_path)
+    with ProgressTable(1, Console(file=io.StringIO(), width=140)) as table:
+        table.begun(spec, tmp_path)
         write_progress(tmp_path, 30, 12.5)
-        board.refresh()
+        table.refresh()
         (tmp_path / "progress.json").write_text(content)
-        board.refresh()
-        assert "30/60" in shown(board)
+        table.refresh()
+        assert "30/60" in shown(table)
 
 
 def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
     out = io.StringIO()
     spec = make_spec()
-    with Board(1, Console(file=out, width=140)) as board:
-        board.begun(spec, tmp_path)
-        board.ended(spec, "failed", "no such key [/protocol] in [red]")
+    with ProgressTable(1, Console(file=out, width=140)) as table:
+        table.begun(spec, tmp_path)
+        table.ended(spec, "failed", "no such key [/protocol] in [red]")
     assert "failed, 0 s: no such key [/protocol] in [red]" in out.getvalue()

@@ -37,13 +37,13 @@ def test_a_cluster_packs_only_where_ray_address_names_one(
 def test_what_a_node_does_not_see_is_refused_in_one_line(
     fetched: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def blind_nodes(folder: Path, name: str) -> list[str]:
+    def nodes_that_do_not_see(folder: Path, name: str) -> list[str]:
         assert folder.is_absolute() and (folder / name).exists(), "workers have another working directory"
         return ["10.0.0.2"] if folder.is_relative_to(fetched / "data" / place) else []
 
     monkeypatch.chdir(fetched)
     monkeypatch.setattr(cluster, "connected", lambda root: nullcontext())
-    monkeypatch.setattr(cluster, "blind_nodes", blind_nodes)
+    monkeypatch.setattr(cluster, "nodes_that_do_not_see", nodes_that_do_not_see)
     with pytest.raises(UserError) as caught:
         data.prepare("imagenet-mini", "data", ray_pack.pack_over_cluster)
     assert str(caught.value).startswith(f"{fetched / 'data' / place}: not seen from 10.0.0.2; ")

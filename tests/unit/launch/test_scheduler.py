@@ -23,16 +23,19 @@ from pipeline.data.remote import RemoteFolder
 from pipeline.launch import cluster
 from pipeline.launch.cluster import Share
 from pipeline.launch.driver import Driver
-from pipeline.launch.progress import Board
-from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all
+from pipeline.launch.progress import ProgressTable
+from pipeline.launch.ray_process import RayLostError
+from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
 from pipeline.launch.single import train_one
-from pipeline.runs.execution import STOP, Execution
-from pipeline.runs.records import DETERMINISTIC, Provenance
+from pipeline.runs.execution import STOP_FILE, Execution
+from pipeline.runs.reading import CHECKSUMS
+from pipeline.runs.records import DETERMINISTIC, MACHINE, Provenance
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import sha256_file, write_json
+from pipeline.utils.files import write_json
 from tests.plans import make_plan, make_protocol
+from tests.unit.tracking.run_folders import write_run
 
 PROTOCOL = make_protocol(iterations=10, batch_size=4, milestones=(5,))
 DATA = DataSpec("digits", 0, "c" * 64, None, 16, 1437, 360, tuple("0123456789"))
@@ -50,17 +53,14 @@ def driver(tmp_path: Path) -> Driver:
     return Driver(make_plan(SPECS, costs=(1, 3, 2)), tmp_path)
 
 
-def finish(folder: Path, run: RunSpec) -> None:
-    for name in DETERMINISTIC:
-        (folder / name).write_text("x")
-    write_json(folder / "config.json", run.to_json())
-    Provenance("finished", "digits").write(folder)
+def finish(folder: Path, run: RunSpec, weights: bytes | None = None) -> None:
+    write_run(folder.parent, run, name=folder.name, weights=weights)
 
 
 def go(driver: Driver, train: object, slots: int = 2) -> tuple[Summary, str]:
     out, summary = io.StringIO(), Summary()
-    with Board(len(SPECS), Console(file=out, width=200)) as board:
-        run_all(driver, SPECS, train, slots, board, summary)  # type: ignore[arg-type]
+    with ProgressTable(len(SPECS), Console(file=out, width=200)) as table:
+        run_all(driver, SPECS, train, slots, table, summary)  # type: ignore[arg-type]
     return summary, out.getvalue()
 
 
@@ -109,7 +109,7 @@ def test_a_run_that_fails_stops_no_other_and_is_named_with_its_log(driver: Drive
     ("name", "content", "complaint"),
     [
         ("provenance.json", "{", "provenance.json: not valid JSON"),
-        ("history.csv", "epoch,iteration\n1,many\n", "history.csv: malformed row"),
+        ("history.csv", "epoch,iteration\n1,many\n", "history.csv: malformed"),
         ("provenance.json", None, "Is a directory"),
     ],
 )
@@ -119,7 +119,8 @@ def test_a_run_whose_folder_is_damaged_stops_no_other(
     hurt = SPECS[0]
 
     def damage(folder: Path) -> None:
-        (folder / name).unlink(missing_ok=True)
+        for gone in (name, CHECKSUMS):
+            (folder / gone).unlink(missing_ok=True)
         (folder / name).mkdir(parents=True) if content is None else (folder / name).write_text(content)
 
     def train(run: RunSpec, execution: Execution) -> str:
@@ -221,19 +222,19 @@ def test_an_interruption_asks_the_runs_to_stop_and_begins_no_other(driver: Drive
 
     def train(run: RunSpec, execution: Execution) -> str:
         began.set()
-        while not (execution.folder / STOP).exists():
+        while not (execution.folder / STOP_FILE).exists():
             time.sleep(0.01)
         Provenance("paused", "digits").write(execution.folder)
         return "paused"
 
     threading.Thread(target=lambda: began.wait() and os.kill(os.getpid(), signal.SIGINT)).start()
     summary, text = go(driver, train, slots=1)
-    assert summary.interrupted
+    assert summary.interrupted == signal.SIGINT
     assert sorted(summary.paused) == [s.name for s in SPECS]
     assert not summary.failed
     assert "stopping: every run takes a checkpoint first" in text
     driver.begin(SPECS[0])
-    assert not (driver.store / SPECS[0].folder_name / STOP).exists()
+    assert not (driver.store / SPECS[0].folder_name / STOP_FILE).exists()
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None:
@@ -245,6 +246,26 @@ def test_a_run_that_another_process_trains_is_left_to_it(driver: Driver) -> None
     other.interrupt(execution)
     summary, _ = go(driver, lambda run, execution: finish(execution.folder, run) or "finished")
     assert SPECS[0].name in summary.finished
+
+
+def test_waiting_for_another_process_ends_when_it_ends(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not wait_for_others(driver, SPECS)
+    other = Driver(driver.plan, driver.root)
+    execution = other.begin(SPECS[0])
+    threading.Timer(1.5, other.interrupt, (execution,)).start()
+    assert wait_for_others(driver, SPECS)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("waiting: ") and f"is being trained by process {os.getpid()} on" in line
+
+
+def test_when_ray_is_lost_for_good_no_other_run_begins(driver: Driver) -> None:
+    def train(run: RunSpec, execution: Execution) -> str:
+        raise RayLostError("the raylet of Ray was killed by SIGKILL; the same command continues")
+
+    summary, _ = go(driver, train, slots=1)
+    (reason,) = summary.failed.values()
+    assert summary.ray_lost and reason.startswith("the raylet of Ray was killed by SIGKILL; the same command continues")
+    assert len(summary.paused) == 2
 
 
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_trained_again(driver: Driver) -> None:
@@ -308,11 +329,9 @@ def test_a_mistake_in_mlflow_stops_no_run(
 def test_publishing_leaves_weights_and_host_names_behind(driver: Driver, tmp_path: Path) -> None:
     folder = driver.store / SPECS[0].folder_name
     folder.mkdir(parents=True)
-    finish(folder, SPECS[0])
-    (folder / "timing.csv").write_text("x")
-    (folder / "weights.safetensors").write_text("x")
+    finish(folder, SPECS[0], b"weights")
     target = runs.publish(SPECS[0], "digits", driver.store, tmp_path / "published")
-    assert {path.name for path in target.iterdir()} == {*DETERMINISTIC, "provenance.json", "timing.csv"}
+    assert {path.name for path in target.iterdir()} == {*DETERMINISTIC, *MACHINE, CHECKSUMS}
 
 
 def test_importing_refuses_a_run_whose_identity_does_not_fit(driver: Driver, tmp_path: Path) -> None:
@@ -332,11 +351,8 @@ def test_of_several_copies_of_a_run_that_with_most_of_it_is_imported(driver: Dri
     checkout, name = tmp_path / "checkout", SPECS[0].folder_name
     for place in (f"runs/.{name}.host-99-abcd.tmp", "results/digits/a/seed0", f"runs/{name}"):
         (checkout / place).mkdir(parents=True)
-        finish(checkout / place, SPECS[0])
+        finish(checkout / place, SPECS[0], b"many" if place == f"runs/{name}" else None)
     (checkout / "results/digits/a/seed0/provenance.json").unlink()
-    weights = checkout / "runs" / name / "weights.safetensors"
-    weights.write_text("many")
-    write_json(weights.with_name("metrics.json"), {"weights_sha256": sha256_file(weights)})
     assert runs.import_runs(checkout, driver.store) == [name]
     assert {"weights.safetensors", "provenance.json"} <= {path.name for path in (driver.store / name).iterdir()}
 
@@ -351,10 +367,9 @@ def test_importing_brings_all_or_nothing_and_never_sets_a_run_back(driver: Drive
     assert runs.import_runs(elsewhere, driver.store) == [SPECS[1].folder_name]
     assert further.exists()
 
+    finish(elsewhere / "0", SPECS[0], b"weights")
     (elsewhere / "0" / "weights.safetensors").write_text("of another run")
-    finish(elsewhere / "0", SPECS[0])
-    write_json(elsewhere / "0" / "metrics.json", {"weights_sha256": "0" * 64})
-    with pytest.raises(UserError, match=r"checksum .* is not 0000"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged"):
         runs.import_runs(elsewhere, driver.store)
     (elsewhere / "0" / "weights.safetensors").unlink()
     assert runs.import_runs(elsewhere, driver.store) == [SPECS[0].folder_name, SPECS[1].folder_name]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import save
 
 from models import create_model
 from models.weights import load_model, save_weights
@@ -197,7 +196,6 @@ def test_a_flipped_byte_of_weights_is_refused_by_whatever_loads_them(tmp_path: P
     (folder / record).write_bytes(b"{")
     with pytest.raises(ValueError, match=f"{record}: damaged"):
         load_model(folder / WEIGHTS)
-    assert save({})  # weights of no run at all are not looked up anywhere
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != CHECKSUMS])

@@ -14,7 +14,7 @@ from pipeline.cli import main
 from pipeline.launch import doctor
 from pipeline.launch.driver import Driver
 from pipeline.runs import run_store
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import DETERMINISTIC, Provenance
 from pipeline.runs.run_store import Mirror, RunStore, working_copy
 from pipeline.runs.spec import DataSpec, NetworkSpec, RunSpec
@@ -149,15 +149,15 @@ def test_the_driver_sees_a_run_grow_without_its_checkpoints_and_can_stop_it(stor
         write(folder, progress_json="{}")
         (folder / "weights.safetensors").write_text("many")
         until((copy / "progress.json").exists)
-        (copy / STOP).touch()
-        until((folder / STOP).exists)
+        (copy / STOP_FILE).touch()
+        until((folder / STOP_FILE).exists)
         (folder / "progress.json").unlink()
         write(folder, provenance_json='"paused"')
     mirror.finish(RUN)
-    assert sorted(path.name for path in copy.iterdir()) == ["provenance.json", STOP, "weights.safetensors"]
-    assert store.exists(f"{RUN}/{STOP}")
+    assert sorted(path.name for path in copy.iterdir()) == ["provenance.json", STOP_FILE, "weights.safetensors"]
+    assert store.exists(f"{RUN}/{STOP_FILE}")
     mirror.follow(RUN)  # the next launch takes the request back
-    assert not store.exists(f"{RUN}/{STOP}")
+    assert not store.exists(f"{RUN}/{STOP_FILE}")
     mirror.finish(RUN)
 
 

@@ -10,10 +10,9 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from pipeline import tracking
-from pipeline.runs.records import WEIGHTS, Provenance
+from pipeline.runs.records import Provenance
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
-from pipeline.utils.files import read_json, write_json
 from tests.unit.tracking.run_folders import EPOCH, EPOCHS, make_spec, write_run
 
 ROOT = Path(__file__).parents[3]
@@ -31,11 +30,8 @@ def _export_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(store: Path, name: str, error: float, *, noise: int = 0, iterations: int = 60, dirty: bool = False) -> Path:
     spec = make_spec(name, noise=noise)
-    folder = write_run(store, replace(spec, protocol=replace(spec.protocol, iterations=iterations)))
-    write_json(
-        folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": error, "best_test_error": error}
-    )
-    (folder / WEIGHTS).write_text(name)
+    spec = replace(spec, protocol=replace(spec.protocol, iterations=iterations))
+    folder = write_run(store, spec, error=error, weights=name.encode())
     provenance = Provenance.read(folder)
     assert provenance is not None
     replace(provenance, segments=(replace(provenance.segments[0], dirty=dirty),)).write(folder)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from models.trained import Normalise
 from pipeline import data
 from pipeline.data.shards import ImageShards, open_image_shards
-from pipeline.training.crops import ATTEMPTS, Box, centre_box, random_box
+from pipeline.training.crops import ATTEMPTS, TEST_SHARE, Box, centre_box, random_box
 from pipeline.training.decoding import DeviceDecoder, ThreadDecoder, decode
 from pipeline.training.image_batches import Draw, ImageStream, ImageTestSet, Normaliser
 from pipeline.utils.errors import UserError
@@ -213,6 +214,13 @@ def test_each_test_image_comes_once_and_in_order(images: ImageShards, batch_size
     assert torch.equal(torch.cat([x for x, _ in parts]), torch.cat([x for x, _ in whole]))
     normalise = Normaliser(images, torch.device("cpu"), channels_last=True)
     assert torch.equal(normalise(test.pictures(3)), torch.cat([x for x, _ in whole])[:3])
+
+
+def test_the_weights_of_a_run_normalise_images_as_its_tests_did(images: ImageShards) -> None:
+    test = ImageTestSet(images, CROP, ThreadPoolExecutor(2), torch.device("cpu"))
+    tested = torch.cat([x for x, _ in test.batches(0, 3)])
+    torch.testing.assert_close(Normalise(**test.normalisation)(test.pictures(3)), tested, rtol=1e-5, atol=1e-5)
+    assert (test.normalisation["image_size"], test.normalisation["crop_pct"]) == (CROP, TEST_SHARE)
 
 
 def test_a_shard_that_was_damaged_is_named(prepared: Path, stream: Callable[..., ImageStream]) -> None:

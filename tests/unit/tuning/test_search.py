@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import runs
-from pipeline.runs.execution import STOP
+from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import CHECKPOINTS, Provenance
 from pipeline.settings import config
 from pipeline.tuning.command import _check_begun
@@ -50,12 +50,12 @@ def test_a_stopped_trial_keeps_what_counted_and_frees_its_disk(root: Path) -> No
     made = search(root)
     job = next(made.jobs())
     (job.execution.folder / CHECKPOINTS).mkdir()
-    (job.execution.folder / STOP).touch()
+    (job.execution.folder / STOP_FILE).touch()
     end(made, job, 80.0, 70.0, outcome="paused", iteration=20)
     (progress,) = trials(made.folder)
     assert progress.trial.state == "pruned"
     assert progress.error == 80.0, "the evaluation at 40 was made while the trial was being stopped"
-    assert not (job.execution.folder / CHECKPOINTS).exists() and not (job.execution.folder / STOP).exists()
+    assert not (job.execution.folder / CHECKPOINTS).exists() and not (job.execution.folder / STOP_FILE).exists()
 
 
 def test_a_killed_search_continues_what_had_begun_and_repeats_nothing(root: Path) -> None:
