@@ -68,4 +68,5 @@ def test_uv_run_trains_in_the_environment_of_the_lock(container: Clone) -> None:
 
 def test_a_download_without_git_is_reproduced_too(container: Clone) -> None:
     shutil.rmtree(container.root / ".git")
-    assert "up to date" in container.run("make", "repro").stdout
+    assert "3 of 3 runs" in container.run("make", "repro").stdout
+    assert "no_scm = true" in (container.root / ".dvc" / "config.local").read_text()

@@ -120,6 +120,7 @@ def test_switching_profiles_and_back_runs_nothing_but_the_plan(clone: Clone) -> 
     (clone.root / "conf" / "profile" / "other.yaml").write_text(
         (clone.root / "conf" / "profile" / "seconds.yaml").read_text().replace("profile: seconds", "profile: other")
     )
+    clone.repro()  # the index of all reports names the new profile
     mine = (clone.root / "params.yaml").read_text()
     clone.run(sys.executable, "-m", "pipeline", "compose", "other")
     clone.repro("plan")
