@@ -12,10 +12,7 @@ from pipeline.report.tables import Cell, Table
 from pipeline.settings.paper import COUNTED
 from pipeline.utils.statistics import Estimate
 
-INDEXED = {
-    "profile", "statement", "standin", "reproduction", "iterations", "runs", "results", "key_numbers", "claims",
-    "tables",
-}  # fmt: skip
+INDEXED = {"profile", "statement", "standin", "reproduction", "runs", "claims", "tables"}
 """What the index over all profiles reads of a summary."""
 
 HEADLINES = {
