@@ -35,7 +35,11 @@ from pipeline.utils.files import read_json, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 
 INCOMPLETE = "incomplete"
-_LATER_KEYS = {"results": "This report was made by an earlier version.", "key_numbers": [], "iterations": 0}
+_LATER_KEYS: Mapping[str, Any] = {
+    "results": "This report was made by an earlier version.",
+    "key_numbers": [],
+    "iterations": 0,
+}
 """What summaries of earlier versions lack; the index still links to their reports."""
 
 KEY_FIGURE = f"figures/{KEY_PICTURE}.svg"
@@ -171,7 +175,7 @@ def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> Non
         except (UserError, OSError, RecursionError):
             summary = None
         if isinstance(summary, dict) and summary.keys() >= INDEXED:
-            entries.append(_LATER_KEYS | summary)
+            entries.append({**_LATER_KEYS, **summary})
         else:
             problems.append(path.relative_to(reports).as_posix())
     there = {entry["profile"] for entry in entries}
