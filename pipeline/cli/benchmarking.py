@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from pipeline.cli.options import Commands, add_command, positive
 from pipeline.utils.errors import UserError
@@ -19,15 +20,58 @@ def _benchmark(commands: Commands) -> None:
         add(kinds)
 
 
+def _add(
+    kinds: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    what: str,
+    *,
+    only: str = "",
+    blocks: str = "",
+    limit: tuple[int, str],
+) -> Any:
+    """Add a benchmark with the options that several have.
+
+    Args:
+        what: what it measures; its table is ``benchmarks/<name>/<hardware>.csv``.
+        only: help of ``--only``; empty for a benchmark without a choice of networks.
+        blocks: default and help of ``--blocks``, e.g. "6 of steps"; empty for a benchmark without blocks.
+        limit: default of ``--time-limit`` in seconds, and what it holds for.
+    """
+    command = add_command(kinds, name, run, f"{what}, into benchmarks/{name}/<hardware>.csv")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    if only:
+        command.add_argument("--only", default="*", metavar="PATTERN", help=only)
+    if blocks:
+        number, help_ = blocks.split(" ", 1)
+        command.add_argument(
+            "--blocks", type=positive, default=int(number), metavar="N", help=f"{help_}; default: {number}"
+        )
+    seconds, of = limit
+    help_ = f"seconds for one {of}; default: {seconds}"
+    command.add_argument("--time-limit", type=positive, default=seconds, metavar="S", help=help_)
+    return command
+
+
+def _table(folder: Path, device: str) -> tuple[Path, str]:
+    """Return the path of a benchmark's table, and the name of the hardware that it is of."""
+    import torch
+
+    from pipeline.benchmark.hardware import hardware_name, hardware_slug
+
+    hardware = hardware_name(torch.device(device))
+    return folder / f"{hardware_slug(hardware)}.csv", hardware
+
+
 def _networks(kinds: Commands) -> None:
-    command = add_command(
+    command = _add(
         kinds,
         "networks",
         _run_networks,
-        "latency and training throughput of every network, into benchmarks/networks/<hardware>.csv",
+        "latency and training throughput of every network",
+        only="e.g. 'cifar_*'; the other rows stay",
+        limit=(180, "network"),
     )
-    command.add_argument("--only", default="*", metavar="PATTERN", help="e.g. 'cifar_*'; the other rows stay")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: float32")
     command.add_argument("--channels-last", action="store_true", help="images and weights in that memory format")
     command.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: all")
@@ -37,9 +81,6 @@ def _networks(kinds: Commands) -> None:
         type=positive,
         metavar="N",
         help="images of a training step; default: 16 for CIFAR networks and 2 for ImageNet's, on CUDA 64 and 32",
-    )
-    command.add_argument(
-        "--time-limit", type=positive, default=180, metavar="S", help="seconds for one network; default: 180"
     )
 
 
@@ -60,24 +101,18 @@ def _run_networks(options: argparse.Namespace) -> None:
 
 
 def _training(kinds: Commands) -> None:
-    command = add_command(
+    _add(
         kinds,
         "training",
         _run_training,
-        "our training loop beside a plain one, in-process and under Ray Train, into benchmarks/training/<hardware>.csv",
-    )
-    command.add_argument("--only", default="*", metavar="PATTERN", help="networks, e.g. '*attention56'")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.add_argument("--blocks", type=positive, default=6, metavar="N", help="of steps; the first does not count")
-    command.add_argument(
-        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one measurement; default: 600"
+        "our training loop against a plain one, in-process and under Ray Train",
+        only="networks, e.g. '*attention56'",
+        blocks="6 of steps; the first does not count",
+        limit=(600, "measurement"),
     )
 
 
 def _run_training(options: argparse.Namespace) -> None:
-    import torch
-
-    from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.rates import write_rates
     from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training
 
@@ -89,31 +124,24 @@ def _run_training(options: argparse.Namespace) -> None:
         options.time_limit,
         lambda rate: print(as_markdown([rate]).split("\n")[-1], flush=True),
     )
-    hardware = hardware_name(torch.device(device))
-    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    path, hardware = _table(FOLDER, device)
     write_rates(path, rates, hardware=hardware)
     print(f"\n{as_markdown(rates)}\n\n{path}")
 
 
 def _packing(kinds: Commands) -> None:
-    command = add_command(
+    _add(
         kinds,
         "packing",
         _run_packing,
-        "1, 2, 4 and 8 runs at once on a GPU, or on the cores, into benchmarks/packing/<hardware>.csv",
-    )
-    command.add_argument("--only", default="*", metavar="PATTERN", help="networks, e.g. '*attention56'")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.add_argument("--blocks", type=positive, default=10, metavar="N", help="of steps of each run; default: 10")
-    command.add_argument(
-        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one measurement; default: 600"
+        "1, 2, 4 and 8 runs at once on a GPU, or on the cores",
+        only="networks, e.g. '*attention56'",
+        blocks="10 of steps of each run",
+        limit=(600, "measurement"),
     )
 
 
 def _run_packing(options: argparse.Namespace) -> None:
-    import torch
-
-    from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.packing import FOLDER, NETWORKS, as_advice, as_markdown, benchmark_packing
     from pipeline.benchmark.rates import write_rates
 
@@ -125,33 +153,26 @@ def _run_packing(options: argparse.Namespace) -> None:
         options.time_limit,
         lambda row: print(as_markdown([row]).split("\n")[-1], flush=True),
     )
-    hardware = hardware_name(torch.device(device))
-    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    path, hardware = _table(FOLDER, device)
     write_rates(path, rows, hardware=hardware)
     print(f"\n{as_markdown(rows)}\n\n{as_advice(rows, device)}\n{path}")
 
 
 def _precision(kinds: Commands) -> None:
-    command = add_command(
+    command = _add(
         kinds,
         "precision",
         _run_precision,
-        "the test error of a run of the plan in bfloat16 and in float32, into benchmarks/precision/<hardware>.csv",
+        "the test error of a run of the plan in bfloat16 and in float32",
+        limit=(3600, "run"),
     )
     command.add_argument("--experiment", default="attention56", help="an experiment of the plan")
     command.add_argument("--seeds", type=positive, default=5, metavar="N", help="0 ... N - 1 are trained; default: 5")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.add_argument(
-        "--time-limit", type=positive, default=3600, metavar="S", help="seconds for one run; default: 3600"
-    )
 
 
 def _run_precision(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    import torch
-
-    from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.precision import FOLDER, as_markdown, compare_precisions, write_errors
     from pipeline.launch.driver import Driver
     from pipeline.settings.plan import Plan
@@ -164,34 +185,27 @@ def _run_precision(options: argparse.Namespace) -> None:
     errors = compare_precisions(
         spec, execution, options.seeds, device, max(1, at_once), options.time_limit, report=print
     )
-    hardware = hardware_name(torch.device(device))
-    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    path, hardware = _table(FOLDER, device)
     write_errors(path, errors, spec, hardware)
     print(f"\n{as_markdown(errors)}\n\n{path}")
 
 
 def _loading(kinds: Commands) -> None:
-    command = add_command(
+    command = _add(
         kinds,
         "loading",
         _run_loading,
-        "our loader of photographs beside ImageFolder and DataLoader, into benchmarks/loading/<hardware>.csv",
+        "our image loader against ImageFolder and DataLoader",
+        blocks="6 of batches; the first does not count",
+        limit=(600, "loader"),
     )
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     command.add_argument("--cores", type=positive, metavar="N", help="threads or processes that decode; default: all")
     command.add_argument("--batches", type=positive, default=8, metavar="N", help="of 64 images in a block; default: 8")
-    command.add_argument("--blocks", type=positive, default=6, metavar="N", help="the first does not count; default: 6")
-    command.add_argument(
-        "--time-limit", type=positive, default=600, metavar="S", help="seconds for one loader; default: 600"
-    )
 
 
 def _run_loading(options: argparse.Namespace) -> None:
     from tempfile import TemporaryDirectory
 
-    import torch
-
-    from pipeline.benchmark.hardware import hardware_name, hardware_slug
     from pipeline.benchmark.loading import BATCH, CROP, FOLDER, Job, as_line, benchmark_loading
     from pipeline.benchmark.rates import write_rates
     from pipeline.utils.cores import available_cores
@@ -200,8 +214,7 @@ def _run_loading(options: argparse.Namespace) -> None:
     with TemporaryDirectory() as scratch:
         job = Job(Path(scratch), device, options.cores or available_cores(), options.batches, options.blocks)
         rates = benchmark_loading(job, options.time_limit, lambda rate: print(as_line(rate), flush=True))
-    hardware = hardware_name(torch.device(device))
-    path = FOLDER / f"{hardware_slug(hardware)}.csv"
+    path, hardware = _table(FOLDER, device)
     write_rates(path, rates, crop=CROP, batch_size=BATCH, hardware=hardware)
     print(path)
 

@@ -14,9 +14,8 @@ from models import resolve_options
 from pipeline.runs.finished import read_spec
 from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Metrics, Provenance, Responses
 from pipeline.settings.paper import load_paper
-from pipeline.utils.errors import UserError
 from pipeline.utils.git import Origin, origin
-from pipeline.utils.names import NAME
+from pipeline.utils.names import checked_plain_name
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
 ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."
@@ -59,13 +58,6 @@ def cells(experiment: str, dataset: str) -> list[Cell]:
     ]
 
 
-def checked_name(name: Any, source: str | Path) -> str:
-    """A name that becomes part of a path or an address; UserError unless it is one that a profile may have."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UserError(f"{source}: {name!r} is not a name: lower-case letters, digits, '-' and '_' only")
-    return name
-
-
 @dataclass(frozen=True)
 class Described:
     """The content of a run folder that MLflow needs.
@@ -83,9 +75,9 @@ class Described:
     def read(cls, folder: Path, search: str | None = None) -> Described:
         """Read a run folder; UserError where its configuration is missing, or is not that of a run."""
         spec, provenance = read_spec(folder), Provenance.read(folder)
-        checked_name(spec.experiment, folder / CONFIG)
+        checked_plain_name(spec.experiment, folder / CONFIG)
         if provenance is not None:
-            checked_name(provenance.profile, folder / PROVENANCE)
+            checked_plain_name(provenance.profile, folder / PROVENANCE)
         return cls(folder, spec.to_json(), provenance, search)
 
     @property

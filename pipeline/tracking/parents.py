@@ -18,7 +18,6 @@ from pipeline.tracking.describe import (
     VIEW,
     VIEW_KEY,
     Described,
-    checked_name,
     experiment_note,
     origin_tags,
     report_note,
@@ -27,6 +26,7 @@ from pipeline.tracking.describe import (
     table_note,
 )
 from pipeline.tracking.store import artifact_root, exclusive, tolerate_errors
+from pipeline.utils.names import checked_plain_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,7 +127,7 @@ def experiment_id(client: MlflowClient, profile: str) -> str:
     """The MLflow experiment of a profile, ``residual-attention/<profile>``, made when it is not there."""
     from mlflow.exceptions import MlflowException
 
-    name = f"{EXPERIMENTS}{checked_name(profile, 'profile')}"
+    name = f"{EXPERIMENTS}{checked_plain_name(profile, 'profile')}"
     found = client.get_experiment_by_name(name)
     if found is None:
         root = artifact_root(client.tracking_uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from pipeline.utils.errors import UserError
@@ -48,6 +49,19 @@ def _problem(value: Any) -> str | None:
         "is too long": len(value.encode(errors="replace")) > LONGEST,
     }
     return next((text for text, found in problems.items() if found), None)
+
+
+def checked_plain_name(value: Any, what: str | Path) -> str:
+    """Return `value` if it is a name that settings may have for a profile, an experiment or a data set.
+
+    It then is also safe in an address and in a query.
+
+    Raises:
+        UserError: for anything else, beginning with `what`.
+    """
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise UserError(f"{what}: {value!r} is not a name: lower-case letters, digits, '-' and '_' only")
+    return value
 
 
 def checked_path(value: Any, what: str) -> str:
