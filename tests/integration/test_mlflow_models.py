@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -16,7 +17,6 @@ from models.weights import save_weights
 from pipeline import tracking
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
-from pipeline.utils.files import read_json, write_json
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 
@@ -34,13 +34,11 @@ def client(uri: str) -> MlflowClient:
 
 
 def write_trained_run(store: Path, seed: int, test_error: float = 5.0) -> Path:
-    folder = write_run(store, make_spec(seed=seed))
-    write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test_error": test_error})
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)
         network = create_model("cifar_attention56", num_classes=10)
-    save_weights(network, folder / "weights.safetensors", name="cifar_attention56", num_classes=10)
-    return folder
+        save_weights(network, Path(scratch, "weights"), name="cifar_attention56", num_classes=10)
+        return write_run(store, make_spec(seed=seed), error=test_error, weights=Path(scratch, "weights").read_bytes())
 
 
 def test_the_logged_model_gives_the_outputs_of_the_network(
