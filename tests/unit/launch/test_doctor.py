@@ -202,8 +202,8 @@ def test_ray_is_really_started_and_compared_with_what_a_run_needs(monkeypatch: p
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     found = doctor.ray(SETTINGS, ROOT)
     assert re.fullmatch(r"this machine trains \d+ runs at once, each on 1 worker with 1 thread.*", found.found)
-    greedy = doctor.ray(changed(resources={"threads": 4096}), ROOT)
-    assert greedy.found.startswith("resources.threads = 4096: must be at most ") and not greedy.fine
+    greedy = doctor.ray(changed(resources={"threads": 1024}), ROOT)
+    assert greedy.found.startswith("resources.threads = 1024: must be at most ") and not greedy.fine
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     gone = doctor.ray(SETTINGS, ROOT)
     assert "127.0.0.1:1" in gone.found and gone.cure == "unset RAY_ADDRESS"
