@@ -39,8 +39,8 @@ class Driver:
         root: the project folder; workers get absolute paths below it.
         stop_after: seconds from now after which everything is paused.
         max_parallel: how many runs go at once, at most, where the plan is not to decide.
-        parent: the search in MLflow that the runs are trials of.
-        store: the folder of the run store, or of its copies where it is behind a URL.
+        search: folder name of the search whose trials the runs are.
+        store: the folder of the run store, or of its copies where it is behind a URL; of a search, its own folder.
         mirror: keeps those copies.
     """
 
@@ -48,6 +48,7 @@ class Driver:
     root: Path
     stop_after: float | None = None
     max_parallel: int | None = None
+    search: str | None = None
     data: Path = field(init=False)
     store: Path = field(init=False)
     resources: Resources = field(init=False)
@@ -60,7 +61,9 @@ class Driver:
     def __post_init__(self) -> None:
         self.data = self.root / "data"
         self.store = runs.store_folder(self.plan.store, self.root)
-        if is_url(self.plan.store):
+        if self.search:  # a search lives in a local folder
+            self.store = self.store / "tune" / self.search
+        elif is_url(self.plan.store):
             self.mirror = Mirror(RunStore(self.plan.store), self.store)
         self.resources = self.plan.resources
         if self.max_parallel:
@@ -81,7 +84,10 @@ class Driver:
 
     @contextmanager
     def tracked(self, enabled: bool = True) -> Iterator[None]:
-        """Follow the runs that begin in this block in MLflow, if the plan says so and MLflow answers."""
+        """Follow the runs that begin in this block in MLflow, if the plan says so and MLflow answers.
+
+        The MLflow run of a search is open as long as the block runs.
+        """
         if not enabled or not self.plan.tracking.enabled:
             yield
             return
@@ -90,7 +96,17 @@ class Driver:
         uri = tracking.tracking_uri(self.root)
         with tracking.Follower(uri) if tracking.initialise(uri) else nullcontext() as follower:
             self.uri, self.follower = uri, follower
-            yield
+            if self.search is None:
+                yield
+                return
+            self.parent = tracking.open_parent(uri, "search", self.search, self.plan.profile)
+            status: Status = "KILLED"
+            try:
+                yield
+                status = "FINISHED"
+            finally:
+                if self.parent is not None:
+                    tracking.close_parent(uri, self.parent, status)
 
     def claim(self, spec: RunSpec) -> bool:
         """Lock a run for this process; return False, without a lock, if another process has finished it meanwhile.

@@ -15,7 +15,7 @@ from pipeline.tracking.database import sqlite_path
 from pipeline.tracking.describe import PAGE
 from pipeline.tuning.results import REPORTS
 from pipeline.tuning.tracking import sync_search
-from pipeline.tuning.trials import SEARCH, Settled, searches
+from pipeline.tuning.trials import SEARCH, SearchConfig, searches
 from pipeline.utils.errors import UserError
 from pipeline.utils.names import checked_plain_name
 
@@ -76,7 +76,7 @@ def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
         yield f"{name}: not taken", False
     for folder in searches(driver.store):
         search, trials = sync_search(uri, folder)
-        results = driver.root / REPORTS / checked_plain_name(Settled.read(folder).name, folder / SEARCH)
+        results = driver.root / REPORTS / checked_plain_name(SearchConfig.read(folder).name, folder / SEARCH)
         if search is not None and results.is_dir():
             tracking.log_artifacts(uri, search, results)
         yield f"search {folder.name}: {trials} trials", search is not None

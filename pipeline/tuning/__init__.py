@@ -7,7 +7,7 @@
 ``search``    the driver's part of a search: begin trials, record how they end
 ``override``  the best trial as an override of a profile
 ``results``   the table of a search
-``figures``   its pictures
+``figures``   its figures
 
 The files are the truth here too: a killed search is continued from the folders of its trials, not from Ray's or
 Optuna's own memory.

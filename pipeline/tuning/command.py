@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline import tracking
-from pipeline.settings import config
+from pipeline.settings.config import PARAMS, load
 from pipeline.settings.reading import read_yaml
-from pipeline.tuning.results import Findings, verdict, write_results
+from pipeline.tuning.results import SearchResults, verdict, write_results
 from pipeline.tuning.search import Search, prepare
 from pipeline.tuning.space import load_space
 from pipeline.tuning.trials import trials
 from pipeline.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from pipeline.tracking.parents import Status
 
 MEASURE = "validation error"
 
 
 def tune(
     space: str, experiment: str, wanted: int | None, max_parallel: int | None, *, resume: bool, root: Path
-) -> tuple[Findings, Path]:
-    """Search, or continue a search, and write what was found; the findings and the folder of the results.
+) -> tuple[SearchResults, Path]:
+    """Search, or continue a search, and write its results; return them and their folder.
 
     Raises:
         UserError: if something does not fit, or a search was begun and `resume` is not asked for.
         KeyboardInterrupt: when Ctrl-C has ended it.
     """
-    settings, tree = config.load(root / config.PARAMS), read_yaml(root / config.PARAMS)
-    search = prepare(settings, tree, load_space(space, root), experiment, wanted, root)
+    settings, tree = load(root / PARAMS), read_yaml(root / PARAMS)
+    search = prepare(settings, tree, load_space(space, root), experiment, wanted, root, max_parallel)
     _check_begun(search, resume=resume)
-    search.settled.write(search.folder)
+    search.config.write(search.folder)
     if search.missing() > 0:
         try:
-            _run(search, max_parallel)
+            _run(search)
         except KeyboardInterrupt:
             print("--resume continues the search", file=sys.stderr)
             raise
@@ -54,40 +49,30 @@ def _check_begun(search: Search, *, resume: bool) -> None:
     if before and search.missing() > 0 and not resume:
         ended = sum(progress.trial.ended for progress in before)
         raise UserError(
-            f"search {search.settled.folder_name}: was begun, {ended} of {search.settled.wanted} trials have ended;"
+            f"search {search.config.folder_name}: was begun, {ended} of {search.config.wanted} trials have ended;"
             f" --resume continues it (a new one needs {search.folder} out of the way)"
         )
 
 
-def _run(search: Search, max_parallel: int | None) -> None:
+def _run(search: Search) -> None:
     """Train what is missing in a Ray session of its own, followed in MLflow."""
     from pipeline.launch import cluster
     from pipeline.launch.progress import ProgressTable
     from pipeline.tuning.ray_tune import run_search
 
-    driver, settled = search.driver, search.settled
-    if max_parallel:
-        driver.resources = replace(driver.resources, max_parallel=max_parallel)
+    driver = search.driver
     with cluster.connected(driver.root), driver.tracked(), ProgressTable(search.missing(), measure=MEASURE) as table:
         cluster.quiet()
-        if driver.uri is not None:
-            driver.parent = tracking.open_parent(driver.uri, "search", settled.folder_name, settled.profile)
-        status: Status = "KILLED"
-        try:
-            run_search(search, table)
-            status = "FINISHED"
-        finally:
-            if driver.uri is not None and driver.parent is not None:
-                tracking.close_parent(driver.uri, driver.parent, status)
+        run_search(search, table)
 
 
-def summary(found: Findings, target: Path) -> str:
+def summary(found: SearchResults, target: Path) -> str:
     """The last lines of the command."""
     lines = [f"{target}: {found.count('finished')} finished, {found.count('pruned')} stopped early"]
     lines += verdict(found)
     if found.best is not None:
         lines.append(
-            f"to take it: python -m pipeline compose {found.settled.profile} --override {target / 'best.yaml'}"
+            f"to take it: python -m pipeline compose {found.config.profile} --override {target / 'best.yaml'}"
             " && git diff params.yaml"
         )
     return "\n".join(lines)

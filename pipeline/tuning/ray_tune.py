@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ from pipeline.runs.records import HISTORY, Evaluation, read_rows
 from pipeline.tuning.search import FINISHED, Job, Search
 from pipeline.tuning.trials import Progress, trials
 
-METRIC, TIME, OUTCOME = "test_error", "iteration", "outcome"
+METRIC, TIME, OUTCOME, RUNG = "test_error", "iteration", "outcome", "rung"
 STORAGE = ".ray"  # Ray Tune's own notes, in the folder of the search; nobody reads them
 REFRESH_SECONDS = 1.0
 
@@ -55,14 +56,14 @@ def run_search(search: Search, table: ProgressTable) -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     resources = search.driver.resources
-    each = cluster.share(resources)
+    worker_resources = cluster.share(resources)
     cluster.check_search_shared(search.folder, search.driver.plan.store)
-    count, slots = search.missing(), cluster.parallel(resources, each)
+    count, slots = search.missing(), cluster.parallel(resources, worker_resources)
     table.note(
-        f"{count} trials to train, {min(slots, count)} at once, each on {each.describe(resources.workers)}; an error is"
-        f" that of {search.settled.validation_images} training images held out"
+        f"{count} trials to train, {min(slots, count)} at once, each on {worker_resources.describe(resources.workers)};"
+        f" errors are those of {search.config.validation_images} held-out training images"
     )
-    suggestions = Suggestions(search, table, {"resources": resources, "each": each})
+    suggestions = Suggestions(search, table, {"resources": resources, "worker_resources": worker_resources})
     tuner = tune.Tuner(
         # A trial itself computes nothing, and a bundle must hold something: a byte.
         tune.with_resources(_trial, tune.PlacementGroupFactory([{"memory": 1}])),
@@ -94,20 +95,22 @@ def run_search(search: Search, table: ProgressTable) -> None:
 
 
 def _trial(config: dict[str, Any]) -> None:
-    """A trial: trains its run, or tells again what a finished one has reached."""
+    """A trial: trains its run, or reports again what a finished one has reached."""
     job: Job = config["job"]
     folder = job.execution.folder
     outcome = FINISHED
     if not runs.finished(folder, job.spec.identity):
         for row in read_rows(folder / HISTORY, Evaluation):  # of a trial that continues: the comparisons so far
             tune.report(asdict(row))
-        outcome = ray_train.train_under_ray(job.spec, job.execution, config["resources"], config["each"], is_trial=True)
+        outcome = ray_train.train_under_ray(
+            job.spec, job.execution, config["resources"], config["worker_resources"], is_trial=True
+        )
     rows = read_rows(folder / HISTORY, Evaluation)
     tune.report((asdict(rows[-1]) if rows else {}) | {OUTCOME: outcome})
 
 
 class Suggestions(Searcher):
-    """What Tune asks for the next trial, and tells about its end."""
+    """Gives Tune the next trial, and records the end of each."""
 
     def __init__(self, search: Search, table: ProgressTable, shared: Mapping[str, Any]) -> None:
         super().__init__(metric=METRIC, mode="min")
@@ -139,17 +142,21 @@ class Suggestions(Searcher):
 
 
 class _Halving(ASHAScheduler):
-    """Asynchronous successive halving that remembers the trials of earlier sessions and asks trials to stop."""
+    """Asynchronous successive halving that remembers the trials of earlier sessions and asks trials to stop.
+
+    ASHA puts its rungs at powers of the reduction factor. Its unit of time is therefore that factor to the power of
+    the rungs that a trial has passed, so that it compares exactly at the rungs of the search.
+    """
 
     def __init__(self, search: Search, earlier: list[Progress]) -> None:
-        stopping, iterations = search.space.stopping, search.settled.iterations
+        self._rungs, self._factor = search.config.rungs, search.space.stopping.reduction_factor
         super().__init__(
-            time_attr=TIME,
+            time_attr=RUNG,
             metric=METRIC,
             mode="min",
-            max_t=iterations,
-            grace_period=max(1, round(stopping.grace * iterations)),
-            reduction_factor=stopping.reduction_factor,
+            max_t=self._factor ** (len(self._rungs) + 1),  # never reached: the end of a trial is no comparison
+            grace_period=self._factor,
+            reduction_factor=self._factor,
         )
         for progress in earlier:
             if progress.trial.ended:
@@ -159,10 +166,13 @@ class _Halving(ASHAScheduler):
         past = SimpleNamespace(trial_id=f"earlier-{progress.trial.number}")
         self.on_trial_add(None, past)
         for row in progress.rows:
-            super().on_trial_result(None, past, asdict(row))
+            super().on_trial_result(None, past, self._at_rung(asdict(row)))
+
+    def _at_rung(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return {**result, RUNG: self._factor ** bisect_right(self._rungs, result.get(TIME, 0))}
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        decision = str(super().on_trial_result(controller, trial, result))
+        decision = str(super().on_trial_result(controller, trial, self._at_rung(result)))
         if decision != self.STOP or OUTCOME in result:
             return decision
         (trial.config["job"].execution.folder / STOP_FILE).touch()

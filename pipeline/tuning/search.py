@@ -14,16 +14,17 @@ from pipeline.data.manifest import read_manifest
 from pipeline.launch.driver import Driver
 from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import CHECKPOINTS
-from pipeline.runs.spec import DataSpec, RunSpec
-from pipeline.settings import config
+from pipeline.runs.spec import DataSpec, RunSpec, evaluation_iterations
+from pipeline.settings.config import parse
 from pipeline.settings.plan import build_plan, run_spec
 from pipeline.settings.tree import Config
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder
 from pipeline.tuning.study import Suggestions
 from pipeline.tuning.tracking import trial_tags
-from pipeline.tuning.trials import SEARCH, Progress, Settled, State, Trial, read_progress, trials
+from pipeline.tuning.trials import SEARCH, Progress, SearchConfig, State, Trial, read_progress, trials
 from pipeline.utils.errors import UserError
+from pipeline.utils.git import origin
 
 EXPERIMENT = "attention56"  # searched where the user names none
 FINISHED, PAUSED, FAILED = "finished", "paused", "failed: "  # outcomes of a run
@@ -45,12 +46,12 @@ class Search:
 
     Attributes:
         tree: content of ``params.yaml``.
-        settled: what is searched; see `prepare`.
+        config: what is searched; see `prepare`.
         driver: with the folder of the search as its store.
     """
 
     tree: Mapping[str, Any]
-    settled: Settled
+    config: SearchConfig
     space: Space
     base: RunSpec
     driver: Driver
@@ -65,11 +66,11 @@ class Search:
     def jobs(self) -> Iterator[Job]:
         """The trials that are missing: those that were interrupted or failed, then new ones, each begun when taken."""
         earlier = trials(self.folder)
-        self._suggestions = Suggestions(self.space, self.settled.seed, earlier, self.settled.baseline)
+        self._suggestions = Suggestions(self.space, self.config.seed, earlier, self.config.baseline)
         for progress in earlier:
             if not progress.trial.ended:
                 yield self._begin(progress.trial.number, progress.trial.values)
-        for number in range(1 + max((p.trial.number for p in earlier), default=-1), self.settled.wanted):
+        for number in range(1 + max((p.trial.number for p in earlier), default=-1), self.config.wanted):
             values = self._suggestions.ask(number)
             if values is None:
                 return
@@ -77,7 +78,7 @@ class Search:
 
     def missing(self) -> int:
         """How many trials have not ended yet."""
-        return self.settled.wanted - sum(progress.trial.ended for progress in trials(self.folder))
+        return self.config.wanted - sum(progress.trial.ended for progress in trials(self.folder))
 
     def _begin(self, number: int, values: Values) -> Job:
         spec = self.spec(number, values)
@@ -88,11 +89,11 @@ class Search:
 
     def spec(self, number: int, values: Values) -> RunSpec:
         """The run of a trial."""
-        over = override(values, self.settled.experiment, self.settled.iterations)
-        settings = config.parse(merged(self.tree, over), f"trial {number}")
+        over = override(values, self.config.experiment, self.config.iterations)
+        settings = parse(merged(self.tree, over), f"trial {number}")
         return replace(
-            _run(settings, self.settled.experiment, self.driver.data),
-            experiment=f"{self.settled.experiment}-trial{number:03d}",
+            _run(settings, self.config.experiment, self.driver.data),
+            experiment=f"{self.config.experiment}-trial{number:03d}",
             data=self.base.data,
         )
 
@@ -106,7 +107,7 @@ class Search:
         folder, reason = job.execution.folder, None
         state: State = "pruned"
         if outcome == FINISHED:
-            state, iteration = "finished", self.settled.iterations
+            state, iteration = "finished", self.config.iterations
         elif outcome != PAUSED:
             state, reason = "failed", outcome.removeprefix(FAILED)
         trial = Trial(job.number, Trial.read(folder).values, state, iteration, reason)
@@ -129,7 +130,13 @@ class Search:
 
 
 def prepare(
-    settings: Config, tree: Mapping[str, Any], space: tuple[str, Space], experiment: str, wanted: int | None, root: Path
+    settings: Config,
+    tree: Mapping[str, Any],
+    space: tuple[str, Space],
+    experiment: str,
+    wanted: int | None,
+    root: Path,
+    max_parallel: int | None = None,
 ) -> Search:
     """A search, new or begun before, its validation split ready.
 
@@ -143,16 +150,16 @@ def prepare(
         raise UserError(f"--experiment {experiment!r}: its labels are noisy; search on clean ones")
     name, content = space
     check_edges(content, tree, experiment, settings.protocol.iterations, f"space {name}")
-    driver = Driver(build_plan(settings, None), root)
-    own = _run(settings, experiment, driver.data)
-    hold_out(own.data.dataset, driver.data)
-    base = replace(own, data=_data(own, driver.data))
+    plan, data = build_plan(settings, None), root / "data"
+    own = _run(settings, experiment, data)
+    hold_out(own.data.dataset, data)
+    base = replace(own, data=_data(own, data))
     if base.protocol.batch_size > base.data.train_images:
         raise UserError(
             f"protocol.batch_size = {base.protocol.batch_size}: must be at most {base.data.train_images}, the training"
             f" images of {base.data.dataset} without the validation images"
         )
-    settled = Settled(
+    config = SearchConfig(
         name=f"{settings.profile}-{name}" + ("" if experiment == EXPERIMENT else f"-{experiment}"),
         identity=_identity(base, content),
         profile=settings.profile,
@@ -166,12 +173,13 @@ def prepare(
         iterations=base.protocol.iterations,
         train_images=base.data.train_images,
         validation_images=base.data.test_images,
-        commit=driver.origin.commit,
+        commit=origin(root).commit,
+        rungs=content.stopping.rungs(evaluation_iterations(base)),
     )
-    driver.store, driver.mirror = driver.store / "tune" / settled.folder_name, None  # a search lives in a folder
+    driver = Driver(plan, root, max_parallel=max_parallel, search=config.folder_name)
     if wanted is None and (driver.store / SEARCH).exists():
-        settled = replace(settled, wanted=Settled.read(driver.store).wanted)
-    return Search(tree, settled, content, base, driver)
+        config = replace(config, wanted=SearchConfig.read(driver.store).wanted)
+    return Search(tree, config, content, base, driver)
 
 
 def _run(settings: Config, experiment: str, data: Path) -> RunSpec:

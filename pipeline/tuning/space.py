@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -108,12 +108,34 @@ Parameter = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("ch
 class Stopping(Settings):
     """Asynchronous successive halving (ASHA, arXiv:1810.05934).
 
-    A trial is compared with the others when it has come through `grace` of its iterations, and again each time that it
-    has come `reduction_factor` times as far; about one in `reduction_factor` goes on.
+    At each rung, about one trial in `reduction_factor` continues. Rungs lie at a share 1 / `reduction_factor` of the
+    iterations, at one `reduction_factor` times smaller, and so on, but none before the share `grace`.
     """
 
     grace: Annotated[float, Field(gt=0, lt=1)]
     reduction_factor: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _has_a_rung(self) -> Stopping:
+        if self.grace * self.reduction_factor > 1:
+            raise ValueError(
+                f"grace = {self.grace:g}: must be at most 1 / reduction_factor = {1 / self.reduction_factor:.3g}, the"
+                " last share of the iterations at which trials are compared"
+            )
+        return self
+
+    def rungs(self, evaluations: Sequence[int]) -> tuple[int, ...]:
+        """Iterations at which trials are compared: rising, each an evaluation, all before the last evaluation.
+
+        Args:
+            evaluations: the iterations after which a trial is evaluated, rising.
+        """
+        *possible, end = evaluations
+        found, share = set(), 1 / self.reduction_factor
+        while possible and share >= self.grace:
+            found.add(min(possible, key=lambda iteration: abs(iteration - share * end)))
+            share /= self.reduction_factor
+        return tuple(sorted(found))
 
 
 class Space(Settings):

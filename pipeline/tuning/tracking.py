@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import tracking
 from pipeline.runs.records import Provenance
 from pipeline.tracking.parents import Status
-from pipeline.tuning.trials import Settled, Trial, trials
+from pipeline.tuning.trials import SearchConfig, Trial, trials
 
 STATUS: Mapping[str, Status] = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
@@ -27,8 +27,8 @@ def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
     Returns:
         the run of the search (None where MLflow fails), and the number of its trials.
     """
-    settled = Settled.read(folder)
-    parent = tracking.open_parent(uri, "search", settled.folder_name, settled.profile)
+    config = SearchConfig.read(folder)
+    parent = tracking.open_parent(uri, "search", config.folder_name, config.profile)
     if parent is None:
         return None, 0
     synced, begun = 0, trials(folder)

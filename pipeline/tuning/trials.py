@@ -90,8 +90,8 @@ def trials(search: Path) -> list[Progress]:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What a search is, once it has begun (``search.json``).
+class SearchConfig:
+    """The configuration of a search that has begun (``search.json``).
 
     Attributes:
         name: ``<profile>-<space>``, and the experiment where it is not the usual one.
@@ -99,6 +99,7 @@ class Settled:
         wanted: number of trials.
         baseline: the profile's own settings as values of the space, if they lie in it.
         iterations: of a trial that is not stopped.
+        rungs: iterations at which trials are compared; one of an earlier version has none here.
         commit: of the code, when the search began.
     """
 
@@ -116,14 +117,16 @@ class Settled:
     train_images: int
     validation_images: int
     commit: str | None
+    rungs: tuple[int, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path) -> Settled:
-        """What the folder of a search says."""
+    def read(cls, folder: Path) -> SearchConfig:
+        """Read the ``search.json`` of a search's folder."""
         path = folder / SEARCH
         content = read_json(path)
         try:
-            return cls(**{f.name: content[f.name] for f in fields(cls)})
+            content = {f.name: content[f.name] for f in fields(cls) if f.name != "rungs" or f.name in content}
+            return cls(**content | {"rungs": tuple(content.get("rungs", ()))})
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a search ({error})") from None
 

@@ -14,7 +14,7 @@ from pipeline.launch.driver import Driver
 from pipeline.report.mlflow import log_report, synchronise
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
-from pipeline.tuning.trials import Settled, State, Trial
+from pipeline.tuning.trials import SearchConfig, State, Trial
 from tests.plans import make_plan
 from tests.unit.tracking.run_folders import make_spec, write_run
 
@@ -94,7 +94,7 @@ def test_a_rebuilt_search_holds_its_trials_and_has_ended_as_they_have(
     for number, state in enumerate(("finished", last)):
         folder = write_run(search, make_spec(f"attention56-trial{number:03d}"))
         Trial(number, {"lr": 0.1}, state).write(folder)
-    Settled(
+    SearchConfig(
         "digits-small", "0123456789ab", "digits", "Made up.", "attention56", "digits", 0, 2, {}, None, 60, 1, 1, None
     ).write(search)
     for _ in range(2):

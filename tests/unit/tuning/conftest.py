@@ -101,7 +101,7 @@ def search(root: Path, wanted: int | None = None, **changes: Any) -> Search:
     """The search of `SPACE` in a project folder, ready to begin."""
     tree = config.read_yaml(root / "params.yaml")
     made = prepare(config.load(root / "params.yaml"), tree, ("small", space(**changes)), "attention56", wanted, root)
-    made.settled.write(made.folder)
+    made.config.write(made.folder)
     return made
 
 

@@ -14,7 +14,7 @@ import yaml
 from pipeline.settings import config
 from pipeline.tuning.figures import draw_importance
 from pipeline.tuning.override import read_arguments
-from pipeline.tuning.results import Findings, best_override, verdict, write_results
+from pipeline.tuning.results import SearchResults, best_override, verdict, write_results
 from pipeline.tuning.search import Search
 from pipeline.tuning.study import evaluator, study_of
 from pipeline.utils.errors import UserError
@@ -40,7 +40,7 @@ def done(root: Path) -> Search:
 
 
 def test_the_best_finished_trial_comes_first_and_failed_ones_last(done: Search) -> None:
-    found = Findings.read(done.folder)
+    found = SearchResults.read(done.folder)
     assert [progress.trial.number for progress in found.trials] == [2, 0, 1, 3, 4, 5]
     assert found.best is found.trials[0] and found.own is found.trials[1]
 
@@ -50,8 +50,8 @@ def test_a_stopped_trial_is_never_the_best_however_good(root: Path) -> None:
     for job in made.jobs():
         pretend(job, 1.0, finished=False)
         made.end(job, "paused", 20)
-    assert Findings.read(made.folder).best is None
-    assert verdict(Findings.read(made.folder)) == ["No trial has finished."]
+    assert SearchResults.read(made.folder).best is None
+    assert verdict(SearchResults.read(made.folder)) == ["No trial has finished."]
 
 
 def test_the_files_are_written_and_hold_every_trial(done: Search, tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ def test_the_same_trials_give_the_same_bytes(done: Search, tmp_path: Path) -> No
 
 
 def test_the_verdict_claims_no_more_than_the_images_allow(done: Search) -> None:
-    (sentence,) = verdict(Findings.read(done.folder))
+    (sentence,) = verdict(SearchResults.read(done.folder))
     assert "20.00 points less than the profile's own settings (50.00 %); that is not more than twice" in sentence
     assert "(10.72 points)" in sentence and "several seeds" in sentence
 
 
 def test_the_override_makes_the_profile_train_what_the_best_trial_trained(done: Search, tmp_path: Path) -> None:
-    found = Findings.read(done.folder)
+    found = SearchResults.read(done.folder)
     assert found.best is not None
     text = best_override(found)
     assert text.startswith("# Trial 2 of search few-small-")

@@ -78,7 +78,7 @@ def test_more_trials_can_be_asked_for_later(root: Path) -> None:
     made = search(root, wanted=2)
     for job in made.jobs():
         end(made, job, 50.0, outcome="finished")
-    assert (search(root).missing(), search(root).settled.wanted) == (0, 2)
+    assert (search(root).missing(), search(root).config.wanted) == (0, 2)
     assert [job.number for job in search(root, wanted=3).jobs()] == [2]
 
 
@@ -119,7 +119,7 @@ def test_other_settings_are_another_search(root: Path) -> None:
     (root / "params.yaml").write_text(text.replace("gamma: 0.1", "gamma: 0.2"))
     other = search(root)
     fewer = search(root, trials=2)
-    assert one.settled.identity != other.settled.identity == fewer.settled.identity
+    assert one.config.identity != other.config.identity == fewer.config.identity
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_the_name_says_profile_space_and_any_other_experiment(root: Path) -> Non
     tree = config.read_yaml(root / "params.yaml")
     settings = config.parse(tree)
     named = [
-        prepare(settings, tree, ("small", space(parameters=FLIP)), experiment, None, root).settled.name
+        prepare(settings, tree, ("small", space(parameters=FLIP)), experiment, None, root).config.name
         for experiment in ("attention56", "resnet164")
     ]
     assert named == ["few-small", "few-small-resnet164"]
-    assert replace(search(root).settled, wanted=1).folder_name.startswith("few-small-")
+    assert replace(search(root).config, wanted=1).folder_name.startswith("few-small-")
