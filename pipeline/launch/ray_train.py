@@ -75,7 +75,8 @@ def _train_loop(job: dict[str, Any]) -> str:
     seen by one worker while the others wait for it: that one raises, and `_control` does not retry.
     """
     from pipeline.launch.worker_folder import worker_folder
-    from pipeline.training.loop import DivergedError, train
+    from pipeline.training.finish import DivergedError
+    from pipeline.training.loop import train
 
     spec: RunSpec = job["spec"]
     session = RaySession(reports=job["is_trial"])

@@ -44,7 +44,8 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
 
     from pipeline.launch.worker_folder import worker_folder
     from pipeline.runs.records import Evaluation, Timing
-    from pipeline.training.loop import DivergedError, train
+    from pipeline.training.finish import DivergedError
+    from pipeline.training.loop import train
     from pipeline.training.session import LocalSession
     from pipeline.utils.errors import UserError
 

@@ -94,11 +94,11 @@ def build_report(
     evidence = gather(plan, scan(sources), load_paper(), read_present(data))
     if len(evidence.finished) < at_least:
         out = local / INCOMPLETE
-    masks, damaged = find_masks(evidence)
+    masks = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
     counted, not_counted = read_counts(counts)
     speeds, not_read = read_speeds(benchmarks)
-    problems = (*evidence.problems, *damaged, *changed_labels, *not_counted, *not_read)
+    problems = (*evidence.problems, *changed_labels, *not_counted, *not_read)
     evidence = replace(evidence, problems=problems)
     tables, verdicts = build_tables(evidence, counted), judge(evidence, counted, margin)
     pictures = draw(evidence, counted, masks, matrices)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence, Sample
+from pipeline.report.records import Run
 from pipeline.settings.paper import SCHEDULE, Arm, Paper, PaperClaim
 from pipeline.utils.statistics import (
     EQUIVALENCE_MARGIN,
@@ -22,6 +23,7 @@ from pipeline.utils.statistics import (
     equivalent,
     false_verdict_probability,
     holm,
+    paired_binomial_error,
     seeds_needed,
     slope,
 )
@@ -149,8 +151,8 @@ def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict
         return Verdict(claim, NOT_RUN, None, reason, printed, samples=(lower, higher))
     effect = difference(higher.values, lower.values)
     outcome, reason = _decide(effect)
-    if at_chance := _at_chance(lower, higher):
-        outcome, reason = None, at_chance
+    if failed := _failed(lower, higher):
+        outcome, reason = None, failed
     elif outcome is None and claim.kind == "lower" and claim.quantity.endswith("_error"):
         reason += _remarks(lower, higher, margin)
     return Verdict(
@@ -177,12 +179,14 @@ def _agreeing(lower: Sample, higher: Sample) -> tuple[int, int] | None:
     return (sum(higher.values[seed] > lower.values[seed] for seed in both), len(both)) if both else None
 
 
-def _at_chance(*samples: Sample) -> str:
-    """Which runs are no better than guessing, as a reason why nothing is decided; empty where there are none."""
-    names = dict.fromkeys(name for sample in samples for name in sample.at_chance)
-    if not names:
-        return ""
-    return f"at chance, so that nothing is decided: {', '.join(names)}"
+def _failed(*samples: Sample) -> str:
+    """Which runs have diverged or are no better than guessing, as a reason for no verdict; empty without such runs."""
+    diverged = dict.fromkeys(name for sample in samples for name in sample.diverged)
+    at_chance = dict.fromkeys(name for sample in samples for name in sample.at_chance)
+    found = {"diverged": diverged, "at chance": at_chance}
+    return "; ".join(
+        f"{what}, so that nothing is decided: {', '.join(names)}" for what, names in found.items() if names
+    )
 
 
 def _noise_draws(*samples: Sample) -> str:
@@ -242,11 +246,25 @@ def _remarks(lower: Sample, higher: Sample, margin: float) -> str:
     """What can still be said of two errors whose order is not decided."""
     if equivalent(higher.values, lower.values, margin):
         return f"; the two are equal within {margin:g} points"
+    if len(lower.values) == len(higher.values) == 1 and (error := _paired_error(lower.runs[0], higher.runs[0])):
+        return f"; sampling error alone: ±{error:.2f} points"
     errors = [sample.binomial_error for sample in (lower, higher)]
     if None in errors:
         return ""
     error = math.hypot(*(error for error in errors if error is not None))
     return f"; sampling error alone: ±{error:.2f} points, as if on different test images"
+
+
+def _paired_error(first: Run, second: Run) -> float | None:
+    """Standard error, in points, of the difference of two errors on the same test images.
+
+    None where it is not known which images each run got wrong.
+    """
+    same_data = first.config["data"]["checksum"] == second.config["data"]["checksum"]
+    mistakes = [run.mistakes for run in (first, second)]
+    if not same_data or mistakes[0] is None or mistakes[1] is None:
+        return None
+    return paired_binomial_error(mistakes[0], mistakes[1])
 
 
 def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
@@ -261,8 +279,8 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     reason = f"the interval reaches across the margin of {margin:g} points"
     if above.low is None or above.high is None or above.n < MINIMUM_SEEDS:
         reason = f"fewer than {MINIMUM_SEEDS} seeds"
-    elif at_chance := _at_chance(sample):
-        reason = at_chance
+    elif failed := _failed(sample):
+        reason = failed
     elif above.is_without_spread:
         reason = NO_SPREAD
     elif above.high < 0:

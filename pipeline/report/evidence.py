@@ -27,6 +27,11 @@ class Sample:
     marks: tuple[str, ...] = ()
 
     @property
+    def diverged(self) -> tuple[str, ...]:
+        """Its runs that have diverged."""
+        return tuple(run.name for run in self.runs if run.has_diverged)
+
+    @property
     def at_chance(self) -> tuple[str, ...]:
         """Its runs that are no better than guessing, each with its error."""
         return tuple(f"{run.name} ({run.metrics.test_error:.2f} %)" for run in self.runs if run.is_at_chance)
@@ -132,6 +137,12 @@ class Evidence:
     def experiments(self) -> list[str]:
         """Experiments of the plan, in its order."""
         return list(self._seeds)
+
+    @cached_property
+    def own_experiments(self) -> list[str]:
+        """Experiments of the plan that the paper does not have."""
+        known = {name for protocol in self.paper.protocols.values() for name in protocol.experiments}
+        return [name for name in self.experiments if name not in known]
 
     def seeds(self, experiment: str) -> list[int]:
         """Seeds that the plan wants for an experiment."""

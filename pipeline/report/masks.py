@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.evidence import Evidence
-from pipeline.report.records import Problem, Run
+from pipeline.report.records import Run
 from pipeline.runs import arrays as run_arrays
 from pipeline.runs.reading import DamagedError
 
@@ -28,33 +28,27 @@ class Masks:
     modules: Mapping[tuple[int, int], Mapping[str, NDArray[np.float32]]]
 
 
-def find_masks(evidence: Evidence) -> tuple[Masks | None, list[Problem]]:
-    """Masks of the first attention network that has readable ones, and the damaged files met on the way."""
-    problems: list[Problem] = []
+def find_masks(evidence: Evidence) -> Masks | None:
+    """Masks of the first attention network that has readable and finite ones."""
     attention = [name for name in evidence.experiments if name.startswith("attention")]
     for experiment in dict.fromkeys((*PREFERRED, *attention)):
         for seed in evidence.seeds(experiment):
             run = evidence.runs.get(f"{experiment}-s{seed}")
-            if run is None or not run.masks.is_file():
-                continue
-            try:
-                return _read(run), problems
-            except (KeyError, ValueError) as error:
-                problem = error.reason if isinstance(error, DamagedError) else error
-                reason = f"masks.npz cannot be read ({problem}); the run counts, without its masks"
-                problems.append(Problem(run.shown, reason, run.name, run.identity, run.profile))
-    return None, problems
+            if run is not None and (masks := _read(run)):
+                return masks
+    return None
 
 
-def _read(run: Run) -> Masks:
-    read = run_arrays.Masks.read(run.folder)
+def _read(run: Run) -> Masks | None:
+    """The masks of a run; None where they are damaged, which is a note of the run, or not finite."""
+    try:
+        read = run_arrays.Masks.read(run.folder)
+    except DamagedError:
+        return None
     places = sorted({(int(found[1]), int(found[2])) for found in map(run_arrays.MAP.fullmatch, read.maps) if found})
     modules = {
         (stage, module): {part: read.maps[f"s{stage}m{module}_{part}"].astype(np.float32) for part in PARTS}
         for stage, module in places
+        if all(f"s{stage}m{module}_{part}" in read.maps for part in PARTS)
     }
-    if not modules:
-        raise ValueError("no masks in it")
-    if not all(np.isfinite(part).all() for parts in modules.values() for part in parts.values()):
-        raise ValueError("its masks hold values that are not finite")
-    return Masks(run, read.images, modules)
+    return Masks(run, read.images, modules) if modules and read.are_finite else None

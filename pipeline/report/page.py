@@ -61,6 +61,7 @@ def page(
         "tested": sum(verdict.is_tested for verdict in verdicts),
         "groups": _groups(verdicts),
         "key_numbers": key_numbers(evidence),
+        "own_experiments": errors_of(evidence, evidence.own_experiments),
         "key_picture": next((picture for picture in pictures if picture.name == KEY_PICTURE), None),
         "any_false_verdict": any_false_verdict(verdicts),
         "pictures": {picture.name: picture for picture in pictures if picture.name != KEY_PICTURE},
@@ -93,6 +94,11 @@ def _expected(evidence: Evidence, name: str) -> str:
 def key_numbers(evidence: Evidence) -> list[dict[str, str]]:
     """The test errors that a reader looks for first: of a few experiments, or of all where there are few."""
     names = [name for name in evidence.experiments if len(evidence.experiments) <= MOST_KEYS or name in KEYS]
+    return errors_of(evidence, names)
+
+
+def errors_of(evidence: Evidence, names: Sequence[str]) -> list[dict[str, str]]:
+    """The test errors of experiments that have runs, as text."""
     samples = [evidence.sample(name, "test_error") for name in names]
     return [
         {

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
 MOVED = "moved between classes of hardware, threads or versions"
-OUR_READING = "the structure of the network, or part of it, is our reading"
+INFERRED = "the structure of the network is inferred, in whole or in part"
 AT_CHANCE = "a run no better than guessing"
+DIVERGED = "a run that has diverged: its responses or masks are not finite"
 MIXED = "runs on different hardware, threads or versions"
-MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", OUR_READING: "§", MOVED: "¶", AT_CHANCE: "‖", MIXED: "#"}
+MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", INFERRED: "§", MOVED: "¶", AT_CHANCE: "‖", MIXED: "#", DIVERGED: "††"}
 """What a marked number has against it, and its sign in the tables."""
 
 
@@ -41,6 +42,8 @@ class Present:
         marks = {OLDER_CODE} if run.config["numerics"] < self.numerics else set()
         if run.is_at_chance:
             marks.add(AT_CHANCE)
+        if run.has_diverged:
+            marks.add(DIVERGED)
         if run.published is not None and run.published.provenance.was_moved:
             marks.add(MOVED)
         same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.runs.reading import DamagedError, parse, read_checksums, read_object
+from pipeline.runs.arrays import Masks, read_mistakes
+from pipeline.runs.reading import DamagedError, NotFiniteError, parse, read_checksums, read_object
 from pipeline.runs.records import (
     CONFIG,
     HISTORY,
     MASKS,
     METRICS,
+    MISTAKES,
     PROVENANCE,
+    TOLERANCE,
     Evaluation,
     Metrics,
     Provenance,
@@ -28,7 +31,9 @@ from pipeline.runs.store import PUBLISHED
 from pipeline.utils.statistics import is_at_chance
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 STORED = re.compile(r"(.+-s\d+)-([0-9a-f]{12})")
 COLLECTED = re.compile(r"seed\d+")
@@ -61,6 +66,8 @@ class Run:
         config: content of config.json, as the plan has it.
         history: the evaluations, a row each.
         verified: whether the run has checksums.
+        has_diverged: whether its responses or masks are not finite.
+        mistakes: whether each test image is wrong, bool [N]; None of a run that was finished before this was kept.
         notes: which of its files are damaged without a loss of its errors.
     """
 
@@ -73,6 +80,8 @@ class Run:
     provenance: Provenance | None
     profile: str | None
     verified: bool = False
+    has_diverged: bool = False
+    mistakes: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     notes: tuple[str, ...] = ()
     published: Published | None = None
 
@@ -257,22 +266,38 @@ def _read(folder: Path, shown: str, profile: str | None) -> Run:
         raise DamagedError(folder / METRICS, f"unfinished: {METRICS} is missing")
     metrics, history = Metrics.read(folder), read_rows(folder / HISTORY, Evaluation)
     metrics.check(folder, history, config["protocol"]["iterations"], config["data"]["test_images"])
-    responses, notes = None, []
-    try:
-        responses = Responses.read(folder).relative
-    except DamagedError as damage:
-        notes.append(f"{_reason(damage)}; the run counts, without its responses")
-    if not (folder / MASKS).is_file():
-        notes.append(f"{MASKS}: no such file; the run counts, without its masks")
+    parts: dict[str, Any] = {}
+    has_diverged, notes = False, []
+    for name, read in (("responses", Responses.read), ("masks", Masks.read), ("mistakes", _mistakes)):
+        try:
+            parts[name] = read(folder)
+        except NotFiniteError as damage:
+            has_diverged = True
+            notes.append(f"diverged: {_reason(damage)}")
+        except DamagedError as damage:
+            notes.append(f"{_reason(damage)}; the run counts, without its {name}")
+    if "masks" in parts and not parts["masks"].are_finite:
+        has_diverged = True
+        notes.append(f"diverged: {MASKS}: its masks are not finite")
     return Run(
         folder=folder,
         shown=shown,
         config=config,
         metrics=metrics,
         history=pd.DataFrame(history),
-        relative_responses=responses,
+        relative_responses=parts["responses"].relative if "responses" in parts else None,
         provenance=provenance,
         profile=provenance.profile if provenance else profile,
         verified=read_checksums(folder) is not None,
+        has_diverged=has_diverged,
+        mistakes=parts.get("mistakes"),
         notes=tuple(notes),
     )
+
+
+def _mistakes(folder: Path) -> NDArray[np.bool_] | None:
+    """Which test images a run got wrong, as many as its metrics say."""
+    wrong, error = read_mistakes(folder), Metrics.read(folder).test_error
+    if wrong is not None and abs(100 * float(wrong.mean()) - error) > TOLERANCE:
+        raise DamagedError(folder / MISTAKES, f"{100 * wrong.mean():.2f} % of the images, {METRICS} has {error} %")
+    return wrong

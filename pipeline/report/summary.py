@@ -76,7 +76,7 @@ def metrics(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, float]
 
     All other numbers are in tables/ and claims.csv. The names are short, so that all of them fit a line of a terminal.
     """
-    found: dict[str, float] = {"runs": len(evidence.runs)}
+    found: dict[str, float] = {"runs": len(evidence.finished)}
     outcomes = [verdict.outcome for verdict in verdicts if verdict.claim.quantity not in COUNTED]
     found |= {"hold": outcomes.count(True), "fail": outcomes.count(False)}
     for name, experiment in HEADLINES.items():

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from pipeline.report.counts import Count, Counts
 from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.present import OUR_READING
+from pipeline.report.present import INFERRED
 from pipeline.settings.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
 from pipeline.utils.statistics import Estimate, slope
 
@@ -42,7 +42,7 @@ class Cell:
         """What is to be said against the runs, or of the network, behind it."""
         if self.sample is not None:
             return self.sample.marks
-        return (OUR_READING,) if self.count is not None and self.count.reading else ()
+        return (INFERRED,) if self.count is not None and self.count.reading else ()
 
     @property
     def where(self) -> str:

@@ -19,6 +19,7 @@ from pipeline.runs.records import Provenance
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
+from pipeline.utils.names import did_you_mean
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
 Group = list[tuple[str, str]]
@@ -46,14 +47,16 @@ def trace(
     elif name in verdicts:
         groups = trace_claim(verdicts[name], evidence, machine=True)
     else:
-        raise UserError(f"cell {name!r} is not in the report: allowed is {_nearest(name, [*cells, *verdicts])}")
+        allowed = [*cells, *verdicts]
+        hint = did_you_mean(name, allowed) or f"allowed: {_alike(name, allowed)}"
+        raise UserError(f"number {name!r} is not in the report: {hint}")
     width = max(len(key) for group in groups for key, _ in group)
     blocks = ["\n".join(f"{key:<{width}}  {value}" for key, value in group) for group in groups]
     return f"{name}\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def _nearest(wrong: str, names: Sequence[str]) -> str:
-    """The names that share the longest beginning with a wrong one: its table's cells, or the tables."""
+def _alike(wrong: str, names: Sequence[str]) -> str:
+    """The names that share the first parts with a wrong one, or the form of all names."""
     parts = wrong.split("/")
     for length in (2, 1):
         start = "/".join(parts[:length]) + "/"
@@ -122,7 +125,7 @@ def _count_pairs(cell: Cell) -> Group:
     pairs = [
         ("exactly", thousands(count.of(cell.quantity))),
         ("network", f"{count.network}, {count.image_size}x{count.image_size} images"),
-        ("our reading", count.reading),
+        ("inferred", count.reading),
         ("counted by", "python -m pipeline counts"),
     ]
     return [(key, value) for key, value in pairs if value]

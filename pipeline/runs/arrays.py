@@ -40,6 +40,11 @@ class Masks:
     images: NDArray[np.uint8]
     maps: dict[str, NDArray[np.float16]]
 
+    @property
+    def are_finite(self) -> bool:
+        """Whether every map is finite; if not, the run has diverged."""
+        return all(bool(np.isfinite(array).all()) for array in self.maps.values())
+
     @classmethod
     def read(cls, folder: Path) -> Masks:
         """The masks of a finished run's folder. Raises DamagedError if they are damaged."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from os.path import lexists
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import sha256_file, write_json
@@ -36,6 +37,10 @@ class DamagedError(UserError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
+
+
+class NotFiniteError(DamagedError):
+    """A file of a run with a number that is not finite: the run has diverged, or the file is damaged."""
 
 
 def write_checksums(folder: Path, names: Iterable[str], content: Mapping[str, bytes] | None = None) -> None:
@@ -139,13 +144,20 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def _json(data: bytes, path: Path) -> Any:
     try:
-        return json.loads(data, parse_constant=_refuse)
+        return json.loads(data, parse_constant=_refuse, parse_float=_finite)
+    except OverflowError as error:
+        raise NotFiniteError(path, str(error)) from None
     except (ValueError, RecursionError) as error:
         raise DamagedError(path, f"not valid JSON ({one_line(error)})") from None
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+def _refuse(text: str) -> NoReturn:
+    raise OverflowError(f"{text} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def parse(kind: type[T], content: Any, path: Path) -> T:

@@ -266,9 +266,14 @@ class Responses:
     relative: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a list that is empty or holds what is not finite."""
-        if not self.relative or not all(map(math.isfinite, (*self.stages, *self.relative))):
-            raise ValueError("the responses are not a list of finite numbers")
+        """Refuse empty lists, and lists of different lengths."""
+        if not self.relative or len(self.relative) != len(self.stages):
+            raise ValueError(f"{len(self.stages)} responses, {len(self.relative)} of them relative to the first")
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether every response is a finite number; if not, the run has diverged."""
+        return all(map(math.isfinite, (*self.stages, *self.relative)))
 
     @classmethod
     def read(cls, folder: Path) -> Responses:

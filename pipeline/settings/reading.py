@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.utils.errors import UserError, one_line, shown
+from pipeline.utils.names import did_you_mean
 
 T = TypeVar("T")
 
@@ -88,8 +88,8 @@ def _sentence(error: ValidationError, model: Any) -> str:
     alike = [each for each in errors if _place(each, model) == place]
     more = f" (and {len(errors) - len(alike)} more)" if len(errors) > len(alike) else ""
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        near = difflib.get_close_matches(str(place[-1]), _fields_at(model, place[:-1]), n=1)
-        return f"{key}: unknown key{f', did you mean {near[0]!r}?' if near else ''}{more}"
+        near = did_you_mean(str(place[-1]), _fields_at(model, place[:-1]))
+        return f"{key}: unknown key{near and f', {near}'}{more}"
     if first["type"] == "missing":
         return f"{key}: missing{more}"
     reasons = dict.fromkeys(_reason(each) for each in alike)  # one for each type that a setting may have

@@ -5,7 +5,6 @@ Everything that a user can get wrong is refused here, on the driver, before any 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Crops, Precision, Protocol, Seed
 from pipeline.settings.reading import Settings
-from pipeline.utils.names import NAME
+from pipeline.utils.names import NAME, did_you_mean
 from pipeline.utils.object_store import is_url
 
 # What the project itself keeps in its folder: no store of runs may be there.
@@ -237,5 +236,4 @@ def _one_of(value: str, allowed: Any) -> str:
     names = sorted(allowed)
     if value in names:
         return value
-    near = difflib.get_close_matches(value, names, n=1)
-    raise ValueError(f"{f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(names)}")
+    raise ValueError(f"{did_you_mean(value, names)} allowed: {', '.join(names)}".lstrip())

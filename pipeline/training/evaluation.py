@@ -118,8 +118,14 @@ def attention_pictures(model: nn.Module, test: TestImages, autocast: Callable[[]
     for name in dict.fromkeys(key.partition("/")[0] for key in captured):
         mask, trunk, fused = (captured[f"{name}/{part}"].float() for part in ("mask", "trunk", "fusion"))
         channel = int(mask.var((2, 3)).mean(0).argmax())
-        arrays[f"{name}_mask"] = mask.mean(1).half()
-        arrays[f"{name}_channel_mask"] = mask[:, channel].half()
-        arrays[f"{name}_channel_before"] = trunk[:, channel].half()
-        arrays[f"{name}_channel_after"] = fused[:, channel].half()
+        arrays[f"{name}_mask"] = _half(mask.mean(1))
+        arrays[f"{name}_channel_mask"] = _half(mask[:, channel])
+        arrays[f"{name}_channel_before"] = _half(trunk[:, channel])
+        arrays[f"{name}_channel_after"] = _half(fused[:, channel])
     return {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+
+
+def _half(features: Tensor) -> Tensor:
+    """Features as float16; finite ones beyond its range become its largest number."""
+    limit = torch.finfo(torch.float16).max
+    return torch.where(features.isfinite(), features.clamp(-limit, limit), features).half()

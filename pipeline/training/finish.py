@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from models.counting import count_model
@@ -17,6 +18,10 @@ from pipeline.training.batches import TestImages
 from pipeline.training.evaluation import attention_pictures, last_pass
 
 
+class DivergedError(RuntimeError):
+    """The loss, or what the finished network computes, is not finite."""
+
+
 def finish(
     spec: RunSpec,
     folder: Path,
@@ -25,7 +30,11 @@ def finish(
     position: Position,
     autocast: Callable[[], Any],
 ) -> Metrics:
-    """Write a trained run's files, all but ``metrics.json``, whose content is returned."""
+    """Write a trained run's files, all but ``metrics.json``, whose content is returned.
+
+    Raises:
+        DivergedError: if responses or masks are not finite, although every loss was.
+    """
     network = spec.network
     weights_sha256 = save_weights(
         model,
@@ -37,9 +46,12 @@ def finish(
         normalisation=test.normalisation,
     )
     responses, wrong = last_pass(model, test, autocast)
+    masks = attention_pictures(model, test, autocast)
+    if not responses.are_finite or not all(np.isfinite(array).all() for array in masks.values()):
+        raise DivergedError(f"{spec.name}: diverged, its responses or attention masks are not finite")
     responses.write(folder)
     write_mistakes(folder, wrong)
-    write_arrays(folder / MASKS, attention_pictures(model, test, autocast))
+    write_arrays(folder / MASKS, masks)
     counts = count_model(model, spec.data.image_size)  # not of a copy on the meta device: that imports the compiler
     last, best = position.history[-1], min(position.history, key=lambda row: (row.test_error, row.iteration))
     return Metrics(

@@ -20,7 +20,7 @@ from pipeline.runs.spec import RunSpec, evaluation_iterations
 from pipeline.training import environment, state
 from pipeline.training.batch_norm import RunningStatistics, synchronise
 from pipeline.training.evaluation import evaluate
-from pipeline.training.finish import finish
+from pipeline.training.finish import DivergedError, finish
 from pipeline.training.groups import plan_groups
 from pipeline.training.inputs import open_inputs
 from pipeline.training.optimiser import SGD, learning_rate
@@ -34,10 +34,6 @@ AGREE_EVERY = 10
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 CONTINUE, SAVE, STOP, LISTEN = 0, 1, 2, 3
 LISTEN_SECONDS = 2.0  # between two looks whether the session is about to lose a machine
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
 
 
 def train(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,12 @@ def checked_plain_name(value: Any, what: str | Path) -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise UserError(f"{what}: {value!r} is not a name: lower-case letters, digits, '-' and '_' only")
     return value
+
+
+def did_you_mean(wrong: str, names: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the most similar name, or nothing where none is similar."""
+    near = difflib.get_close_matches(wrong, list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def checked_path(value: Any, what: str) -> str:

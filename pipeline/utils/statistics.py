@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -167,6 +168,17 @@ def binomial_error(error: float, images: int) -> float | None:
     if error <= 0 or error >= 100:
         return None
     return 100 * float(stats.binom.std(images, error / 100)) / images
+
+
+def paired_binomial_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Standard error, in points, of the difference of two test errors on the same images.
+
+    Args:
+        first: whether each image is wrong, bool [N].
+        second: the same of the other run, for the same images in the same order.
+    """
+    differences = first.astype(int) - second.astype(int)
+    return 100 * float(differences.std()) / math.sqrt(len(differences))
 
 
 def seeds_needed(effect: float, spread: float, confidence: float = CONFIDENCE) -> int | None:

@@ -44,8 +44,8 @@ def imagenet_cost(evidence: Evidence, counts: Counts) -> Picture | None:
         "error-by-cost-imagenet",
         "ImageNet: error against parameters and multiply-adds (Table 7)",
         "Hollow: the errors that the paper prints. Sizes are those of this project's networks, multiply-adds at 224x224"
-        " pixels (Inception-ResNets: 299x299) also where the error is that of a larger crop. * Its structure, or part"
-        " of it, is our reading.",
+        " pixels (Inception-ResNets: 299x299) also where the error is that of a larger crop. * Its structure"
+        " is inferred, in whole or in part.",
         "svg",
         svg(figure, "error-by-cost-imagenet"),
         wide=True,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -99,6 +100,16 @@ def test_seeds_that_all_say_the_same_decide_nothing(world: Any, apart: float) ->
     result = verdict(evidence_of(full_plan(world), errors), "arl-beats-nal-56")
     assert (result.text, result.outcome, result.seeds_needed) == ("undecided", None, None)
     assert "every seed gives the same" in result.reason
+
+
+def test_two_runs_on_the_same_test_images_have_the_sampling_error_of_their_difference(world: Any) -> None:
+    evidence = evidence_of(full_plan(world), {"attention56": [5.0], "attention56-nal": [5.5]})
+    assert "±0.32 points, as if on different test images" in verdict(evidence, "arl-beats-nal-56").reason
+    images = np.arange(10_000)
+    wrong = {"attention56-s0": images < 500, "attention56-nal-s0": images < 550}
+    runs = {name: replace(evidence.runs[name], mistakes=mistakes) for name, mistakes in wrong.items()}
+    evidence = replace(evidence, runs=runs)
+    assert verdict(evidence, "arl-beats-nal-56").reason.endswith("sampling error alone: ±0.07 points")
 
 
 def test_a_missing_arm_is_not_run_and_named(world: Any) -> None:

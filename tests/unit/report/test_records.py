@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.report.claims import judge
 from pipeline.report.matching import gather
-from pipeline.report.present import CHANGED_DATA, OLDER_CODE, Present, read_present
+from pipeline.report.present import CHANGED_DATA, DIVERGED, OLDER_CODE, Present, read_present
 from pipeline.report.records import scan
+from pipeline.runs.arrays import write_mistakes
 from pipeline.settings.paper import load_paper
 
 NAME = "attention56-s0"
@@ -55,7 +58,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: change(f, "metrics.json", test_error="5.5"),
         "test_error = '5.5': input should be a valid number",
     ),
-    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "NaN is not a JSON number"),
+    "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "NaN is not a finite number"),
     "error a fraction above 100": (
         lambda f: change(f, "metrics.json", test_error=550),
         "test_error = 550.0: must be a percentage",
@@ -195,6 +198,52 @@ def test_damaged_responses_or_masks_are_named_but_the_error_counts(world: Any) -
     assert evidence.status("attention56", 0) == "done"
     assert evidence.sample("attention56", "response", 2).values == {}
     assert len(evidence.problems) == 2
+
+
+def not_finite_masks(folder: Path) -> None:
+    with np.load(folder / "masks.npz") as file:
+        arrays = dict(file)
+    arrays["s2m1_mask"][0, 0, 0] = np.nan
+    np.savez(folder / "masks.npz", **arrays)
+
+
+DIVERGENCE = {
+    "responses": lambda folder: (folder / "responses.json").write_text('{"stages": [1, NaN], "relative": [1, NaN]}'),
+    "huge responses": lambda folder: (folder / "responses.json").write_text('{"stages": [1e999], "relative": [1]}'),
+    "masks": not_finite_masks,
+}
+
+
+@pytest.mark.parametrize("damage", DIVERGENCE.values(), ids=DIVERGENCE.keys())
+def test_a_run_whose_responses_or_masks_are_not_finite_has_diverged_and_decides_nothing(
+    world: Any, damage: Callable[[Path], None]
+) -> None:
+    plan = world.plan(experiments={"attention56": 5.5, "attention56-nal": 5.9}, seeds=3)
+    world.train(plan)
+    damage(world.results / "digits" / "attention56" / "seed1")
+    evidence = gather(plan, scan(world.sources), load_paper())
+    assert evidence.sample("attention56", "test_error").marks == (DIVERGED,)
+    [problem] = evidence.problems
+    assert problem.run == "attention56-s1" and problem.reason.startswith("diverged: ")
+    verdict = next(verdict for verdict in judge(evidence, {}) if verdict.claim.id == "arl-beats-nal-56")
+    assert verdict.outcome is None and verdict.reason.startswith("diverged, so that nothing is decided: attention56-s1")
+
+
+def test_which_images_were_wrong_must_agree_with_the_error(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    folder = world.result("digits", plan.runs[NAME].config)
+    error, images = json.loads((folder / "metrics.json").read_text())["test_error"], 360
+    change(folder, "metrics.json", test_error=25.0, best_test_error=20.0)
+    (folder / "history.csv").write_text((folder / "history.csv").read_text().replace(f",{error}\n", ",25.0\n"))
+    write_mistakes(folder, np.arange(images) % 4 == 0)
+    [run] = scan(world.sources).runs.values()
+    assert run.mistakes is not None and run.mistakes.sum() == 90 and run.notes == ()
+    write_mistakes(folder, np.arange(images) % 5 == 0)
+    [run] = scan(world.sources).runs.values()
+    assert run.mistakes is None
+    assert run.notes == (
+        "mistakes.npz: 20.00 % of the images, metrics.json has 25.0 %; the run counts, without its mistakes",
+    )
 
 
 def test_missing_sources_are_no_error(tmp_path: Path) -> None:

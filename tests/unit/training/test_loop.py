@@ -17,7 +17,8 @@ from pipeline import data, runs
 from pipeline.runs.execution import Checkpoints, Execution
 from pipeline.runs.records import DETERMINISTIC, TIMING, WEIGHTS, Evaluation, Metrics, Provenance, Timing, read_rows
 from pipeline.runs.spec import RunSpec
-from pipeline.training import loop, state
+from pipeline.training import finish, loop, state
+from pipeline.training.finish import DivergedError
 from pipeline.training.session import LocalSession
 from pipeline.utils.errors import UserError
 
@@ -44,6 +45,7 @@ def test_a_run_does_not_import_the_compiler(spec: RunSpec, execution: Make) -> N
 import pickle, sys
 from pipeline.training.loop import train
 from pipeline.training.session import LocalSession
+from pipeline.training.finish import DivergedError
 train(*pickle.load(sys.stdin.buffer), LocalSession())
 sys.exit("torch._dynamo" in sys.modules)
 """
@@ -181,7 +183,7 @@ def test_the_checksum_in_the_metrics_is_that_of_the_network_alone(spec: RunSpec,
 
 def test_a_loss_that_is_no_number_ends_the_run(spec: RunSpec, execution: Make) -> None:
     wild = replace(spec, protocol=replace(spec.protocol, learning_rate=1e30))
-    with pytest.raises(loop.DivergedError, match=r"attention56-s0: the loss is not finite at iteration 6"):
+    with pytest.raises(DivergedError, match=r"attention56-s0: the loss is not finite at iteration 6"):
         loop.train(wild, execution(), LocalSession())
 
 
@@ -196,3 +198,16 @@ def test_global_random_state_stays_as_it_was(spec: RunSpec, execution: Make) -> 
     before = torch.get_rng_state()
     loop.train(spec, execution(), LocalSession())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_whose_masks_are_not_finite_at_its_end_has_diverged(
+    spec: RunSpec, execution: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_finite(*_: object) -> dict[str, np.ndarray]:
+        return {"s1m1_mask": np.array([[[np.inf]]], np.float16)}
+
+    monkeypatch.setattr(finish, "attention_pictures", not_finite)
+    made = execution()
+    with pytest.raises(DivergedError, match="attention56-s0: diverged, its responses or attention masks are not"):
+        loop.train(spec, made, LocalSession())
+    assert not (made.folder / "metrics.json").exists()

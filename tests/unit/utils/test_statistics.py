@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from pipeline.utils.statistics import (
     false_verdict_probability,
     holm,
     is_at_chance,
+    paired_binomial_error,
     prediction_interval,
     seeds_needed,
     slope,
@@ -187,3 +189,13 @@ def test_an_error_that_guessing_would_give_is_at_chance(
     error: float, images: int, classes: int, at_chance: bool
 ) -> None:
     assert is_at_chance(error, images, classes) is at_chance
+
+
+def test_the_standard_error_of_a_difference_on_the_same_images_counts_where_two_runs_disagree() -> None:
+    first, second = np.zeros(400, bool), np.zeros(400, bool)
+    first[:40] = second[10:40] = True  # 30 images that both got wrong, 10 that only the first did
+    error = paired_binomial_error(first, second)
+    assert error == pytest.approx(100 * np.sqrt(0.025 * (1 - 0.025) / 400))
+    apart = np.hypot(*(binomial_error(100 * arm.mean(), 400) for arm in (first, second)))
+    assert error < apart / 2
+    assert paired_binomial_error(first, first) == 0
