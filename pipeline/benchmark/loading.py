@@ -1,4 +1,4 @@
-"""Our loader of photographs beside two others: images a second at the same augmentation on the same cores.
+"""This project's image loader beside two others: images a second at the same augmentation on the same cores.
 
 The usual one is torchvision's ImageFolder, read by the worker processes of a PyTorch DataLoader, with PIL and
 torchvision's transforms; Ray Data does the same in tasks of Ray. All make training batches of 224x224 pixels from the
@@ -33,12 +33,12 @@ from pipeline.utils.subprocesses import run_apart
 FOLDER: Final = Path("benchmarks") / "loading"
 CROP, BATCH, COLOUR, CLASSES = 224, 64, 0.1, 4
 SIZES: Final = ((375, 500), (500, 375), (333, 500), (1200, 1600))
-"""Height and width of the photographs: three that are usual in ImageNet, and a large one; one in eight is large."""
+"""Height and width of the images: three that are usual in ImageNet, and a large one; one in eight is large."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process measures: batches of a block, blocks, and cores, for the photographs below `folder`."""
+    """What one process measures: batches of a block, blocks, and cores, for the images below `folder`."""
 
     folder: Path
     device: str
@@ -64,8 +64,8 @@ class Rate:
     to_usual: float | None
 
 
-def write_photographs(folder: Path, images: int) -> None:
-    """Cut scikit-learn's two photographs into a tree of JPEG files of the sizes of ImageNet's, and pack them.
+def write_images(folder: Path, images: int) -> None:
+    """Cut scikit-learn's two sample images into a tree of JPEG files of the sizes of ImageNet's, and pack them.
 
     Args:
         images: in each split; a multiple of `CLASSES`.
@@ -205,7 +205,7 @@ def benchmark_loading(job: Job, seconds: float, report: Callable[[Rate], None]) 
         report: called with every row as soon as it is there.
     """
     check_blocks(job.blocks)
-    write_photographs(job.folder, 4 * BATCH)
+    write_images(job.folder, 4 * BATCH)
     rates: list[Rate] = []
     for name, (loader, environment) in LOADERS.items():
         (found,) = run_apart(loader, job, seconds, environment)

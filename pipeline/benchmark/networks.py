@@ -156,7 +156,7 @@ def benchmark_networks(
     """Measure the networks whose names match a shell pattern; the path of this hardware's table, extended by them.
 
     seconds: that one network may take at one image size, all in all.
-    report: is told each row when it is in the table.
+    report: called with each row once it is in the table.
 
     Raises UserError for a pattern that matches nothing, and for a table that is there and damaged.
     """

@@ -23,7 +23,7 @@ def _run_report(options: argparse.Namespace) -> None:
 
 
 def _trace(commands: Commands) -> None:
-    command = add_command(commands, "trace", _run_trace, "walk a number of the report back to its runs")
+    command = add_command(commands, "trace", _run_trace, "show the runs behind a number of the report")
     command.add_argument(
         "number", help="<table>/<row>/<column>, e.g. table3/attention92/nal, or claims/<claim>, e.g. claims/noise-slope"
     )

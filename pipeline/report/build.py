@@ -14,13 +14,13 @@ from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures import draw
-from pipeline.report.figures.style import Picture
+from pipeline.report.figures.style import ReportFigure
 from pipeline.report.forms import claims_csv, csv_text, table_csv, table_latex
 from pipeline.report.labels import noise_matrices
 from pipeline.report.machine import machine_page
 from pipeline.report.masks import find_masks
 from pipeline.report.matching import gather
-from pipeline.report.page import KEY_PICTURE, page, run_rows, tally, traces
+from pipeline.report.page import KEY_FIGURE_NAME, page, run_rows, tally, traces
 from pipeline.report.present import read_present
 from pipeline.report.records import scan
 from pipeline.report.render import render
@@ -42,7 +42,7 @@ _LATER_KEYS: Mapping[str, Any] = {
 }
 """What summaries of earlier versions lack; the index still links to their reports."""
 
-KEY_FIGURE = f"figures/{KEY_PICTURE}.svg"
+KEY_FIGURE = f"figures/{KEY_FIGURE_NAME}.svg"
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def build_report(
     problems = (*evidence.problems, *changed_labels, *not_counted, *not_read)
     evidence = replace(evidence, problems=problems)
     tables, verdicts = build_tables(evidence, counted), judge(evidence, counted, margin)
-    pictures = draw(evidence, counted, masks, matrices)
+    figures = draw(evidence, counted, masks, matrices)
     section = against_resnet200(evidence, counted, speeds)
-    context = page(evidence, tables, verdicts, pictures, margin)
+    context = page(evidence, tables, verdicts, figures, margin)
     context["resnet200"] = section
     context["local_traces"] = Path(os.path.relpath(local, out), "traces.html").as_posix()
-    files = _data_files(evidence, tables, verdicts, pictures) | section_files(section)
+    files = _data_files(evidence, tables, verdicts, figures) | section_files(section)
     files |= {name: render(f"{name}.j2", context) for name in ("report.md", "report.html")}
     changed = (*_write(out, files), *_take_away(out, files))
     base = Path(os.path.relpath(out, local)).as_posix() + "/"
@@ -125,10 +125,10 @@ def build_report(
 
 
 def _data_files(
-    evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], pictures: Sequence[Picture]
+    evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], figures: Sequence[ReportFigure]
 ) -> dict[str, str | bytes]:
     """Everything but the pages: tables, figures, runs and the summary, by path in the report's folder."""
-    files: dict[str, str | bytes] = {f"figures/{picture.file}": picture.data for picture in pictures}
+    files: dict[str, str | bytes] = {f"figures/{figure.file}": figure.data for figure in figures}
     for table in tables:
         files[f"tables/{table.paper.id}.csv"] = table_csv(table)
         files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan.label.statement)

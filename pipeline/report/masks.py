@@ -1,4 +1,4 @@
-"""The masks that a run left for eight fixed test pictures, checked before anything is drawn from them."""
+"""The masks that a run left for eight fixed test images, checked before anything is drawn from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = ("channel_before", "channel_mask", "channel_after")
 
 @dataclass(frozen=True)
 class Masks:
-    """Pictures uint8 [n, H, W, 3] of a run, and by (stage, module) its feature before, mask and after [n, h, w]."""
+    """Images uint8 [n, H, W, 3] of a run, and by (stage, module) its feature before, mask and after [n, h, w]."""
 
     run: Run
     images: NDArray[np.uint8]

@@ -51,7 +51,7 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
     marks = {name: _marks(run, plan.runs[name].config, present) for name, run in runs.items()}
     marks |= {name: _marks(run, alike.config, present) for name, (run, alike) in published.items()}
     others = [run for run in found.runs.values() if run.identity not in used]
-    strangers, unrelated = _strangers(plan, others, runs)
+    unmatched, unrelated = _unmatched(plan, others, runs)
     for problem in found.problems:
         (problems if _concerns(problem, plan, runs) else unrelated).append(problem)
     return Evidence(
@@ -60,7 +60,7 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
         runs={name: replace(run, profile=plan.profile) for name, run in runs.items()},
         marks={name: found_marks for name, found_marks in marks.items() if found_marks},
         others=tuple(others),
-        problems=(*problems, *strangers),
+        problems=(*problems, *unmatched),
         elsewhere=tuple(unrelated),
         present=present,
         published={name: run for name, (run, _) in published.items()},
@@ -120,7 +120,7 @@ def _marks(run: Run, planned: Mapping[str, Any], present: Present) -> tuple[str,
     return tuple(sorted(marks))
 
 
-def _strangers(plan: Plan, others: list[Run], runs: Mapping[str, Run]) -> tuple[list[Problem], list[Problem]]:
+def _unmatched(plan: Plan, others: list[Run], runs: Mapping[str, Run]) -> tuple[list[Problem], list[Problem]]:
     """Whole runs that the plan has no place for: those that somebody may miss here, and all the rest."""
     here: list[Problem] = []
     elsewhere: list[Problem] = []

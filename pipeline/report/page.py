@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.report.claims import COUNT_TOLERANCE, NOT_RUN, Verdict, any_false_verdict
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures import AWAITED
-from pipeline.report.figures.style import Picture
+from pipeline.report.figures.style import ReportFigure
 from pipeline.report.numbers import number
 from pipeline.report.tables import Table
 from pipeline.report.trace import Group, trace_cell, trace_claim
@@ -22,7 +22,7 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
-KEY_PICTURE = "arl-nal-by-depth"
+KEY_FIGURE_NAME = "arl-nal-by-depth"
 KEYS = (*(f"attention{depth}{nal}" for depth in (56, 92, 164) for nal in ("", "-nal")), "resnet164")
 MOST_KEYS = 8  # experiments that are all shown as key numbers
 
@@ -41,7 +41,11 @@ def run_rows(evidence: Evidence) -> tuple[Sequence[str], list[list[Any]]]:
 
 
 def page(
-    evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], pictures: Sequence[Picture], margin: float
+    evidence: Evidence,
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict],
+    figures: Sequence[ReportFigure],
+    margin: float,
 ) -> dict[str, Any]:
     """Context of the report's templates."""
     header, rows = run_rows(evidence)
@@ -62,10 +66,10 @@ def page(
         "groups": _groups(verdicts),
         "key_numbers": key_numbers(evidence),
         "own_experiments": errors_of(evidence, evidence.own_experiments),
-        "key_picture": next((picture for picture in pictures if picture.name == KEY_PICTURE), None),
+        "key_figure": next((figure for figure in figures if figure.name == KEY_FIGURE_NAME), None),
         "any_false_verdict": any_false_verdict(verdicts),
-        "pictures": {picture.name: picture for picture in pictures if picture.name != KEY_PICTURE},
-        "awaited": [text for name, text in AWAITED.items() if name not in {picture.name for picture in pictures}],
+        "figures": {figure.name: figure for figure in figures if figure.name != KEY_FIGURE_NAME},
+        "awaited": [text for name, text in AWAITED.items() if name not in {figure.name for figure in figures}],
         "runs": [dict(zip(header, row, strict=True)) | {"expected": _expected(evidence, row[0])} for row in rows],
         "pending": [name for name in evidence.plan.runs if name not in evidence.runs],
         "problems": evidence.problems,

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report.figures.style import THEME, Picture
+from pipeline.report.figures.style import THEME, ReportFigure
 from pipeline.report.forms import difference_text, measured_text, seeds_text
 from pipeline.report.numbers import interval, number, printed, thousands
 from pipeline.report.present import MARKS
@@ -43,7 +43,7 @@ def _environment() -> Environment:
         "code": _markdown_code,
         "cell": _markdown_cell,
         "p_value": lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}",
-        "picture": inline_picture,
+        "inline": inline_figure,
         "data_json": _data_json,
     }
     environment.globals |= {"marks": MARKS, "counted": COUNTED, "asset": _asset}
@@ -83,16 +83,16 @@ def _own_ids(text: str, name: str) -> str:
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
 
 
-def inline_picture(picture: Picture) -> Markup:
-    """A picture to stand inside HTML: an SVG takes the page's colours, a PNG becomes a data address."""
-    title = str(Markup.escape(picture.title))
-    if picture.kind == "png":
-        data = base64.b64encode(picture.data).decode()
+def inline_figure(figure: ReportFigure) -> Markup:
+    """A figure to stand inside HTML: an SVG takes the page's colours, a PNG becomes a data address."""
+    title = str(Markup.escape(figure.title))
+    if figure.kind == "png":
+        data = base64.b64encode(figure.data).decode()
         return Markup(f'<img src="data:image/png;base64,{data}" alt="{title}">')
-    text = picture.data.decode()
+    text = figure.data.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = _own_ids(text, picture.name)
+    text = _own_ids(text, figure.name)
     text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var({variable})")

@@ -1,4 +1,4 @@
-"""What training at the ImageNet recipe costs, reckoned from the speed and the energy that were measured."""
+"""What training at the ImageNet recipe costs, estimated from measured speed and energy."""
 
 from __future__ import annotations
 

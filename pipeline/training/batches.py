@@ -48,7 +48,7 @@ class TestImages(Protocol):
     def batches(self, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images float32 [B, C, H, W] and labels int64 [B] of the images `first` ... `end` - 1, on the device."""
 
-    def pictures(self, count: int) -> Tensor:
+    def first_images(self, count: int) -> Tensor:
         """The first images as they are tested, but not normalised: uint8 [count, H, W, C]."""
 
 
@@ -65,7 +65,7 @@ def own_share(batch_size: int, rank: int, world_size: int) -> slice:
     return slice(rank * share, (rank + 1) * share)
 
 
-def stretches(start: int, end: int, images: int) -> Iterator[tuple[int, slice]]:
+def epoch_slices(start: int, end: int, images: int) -> Iterator[tuple[int, slice]]:
     """The positions `start` ... `end` - 1 of the stream, as epochs and the part that lies in each."""
     while start < end:
         epoch, position = divmod(start, images)
@@ -178,7 +178,7 @@ class TrainingStream:
             images float32 [B / world_size, C, H, W], labels int64 [B / world_size].
         """
         start = iteration * self.batch_size
-        mine = stretches(start + self.share.start, start + self.share.stop, len(self))
+        mine = epoch_slices(start + self.share.start, start + self.share.stop, len(self))
         parts = [self._epoch(epoch).part(part) for epoch, part in mine]
         which = torch.cat([part.order for part in parts])
         cuts = Epoch(which, *(torch.cat([getattr(p, k) for p in parts]) for k in ("top", "left", "mirrored")))

@@ -18,7 +18,7 @@ from pipeline.training.session import Session
 from pipeline.training.tally import Tally
 
 BATCH = 250
-PICTURES = 8
+MAPPED_IMAGES = 8
 
 
 class TestSet:
@@ -48,7 +48,7 @@ class TestSet:
         for start in range(first, end, BATCH):
             yield self.batch(slice(start, min(start + BATCH, end)))
 
-    def pictures(self, count: int) -> Tensor:
+    def first_images(self, count: int) -> Tensor:
         """The first images, uint8 [count, H, W, C]."""
         return self.images[:count]
 
@@ -104,17 +104,17 @@ def last_pass(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -
 
 
 @torch.no_grad()
-def attention_pictures(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -> dict[str, np.ndarray]:
-    """Masks, trunk features and fused features of the first eight test pictures, by attention module.
+def attention_maps(model: nn.Module, test: TestImages, autocast: Callable[[], Any]) -> dict[str, np.ndarray]:
+    """Masks, trunk features and fused features of the first eight test images, by attention module.
 
     For each module: the mask averaged over channels, and mask, trunk feature and module output of the one channel
     whose mask varies most over the positions (compare Figure 1 of the paper). All float16 [8, h, w].
     """
     model.eval()
-    images, labels = next(test.batches(0, min(PICTURES, len(test))))
+    images, labels = next(test.batches(0, min(MAPPED_IMAGES, len(test))))
     with attention_outputs(model, "trunk", "mask", "fusion") as captured, autocast():
         predictions = model(images).argmax(1)
-    arrays = {"images": test.pictures(len(labels)), "labels": labels, "predictions": predictions}
+    arrays = {"images": test.first_images(len(labels)), "labels": labels, "predictions": predictions}
     for name in dict.fromkeys(key.partition("/")[0] for key in captured):
         mask, trunk, fused = (captured[f"{name}/{part}"].float() for part in ("mask", "trunk", "fusion"))
         channel = int(mask.var((2, 3)).mean(0).argmax())

@@ -15,7 +15,7 @@ from pipeline.runs.arrays import write_arrays, write_mistakes
 from pipeline.runs.records import MASKS, WEIGHTS, Metrics, Position
 from pipeline.runs.spec import RunSpec
 from pipeline.training.batches import TestImages
-from pipeline.training.evaluation import attention_pictures, last_pass
+from pipeline.training.evaluation import attention_maps, last_pass
 
 
 class DivergedError(RuntimeError):
@@ -46,7 +46,7 @@ def finish(
         normalisation=test.normalisation,
     )
     responses, wrong = last_pass(model, test, autocast)
-    masks = attention_pictures(model, test, autocast)
+    masks = attention_maps(model, test, autocast)
     if not responses.are_finite or not all(np.isfinite(array).all() for array in masks.values()):
         raise DivergedError(f"{spec.name}: diverged, its responses or attention masks are not finite")
     responses.write(folder)

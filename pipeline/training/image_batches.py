@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.shards import ImageShards, Shards
-from pipeline.training.batches import epoch_order, own_share, stretches
+from pipeline.training.batches import epoch_order, epoch_slices, own_share
 from pipeline.training.crops import ATTEMPTS, NUMBERS, TEST_SHARE, centre_box, random_box
 from pipeline.training.decoding import Decoder, DeviceDecoder, Squares, ThreadDecoder
 from pipeline.training.randomness import generator
@@ -157,8 +157,8 @@ class ImageStream:
 
     def _begin(self, iteration: int) -> tuple[Squares, Tensor, Tensor]:
         start = iteration * self.batch_size
-        stretch = stretches(start + self.share.start, start + self.share.stop, len(self))
-        indices = torch.cat([self._order(epoch)[part] for epoch, part in stretch])
+        slices = epoch_slices(start + self.share.start, start + self.share.stop, len(self))
+        indices = torch.cat([self._order(epoch)[part] for epoch, part in slices])
         draw = Draw.of(self.seed, iteration, self.batch_size, self.flip, self.colour)
         boxes = [
             random_box(*self.shards.size(index), numbers)
@@ -211,7 +211,7 @@ class ImageTestSet:
             begun += [self._begin(part) for part in parts[k + AHEAD : k + AHEAD + 1]]
             yield self._normalise(begun.pop(0)()), self.labels[part.start : part.stop].to(self.device)
 
-    def pictures(self, count: int) -> Tensor:
+    def first_images(self, count: int) -> Tensor:
         """Return the first images as they are tested, uint8 [count, S, S, 3]."""
         return self._begin(range(count))().cpu()
 

@@ -51,14 +51,14 @@ def test_the_backward_pass_of_overlapping_max_pools_is_deterministic(memory_form
     assert all(torch.equal(gradient(), first) for _ in range(20))
 
 
-def test_nvjpeg_decodes_photographs_as_the_processor_does_and_twice_the_same(tmp_path: Path) -> None:
+def test_nvjpeg_decodes_images_as_the_processor_does_and_twice_the_same(tmp_path: Path) -> None:
     kinds = [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG")]
     encoded = [encode(k, 90, 120, *kind) for k, kind in enumerate(kinds)]
     encoded += [encode(8, 90, 120, progressive=True), encode(9, 500, 700)]  # the last is shrunk to less than a half
     starts = np.cumsum([0, *map(len, encoded)])
     rows = [(0, 0, start, len(content), 90, 120) for start, content in zip(starts, encoded, strict=False)]
-    (tmp_path / "photographs.bin").write_bytes(b"".join(encoded))
-    shards = Shards(np.array(rows, INDEX), [tmp_path / "photographs.bin"])
+    (tmp_path / "images.bin").write_bytes(b"".join(encoded))
+    shards = Shards(np.array(rows, INDEX), [tmp_path / "images.bin"])
     boxes = [Box(10, 5, 100, 80)] * 5 + [Box(10, 5, 600, 480)]
 
     def decoded(kind: type[ThreadDecoder] | type[DeviceDecoder]) -> Tensor:

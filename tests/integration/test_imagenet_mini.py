@@ -48,7 +48,7 @@ def test_a_clone_comes_from_nothing_to_table_7(clone: Clone, repro: list[str]) -
 
 
 @pytest.mark.slow
-def test_two_workers_shared_the_photographs(clone: Clone, repro: list[str]) -> None:
+def test_two_workers_shared_the_images(clone: Clone, repro: list[str]) -> None:
     [folder] = (clone.root / "runs").glob("attention56-s0-*")
     provenance = json.loads((folder / "provenance.json").read_text())
     assert [segment["workers"] for segment in provenance["segments"]] == [2]
@@ -61,9 +61,7 @@ def test_nothing_is_left_to_do(clone: Clone, repro: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_photograph_that_one_of_two_workers_cannot_decode_ends_the_run_in_one_line(
-    clone: Clone, repro: list[str]
-) -> None:
+def test_a_image_that_one_of_two_workers_cannot_decode_ends_the_run_in_one_line(clone: Clone, repro: list[str]) -> None:
     """Ray's own way would be to let the other one wait for half an hour, and to try three times more."""
     shard = clone.root / "data/prepared/imagenet-mini/train-00000.bin"
     index = np.load(shard.with_name("train.npy"))

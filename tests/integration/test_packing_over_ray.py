@@ -47,7 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def first(clone: Clone, split: str) -> Path:
-    """The first photograph of a split."""
+    """The first image of a split."""
     return min((clone.root / "data" / "raw" / MINI / split).rglob("*.JPEG"))
 
 

@@ -11,7 +11,7 @@ from pipeline.report.figures.comparisons import cost, depth, noise, response
 from pipeline.report.figures.curves import learning_curves
 from pipeline.report.figures.imagenet import imagenet_cost
 from pipeline.report.figures.overview import confusion, progress
-from pipeline.report.figures.style import Picture, drawing
+from pipeline.report.figures.style import ReportFigure, drawing
 from pipeline.report.labels import Matrix
 from pipeline.report.masks import Masks
 
@@ -28,11 +28,11 @@ AWAITED = {
 """What each figure shows, and in brackets what it cannot be drawn without."""
 
 
-def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[Picture]:
+def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[ReportFigure]:
     """Every figure that the runs at hand can fill."""
     cifar = evidence.has_cifar_networks
     with drawing():
-        pictures = [
+        figures = [
             depth(evidence) if cifar and evidence.datasets != ["cifar100"] else None,
             noise(evidence) if cifar else None,
             attention(masks),
@@ -43,4 +43,4 @@ def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapp
             imagenet_cost(evidence, counts),
             confusion(matrices, " and ".join(evidence.datasets)),
         ]
-    return [picture for picture in pictures if picture is not None]
+    return [figure for figure in figures if figure is not None]

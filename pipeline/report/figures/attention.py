@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.report.figures.style import NEUTRAL, Picture, png
+from pipeline.report.figures.style import NEUTRAL, ReportFigure, png
 from pipeline.report.masks import Masks
 
 _PICTURES = 5
@@ -18,8 +18,8 @@ _WIDTHS = (1, 0.12, 1, 1, 1, 0.12, 1, 1, 1)
 _FIRST_COLUMNS = (2, 6)
 
 
-def attention(masks: Masks | None) -> Picture | None:
-    """Rows of pictures: input, then feature before, mask and feature after at the first and the last module."""
+def attention(masks: Masks | None) -> ReportFigure | None:
+    """Rows of images: input, then feature before, mask and feature after at the first and the last module."""
     if masks is None:
         return None
     places = (min(masks.modules), max(masks.modules))
@@ -37,10 +37,10 @@ def attention(masks: Masks | None) -> Picture | None:
                 _draw(axis, masks, place, part, row)
                 if row == 0:
                     _title(axis, _TITLES[part].format(stage=place[0], module=place[1]))
-    return Picture(
+    return ReportFigure(
         "attention-masks",
         "Attention masks over input images",
-        f"{masks.run.name} on {masks.run.dataset}: for each picture the channel whose mask varies most over positions, "
+        f"{masks.run.name} on {masks.run.dataset}: for each image the channel whose mask varies most over positions, "
         "at the first module and at the last one. Each map is scaled to its own range: yellow is high, blue is low. "
         "The mask lies over the image in grey.",
         "png",

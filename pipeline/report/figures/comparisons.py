@@ -17,7 +17,7 @@ from pipeline.report.figures.style import (
     MUTED,
     PAPER,
     RUST,
-    Picture,
+    ReportFigure,
     legend_below,
     panels,
     svg,
@@ -73,7 +73,7 @@ def _single(evidence: Evidence, experiments: Sequence[str]) -> bool:
     return max((len(evidence.sample(name, "test_error").values) for name in experiments), default=0) <= 1
 
 
-def noise(evidence: Evidence) -> Picture | None:
+def noise(evidence: Evidence) -> ReportFigure | None:
     """Test error against label noise for both networks of Table 5, with slopes."""
     experiments = {key: [key, *(f"{key}-noise{level}" for level in _LEVELS)] for key in _NETWORKS}
     names = [name for group in experiments.values() for name in group]
@@ -97,7 +97,7 @@ def noise(evidence: Evidence) -> Picture | None:
     axis.set_xticks((0, *_LEVELS))
     axis.set_ylim(bottom=0)
     legend_below(figure, [*handles, *_kinds(single)], 2)
-    return Picture(
+    return ReportFigure(
         "error-by-noise",
         "Error against label noise",
         "Slopes are least squares over the four noise levels, seed by seed, in points of error for 10 points of noise; "
@@ -107,7 +107,7 @@ def noise(evidence: Evidence) -> Picture | None:
     )
 
 
-def depth(evidence: Evidence) -> Picture | None:
+def depth(evidence: Evidence) -> ReportFigure | None:
     """ARL against NAL over the depth of the network (Table 3, which the paper has for CIFAR-10 only)."""
     arms = {"arl": ("residual (ARL)", "", BLUE, "o"), "nal": ("naive (NAL)", "-nal", RUST, "s")}
     names = [name + suffix for name in _DEPTHS for _, suffix, _, _ in arms.values()]
@@ -125,7 +125,7 @@ def depth(evidence: Evidence) -> Picture | None:
     axis.set_ylabel("test error %")
     axis.set_ylim(bottom=0)
     legend_below(figure, [*handles, *_kinds(single)], 2)
-    return Picture(
+    return ReportFigure(
         "arl-nal-by-depth",
         "Residual against naive attention learning, by depth",
         "More modules a stage make the network deeper; in the paper that helps only with residual attention learning.",
@@ -134,7 +134,7 @@ def depth(evidence: Evidence) -> Picture | None:
     )
 
 
-def cost(evidence: Evidence, counts: Counts) -> Picture | None:
+def cost(evidence: Evidence, counts: Counts) -> ReportFigure | None:
     """Test error against parameters and multiply-adds of the clean networks, with the paper's points."""
     networks = {row.id: row for row in evidence.paper.table("table6").rows}
     measured = {name: evidence.sample(name, "test_error") for name in (*_DEPTHS, *networks)}
@@ -167,7 +167,7 @@ def cost(evidence: Evidence, counts: Counts) -> Picture | None:
         ),
     ]
     legend_below(figure, handles, 4)
-    return Picture(
+    return ReportFigure(
         "error-by-cost",
         "Error against parameters and multiply-adds",
         "Filled points were measured here, on this profile's data and image size; hollow ones are the paper's on "
@@ -189,7 +189,7 @@ def _dot(axis: Axes, x: float, y: float, name: str, *, hollow: bool) -> None:
     )
 
 
-def response(evidence: Evidence) -> Picture | None:
+def response(evidence: Evidence) -> ReportFigure | None:
     """Mean absolute response at the end of each stage, relative to the first (Figure 4)."""
     table = evidence.paper.table("figure4")
     columns = {column.id: column.label for column in table.columns}
@@ -211,7 +211,7 @@ def response(evidence: Evidence) -> Picture | None:
     axis.set_xlabel("stage")
     axis.set_ylabel("mean |response|, stage 1 = 1")
     legend_below(figure, [*handles, *_kinds()[1:]], 2)
-    return Picture(
+    return ReportFigure(
         "response-by-stage",
         "Mean response by stage (Figure 4)",
         "Mean absolute output of the last unit of each stage over the test set. Solid: measured here.",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.report.evidence import Evidence
-from pipeline.report.figures.style import COLOURS, DASHES, INK, MUTED, PAPER, Picture, legend_below, panels, svg
+from pipeline.report.figures.style import COLOURS, DASHES, INK, MUTED, PAPER, ReportFigure, legend_below, panels, svg
 from pipeline.report.records import Run
 from pipeline.settings.paper import load_paper
 
@@ -33,7 +33,7 @@ GROUPS = {
 _COLUMNS = 3
 
 
-def learning_curves(evidence: Evidence) -> Picture | None:
+def learning_curves(evidence: Evidence) -> ReportFigure | None:
     """One panel for each group of experiments that is compared in a table; None while nothing ran."""
     groups = {
         title: [(name, runs) for name in names if (runs := evidence.sample(name, "test_error").runs)]
@@ -58,7 +58,7 @@ def learning_curves(evidence: Evidence) -> Picture | None:
         Line2D([], [], color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), label="learning rate divided by 10"),
     ]
     legend_below(figure, handles, 3)
-    return Picture(
+    return ReportFigure(
         "learning-curves",
         "Learning curves",
         "Error in percent over the iterations. Lines are means over the seeds, bands reach from the best to the worst "

@@ -7,13 +7,13 @@ from matplotlib.lines import Line2D
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
-from pipeline.report.figures.style import BLUE, INK, MUTED, PAPER, RUST, Picture, legend_below, panels, svg
+from pipeline.report.figures.style import BLUE, INK, MUTED, PAPER, RUST, ReportFigure, legend_below, panels, svg
 from pipeline.settings.paper import UNITS, PaperRow
 
 _AXES = {"parameters": "parameters, millions", "multiply_adds": "multiply-adds, billions"}
 
 
-def imagenet_cost(evidence: Evidence, counts: Counts) -> Picture | None:
+def imagenet_cost(evidence: Evidence, counts: Counts) -> ReportFigure | None:
     """Top-1 error of Table 7 against parameters and multiply-adds, as counted here."""
     rows = [row for row in evidence.paper.table("table7").rows if _network(row) in counts]
     if not rows:
@@ -40,7 +40,7 @@ def imagenet_cost(evidence: Evidence, counts: Counts) -> Picture | None:
         ],
         3,
     )
-    return Picture(
+    return ReportFigure(
         "error-by-cost-imagenet",
         "ImageNet: error against parameters and multiply-adds (Table 7)",
         "Hollow: the errors that the paper prints. Sizes are those of this project's networks, multiply-adds at 224x224"

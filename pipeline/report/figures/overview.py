@@ -18,7 +18,7 @@ from pipeline.report.figures.style import (
     PAPER,
     RUST,
     SKY,
-    Picture,
+    ReportFigure,
     legend_below,
     panels,
     svg,
@@ -34,7 +34,7 @@ STATUSES = {
 _MOST_SEEDS_SHOWN, _LEAST_COLUMNS = 60, 8
 
 
-def progress(evidence: Evidence) -> Picture | None:
+def progress(evidence: Evidence) -> ReportFigure | None:
     """A heat map of experiments by seeds."""
     experiments = evidence.experiments
     planned = sorted({seed for name in experiments for seed in evidence.seeds(name)})
@@ -67,7 +67,7 @@ def progress(evidence: Evidence) -> Picture | None:
     axis.tick_params(length=0)
     present = [name for code, name in enumerate(order) if (codes == code).any()]
     legend_below(figure, [_entry(name) for name in present], 2)
-    return Picture(
+    return ReportFigure(
         "progress",
         "What is done and what is pending",
         f"{len(evidence.runs)} of {len(evidence.plan.runs)} planned runs are finished.{hidden}",
@@ -81,7 +81,7 @@ def _entry(status: str) -> Line2D:
     return Line2D([], [], linestyle="", marker="s", markersize=9, color=colour, markeredgecolor=MUTED, label=label)
 
 
-def confusion(matrices: Mapping[int, Sequence[Sequence[int]]], dataset: str) -> Picture | None:
+def confusion(matrices: Mapping[int, Sequence[Sequence[int]]], dataset: str) -> ReportFigure | None:
     """Clean against noisy labels, one panel for each noise level: share of each clean class."""
     if not matrices:
         return None
@@ -100,7 +100,7 @@ def confusion(matrices: Mapping[int, Sequence[Sequence[int]]], dataset: str) -> 
     axes[0].set_ylabel("clean label")
     bar = figure.colorbar(image, ax=axes, label="% of the clean class", shrink=0.8, pad=0.01)
     bar.set_ticks([0, 5, 10, 25, 50, 75, 100])
-    return Picture(
+    return ReportFigure(
         "label-confusion",
         "Clean and noisy labels",
         f"The realised confusion of the {dataset} training labels at each noise level: rows are clean classes. Drawn "

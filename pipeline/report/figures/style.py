@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#fffffe"
 NEUTRAL = "#7d8792"
-"""Text of a picture without a background of its own: readable on white and on black."""
+"""Text of a figure with a transparent background: readable on white and on black."""
 
 BLUE, ORANGE, GREEN, PINK, SKY, RUST, YELLOW = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#c9b800",
@@ -63,7 +63,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A rendered figure: file name without suffix, what it shows, and its bytes."""
 
     name: str

@@ -24,8 +24,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return Job(tmp_path, "cpu", cores=1, batches=1, blocks=3)
 
 
-def test_both_loaders_have_the_same_photographs(job: Job) -> None:
-    loading.write_photographs(job.folder, 16)
+def test_both_loaders_have_the_same_images(job: Job) -> None:
+    loading.write_images(job.folder, 16)
     shards = open_image_shards(job.folder / "prepared").train
     files = sorted((job.folder / "tree" / "train").rglob("*.JPEG"))
     assert [shards.encoded(k) for k in range(16)] == [path.read_bytes() for path in files]
@@ -55,6 +55,6 @@ def test_too_few_blocks_are_refused(job: Job) -> None:
 
 @pytest.mark.slow
 def test_ray_data_makes_batches_of_the_same_kind(job: Job) -> None:
-    loading.write_photographs(job.folder, 16)
+    loading.write_images(job.folder, 16)
     (seconds,) = loading.ray_data(job)
     assert len(seconds) == job.blocks and all(value > 0 for value in seconds)

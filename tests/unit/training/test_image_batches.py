@@ -213,13 +213,13 @@ def test_each_test_image_comes_once_and_in_order(images: ImageShards, batch_size
     parts = [*test.batches(0, 2), *test.batches(2, 6)]
     assert torch.equal(torch.cat([x for x, _ in parts]), torch.cat([x for x, _ in whole]))
     normalise = Normaliser(images, torch.device("cpu"), channels_last=True)
-    assert torch.equal(normalise(test.pictures(3)), torch.cat([x for x, _ in whole])[:3])
+    assert torch.equal(normalise(test.first_images(3)), torch.cat([x for x, _ in whole])[:3])
 
 
 def test_the_weights_of_a_run_normalise_images_as_its_tests_did(images: ImageShards) -> None:
     test = ImageTestSet(images, CROP, ThreadPoolExecutor(2), torch.device("cpu"))
     tested = torch.cat([x for x, _ in test.batches(0, 3)])
-    torch.testing.assert_close(Normalise(**test.normalisation)(test.pictures(3)), tested, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(Normalise(**test.normalisation)(test.first_images(3)), tested, rtol=1e-5, atol=1e-5)
     assert (test.normalisation["image_size"], test.normalisation["crop_pct"]) == (CROP, TEST_SHARE)
 
 

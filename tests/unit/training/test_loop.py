@@ -206,7 +206,7 @@ def test_a_run_whose_masks_are_not_finite_at_its_end_has_diverged(
     def not_finite(*_: object) -> dict[str, np.ndarray]:
         return {"s1m1_mask": np.array([[[np.inf]]], np.float16)}
 
-    monkeypatch.setattr(finish, "attention_pictures", not_finite)
+    monkeypatch.setattr(finish, "attention_maps", not_finite)
     made = execution()
     with pytest.raises(DivergedError, match="attention56-s0: diverged, its responses or attention masks are not"):
         loop.train(spec, made, LocalSession())

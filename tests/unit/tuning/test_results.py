@@ -1,4 +1,4 @@
-"""Results of a search: table, pictures, override."""
+"""Results of a search: table, figures, override."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def pictures(images: np.ndarray) -> list[bytes]:
+def as_bytes(images: np.ndarray) -> list[bytes]:
     return [image.tobytes() for image in images]
 
 
@@ -33,17 +33,17 @@ def both(root: Path) -> tuple[Arrays, Arrays]:
 
 def test_every_training_image_is_in_one_part_and_no_test_image_in_any(digits: Path) -> None:
     whole, split = both(digits)
-    assert sorted([*pictures(split.train_images), *pictures(split.test_images)]) == sorted(pictures(whole.train_images))
+    assert sorted([*as_bytes(split.train_images), *as_bytes(split.test_images)]) == sorted(as_bytes(whole.train_images))
     assert len(split.test_images) == len(whole.train_images) // SHARE
-    seen = {*pictures(split.train_images), *pictures(split.test_images)}
-    assert not seen & set(pictures(whole.test_images))
+    seen = {*as_bytes(split.train_images), *as_bytes(split.test_images)}
+    assert not seen & set(as_bytes(whole.test_images))
 
 
 def test_images_keep_their_labels(digits: Path) -> None:
     whole, split = both(digits)
-    labels = dict(zip(pictures(whole.train_images), whole.train_labels.tolist(), strict=True))
+    labels = dict(zip(as_bytes(whole.train_images), whole.train_labels.tolist(), strict=True))
     for images, found in ((split.train_images, split.train_labels), (split.test_images, split.test_labels)):
-        assert [labels[picture] for picture in pictures(images)] == found.tolist()
+        assert [labels[image] for image in as_bytes(images)] == found.tolist()
 
 
 def test_every_class_has_its_share(digits: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_split_depends_on_pixels_and_labels_alone(digits: Path) -> None:
     images, labels = np.asarray(whole.train_images), np.asarray(whole.train_labels)
     order = np.random.default_rng(0).permutation(len(labels))
     one, other = held_out(images, labels, 10), held_out(images[order], labels[order], 10)
-    assert sorted(pictures(images[one])) == sorted(pictures(images[order][other]))
+    assert sorted(as_bytes(images[one])) == sorted(as_bytes(images[order][other]))
 
 
 def test_it_is_made_once_and_again_when_the_data_change(digits: Path) -> None:
