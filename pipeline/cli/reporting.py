@@ -15,8 +15,7 @@ def _report(commands: Commands) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> None:
-    from pipeline.report.mlflow import log_report
-    from pipeline.report.reporting import find_plan, write_report
+    from pipeline.report.reporting import find_plan, log_report, write_report
 
     print(write_report(options.profile, Path.cwd(), replace=options.replace))
     log_report(find_plan(options.profile, Path.cwd()), Path.cwd())
@@ -55,8 +54,7 @@ def _track(commands: Commands) -> None:
 def _run_track(options: argparse.Namespace) -> int:
     from pipeline import tracking
     from pipeline.launch.driver import Driver
-    from pipeline.report.mlflow import synchronise
-    from pipeline.report.reporting import find_plan
+    from pipeline.report.reporting import find_plan, synchronise
 
     driver = Driver(find_plan(None, Path.cwd()), Path.cwd())
     uri = tracking.tracking_uri(driver.root)

@@ -12,22 +12,21 @@ from typing import Any
 from pipeline.report import coverage
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import read_counts
-from pipeline.report.evidence import Evidence
+from pipeline.report.evidence import Evidence, read_current_state
 from pipeline.report.figures import draw
+from pipeline.report.figures.attention import find_masks
+from pipeline.report.figures.overview import noise_matrices
 from pipeline.report.figures.style import ReportFigure
 from pipeline.report.forms import claims_csv, csv_text, table_csv, table_latex
-from pipeline.report.labels import noise_matrices
-from pipeline.report.machine import machine_page
-from pipeline.report.masks import find_masks
 from pipeline.report.matching import gather
 from pipeline.report.page import KEY_FIGURE_NAME, page, run_rows, tally, traces
-from pipeline.report.present import read_present
 from pipeline.report.records import scan
 from pipeline.report.render import render
 from pipeline.report.resnet200 import against_resnet200, section_files
 from pipeline.report.speed import read_speeds
 from pipeline.report.summary import INDEXED, metrics, summarise
 from pipeline.report.tables import Table, build_tables
+from pipeline.report.trace import machine_page
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError
@@ -91,7 +90,7 @@ def build_report(
         margin: points of test error within which two errors count as equal.
         at_least: a report with fewer runs does not replace that in `out`: it is written below `local` instead.
     """
-    evidence = gather(plan, scan(sources), load_paper(), read_present(data))
+    evidence = gather(plan, scan(sources), load_paper(), read_current_state(data))
     if len(evidence.finished) < at_least:
         out = local / INCOMPLETE
     masks = find_masks(evidence)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.numbers import DASH, number, printed
+from pipeline.report.forms import DASH, number, printed
 from pipeline.settings.paper import COUNTED, Paper, PaperCell
 
 Summary = Mapping[str, Any]

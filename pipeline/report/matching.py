@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.report.evidence import Evidence
-from pipeline.report.present import CHANGED_DATA, OLDER_CODE, Present
+from pipeline.report.evidence import CHANGED_DATA, OLDER_CODE, CurrentState, Evidence
 from pipeline.report.records import Problem, Run, Scan
 from pipeline.settings.paper import Paper
 from pipeline.settings.plan import Plan, PlannedRun
@@ -19,12 +18,12 @@ _KNOWN_FROM_DATA = ("network.num_classes", "data.")
 """What a plan that was made without the data does not say."""
 
 
-def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None) -> Evidence:
+def gather(plan: Plan, found: Scan, paper: Paper, current_state: CurrentState | None = None) -> Evidence:
     """Give each planned run the run folder of its identity, or an older one that differs only in code or data.
 
     The identities of a plan that was made without its data are None: then the configuration alone decides.
     """
-    present = present or Present()
+    current_state = current_state or CurrentState()
     runs: dict[str, Run] = {}
     problems: list[Problem] = []
     by_name: dict[str, list[Run]] = defaultdict(list)
@@ -48,8 +47,8 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
             used.add(chosen.identity)
     published = _published_seeds(plan, by_name)
     used |= {run.identity for run, _ in published.values()}
-    marks = {name: _marks(run, plan.runs[name].config, present) for name, run in runs.items()}
-    marks |= {name: _marks(run, alike.config, present) for name, (run, alike) in published.items()}
+    marks = {name: _marks(run, plan.runs[name].config, current_state) for name, run in runs.items()}
+    marks |= {name: _marks(run, alike.config, current_state) for name, (run, alike) in published.items()}
     others = [run for run in found.runs.values() if run.identity not in used]
     unmatched, unrelated = _unmatched(plan, others, runs)
     for problem in found.problems:
@@ -62,7 +61,7 @@ def gather(plan: Plan, found: Scan, paper: Paper, present: Present | None = None
         others=tuple(others),
         problems=(*problems, *unmatched),
         elsewhere=tuple(unrelated),
-        present=present,
+        current_state=current_state,
         published={name: run for name, (run, _) in published.items()},
     )
 
@@ -112,9 +111,9 @@ def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = 
     return changes
 
 
-def _marks(run: Run, planned: Mapping[str, Any], present: Present) -> tuple[str, ...]:
+def _marks(run: Run, planned: Mapping[str, Any], current_state: CurrentState) -> tuple[str, ...]:
     """What is to be said of a run: by the plan, and by the code and the data of today."""
-    marks = present.marks(run)
+    marks = current_state.marks(run)
     for key in _changes(run.config, planned):
         marks.add(OLDER_CODE if key == "numerics" else CHANGED_DATA)
     return tuple(sorted(marks))

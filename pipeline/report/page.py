@@ -10,7 +10,7 @@ from pipeline.report.claims import COUNT_TOLERANCE, NOT_RUN, Verdict, any_false_
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures import AWAITED
 from pipeline.report.figures.style import ReportFigure
-from pipeline.report.numbers import number
+from pipeline.report.forms import number
 from pipeline.report.tables import Table
 from pipeline.report.trace import Group, trace_cell, trace_claim
 from pipeline.settings.paper import SIZES

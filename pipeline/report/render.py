@@ -13,10 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.report.evidence import MARKS
 from pipeline.report.figures.style import THEME, ReportFigure
-from pipeline.report.forms import difference_text, measured_text, seeds_text
-from pipeline.report.numbers import interval, number, printed, thousands
-from pipeline.report.present import MARKS
+from pipeline.report.forms import difference_text, interval, measured_text, number, printed, seeds_text, thousands
 from pipeline.settings.paper import COUNTED
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -10,10 +10,8 @@ from typing import Any, Literal
 from pipeline.benchmark.table import Speed
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
-from pipeline.report.forms import csv_text
-from pipeline.report.numbers import DASH, MINUS, PENDING, number, printed
-from pipeline.report.speed import PAIR, Times, pair_times, times_csv
-from pipeline.report.training_cost import Cost, Recipe, costs_csv, training_costs
+from pipeline.report.forms import DASH, MINUS, PENDING, csv_text, number, printed
+from pipeline.report.speed import PAIR, Cost, Recipe, Times, costs_csv, pair_times, times_csv, training_costs
 from pipeline.settings.paper import COUNTED, UNITS, PaperCell, Printed, load_paper
 
 ROWS = ("attention92", "preresnet200")

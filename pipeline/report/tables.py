@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.report.counts import Count, Counts
-from pipeline.report.evidence import Evidence, Sample
-from pipeline.report.present import INFERRED
+from pipeline.report.evidence import INFERRED, Evidence, Sample
 from pipeline.settings.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
 from pipeline.utils.statistics import Estimate, slope
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pipeline import tracking
+from pipeline.runs.run_lock import lock_run
 from pipeline.settings.config import PARAMS, load
 from pipeline.settings.reading import read_yaml
 from pipeline.tuning.results import SearchResults, verdict, write_results
@@ -23,7 +24,8 @@ def tune(
     """Search, or continue a search, and write its results; return them and their folder.
 
     Raises:
-        UserError: if something does not fit, or a search was begun and `resume` is not asked for.
+        UserError: if something does not fit, a search was begun and `resume` is not asked for, or another process is
+            at it.
         KeyboardInterrupt: when Ctrl-C has ended it.
     """
     settings, tree = load(root / PARAMS), read_yaml(root / PARAMS)
@@ -31,11 +33,12 @@ def tune(
     _check_begun(search, resume=resume)
     search.config.write(search.folder)
     if search.missing() > 0:
-        try:
-            _run(search)
-        except KeyboardInterrupt:
-            print("--resume continues the search", file=sys.stderr)
-            raise
+        with lock_run(search.folder):
+            try:
+                _run(search)
+            except KeyboardInterrupt:
+                print("--resume continues the search", file=sys.stderr)
+                raise
     found, target = write_results(search.folder)
     driver = search.driver
     if driver.uri is not None and driver.parent is not None:

@@ -218,9 +218,8 @@ def test_a_worker_that_does_not_start_is_one_line_with_its_cause(prepared: Clone
     assert seconds < 150  # 60 s, the start of Ray, and what the machine does besides
 
 
-@pytest.mark.parametrize("name", ["a b", "a&b", "a(b)", "a;b?c", "a'b", "a$b", "a%b"])
-def test_ray_runs_tasks_in_a_project_whose_path_has_odd_characters(prepared: Clone, tmp_path: Path, name: str) -> None:
-    root = tmp_path / name
+def test_ray_runs_tasks_in_a_project_whose_path_has_odd_characters(prepared: Clone, tmp_path: Path) -> None:
+    root = tmp_path / "a b&c(d);e?f'g$h%i"
     shutil.copytree(prepared.root, root, ignore=shutil.ignore_patterns("runs", "mlflow.db"))
     (root / ".venv").symlink_to(sys.prefix)
     done = Clone(root).run(str(root / ".venv" / "bin" / "python"), "-c", TASK)

@@ -6,14 +6,10 @@ from collections.abc import Mapping
 
 from pipeline.report.counts import Counts
 from pipeline.report.evidence import Evidence
-from pipeline.report.figures.attention import attention
-from pipeline.report.figures.comparisons import cost, depth, noise, response
-from pipeline.report.figures.curves import learning_curves
-from pipeline.report.figures.imagenet import imagenet_cost
-from pipeline.report.figures.overview import confusion, progress
+from pipeline.report.figures.attention import Masks, attention
+from pipeline.report.figures.comparisons import cost, depth, imagenet_cost, noise, response
+from pipeline.report.figures.overview import Matrix, confusion, learning_curves, progress
 from pipeline.report.figures.style import ReportFigure, drawing
-from pipeline.report.labels import Matrix
-from pipeline.report.masks import Masks
 
 AWAITED = {
     "arl-nal-by-depth": "residual against naive attention learning (runs of Table 3)",

@@ -11,7 +11,7 @@ from mlflow.models import Model
 
 from pipeline.cli import main
 from pipeline.launch.driver import Driver
-from pipeline.report.mlflow import log_report, synchronise
+from pipeline.report.reporting import log_report, synchronise
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
 from pipeline.tuning.trials import SearchConfig, State, Trial

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.numbers import printed as printed_text
+from pipeline.report.forms import printed as printed_text
 from pipeline.settings import config
 from pipeline.settings.paper import COUNTED, PaperClaim, deviations, load_paper
 from pipeline.settings.plan import build_plan

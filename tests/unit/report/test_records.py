@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.report.claims import judge
+from pipeline.report.evidence import CHANGED_DATA, DIVERGED, OLDER_CODE, CurrentState, read_current_state
 from pipeline.report.matching import gather
-from pipeline.report.present import CHANGED_DATA, DIVERGED, OLDER_CODE, Present, read_present
 from pipeline.report.records import scan
 from pipeline.runs.arrays import write_mistakes
 from pipeline.settings.paper import load_paper
@@ -284,23 +284,23 @@ def test_a_run_of_the_plan_is_marked_when_code_or_data_are_newer_than_the_plan(w
     (world.root / "data/prepared/digits").mkdir(parents=True)
     manifest = world.root / "data/prepared/digits/manifest.json"
 
-    def marks(present: Present) -> tuple[str, ...]:
-        return gather(plan, scan(world.sources), load_paper(), present).sample("attention56", "test_error").marks
+    def marks(current_state: CurrentState) -> tuple[str, ...]:
+        return gather(plan, scan(world.sources), load_paper(), current_state).sample("attention56", "test_error").marks
 
     manifest.write_text(json.dumps({"checksum": run["data"]["checksum"]}))
-    assert marks(read_present(world.root / "data")) == ()
+    assert marks(read_current_state(world.root / "data")) == ()
     manifest.write_text(json.dumps({"checksum": "9" * 64}))
-    assert marks(read_present(world.root / "data")) == (CHANGED_DATA,)
+    assert marks(read_current_state(world.root / "data")) == (CHANGED_DATA,)
     manifest.write_text("damaged")
-    assert marks(read_present(world.root / "data")) == ()
-    assert marks(Present(numerics=run["numerics"] + 1)) == (OLDER_CODE,)
+    assert marks(read_current_state(world.root / "data")) == ()
+    assert marks(CurrentState(numerics=run["numerics"] + 1)) == (OLDER_CODE,)
 
 
 def test_noisy_labels_that_changed_since_mark_the_runs_on_them(world: Any) -> None:
     plan = world.plan(experiments={"attention92-noise10": 5.2, "attention92": 5.0})
     world.train(plan)
     (world.noisy(plan) / "noisy/digits/10/manifest.json").write_text('{"checksum": "other labels"}')
-    evidence = gather(plan, scan(world.sources), load_paper(), read_present(world.root / "data"))
+    evidence = gather(plan, scan(world.sources), load_paper(), read_current_state(world.root / "data"))
     assert evidence.sample("attention92-noise10", "test_error").marks == (CHANGED_DATA,)
     assert evidence.sample("attention92", "test_error").marks == ()
 

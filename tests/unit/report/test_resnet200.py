@@ -11,7 +11,7 @@ import yaml
 from pipeline.benchmark.table import Speed, extend_table
 from pipeline.report.counts import Counts, read_counts
 from pipeline.report.evidence import Evidence
-from pipeline.report.numbers import DASH, MINUS
+from pipeline.report.forms import DASH, MINUS
 from pipeline.report.resnet200 import Section, Statement, against_resnet200, load_section, section_files
 from pipeline.report.speed import pair_times, read_speeds
 from pipeline.settings.paper import PaperCell, load_paper

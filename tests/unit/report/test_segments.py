@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.report import build_report, trace
-from pipeline.report.machine import DIRTY, marks_here, training_code_changed
-from pipeline.report.present import MOVED
+from pipeline.report.evidence import MOVED
+from pipeline.report.trace import DIRTY, marks_here, training_code_changed
 from pipeline.runs.records import Provenance, Segment
 from pipeline.settings.plan import Plan
 from tests.unit.report.test_build import build

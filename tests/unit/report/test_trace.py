@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.report import trace
-from pipeline.report.machine import mlflow_address
+from pipeline.report.trace import mlflow_address
 from pipeline.runs.records import Provenance
 from pipeline.runs.spec import NUMERICS
 from pipeline.utils.errors import UserError

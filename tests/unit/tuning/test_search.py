@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline import runs
 from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import CHECKPOINTS, Provenance
+from pipeline.runs.run_lock import lock_run
 from pipeline.settings import config
+from pipeline.tuning import command
 from pipeline.tuning.command import _check_begun
 from pipeline.tuning.search import Job, prepare
 from pipeline.tuning.trials import trials
 from pipeline.utils.errors import UserError
-from tests.unit.tuning.conftest import pretend, search, space
+from tests.unit.tuning.conftest import SPACE, pretend, search, space
 
 
 def test_the_first_trial_has_the_profiles_own_settings_and_all_differ(root: Path) -> None:
@@ -111,6 +114,15 @@ def test_a_search_that_was_begun_is_not_continued_unasked(root: Path) -> None:
     with pytest.raises(UserError, match="was begun, 0 of 6 trials have ended; --resume continues it"):
         _check_begun(search(root), resume=False)
     _check_begun(search(root), resume=True)
+
+
+def test_a_search_that_another_process_is_at_is_left_to_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "conf" / "tune").mkdir(parents=True)
+    (root / "conf" / "tune" / "small.yaml").write_text(yaml.safe_dump(SPACE))
+    made = search(root)
+    monkeypatch.setattr(command, "_run", lambda _: pytest.fail("it was begun twice"))
+    with lock_run(made.folder), pytest.raises(UserError, match="is being trained by process"):
+        command.tune("small", "attention56", None, None, resume=True, root=root)
 
 
 def test_other_settings_are_another_search(root: Path) -> None:
