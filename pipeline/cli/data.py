@@ -119,7 +119,12 @@ def _numbers(values: list[float]) -> str:
 
 
 def _corrupt(commands: Commands) -> None:
-    command = add_command(commands, "corrupt", _run_corrupt, "draw the noisy training labels of Table 5")
+    command = add_command(
+        commands,
+        "corrupt",
+        _run_corrupt,
+        "draw the noisy training labels of Table 5 (draw data.noise_draw of params.yaml)",
+    )
     command.add_argument("dataset")
     command.add_argument("level", type=int, help="noise level in percent, e.g. 30")
 
@@ -127,7 +132,8 @@ def _corrupt(commands: Commands) -> None:
 def _run_corrupt(options: argparse.Namespace) -> None:
     from pipeline import data
 
-    manifest = data.corrupt(options.dataset, options.level, DATA)
+    configured = _configured(options.dataset)
+    manifest = data.corrupt(options.dataset, options.level, DATA, configured.noise_draw if configured else 0)
     total = sum(map(sum, manifest["matrix"]))
     print(
         f"{data.noisy_folder(DATA, options.dataset, options.level)}: {manifest['flipped']} of {total} labels changed"

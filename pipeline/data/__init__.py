@@ -83,11 +83,18 @@ def prepare(dataset: str, root: str | Path = "data", pack_shards: PackShards = p
     return prepare_arrays(found, raw, prepared)
 
 
-def corrupt(dataset: str, level: int, root: str | Path = "data") -> dict[str, Any]:
-    """Write noisy training labels for a level in percent to `root`/noisy/<dataset>/<level>/; return the manifest."""
+def corrupt(dataset: str, level: int, root: str | Path = "data", draw: int = 0) -> dict[str, Any]:
+    """Write noisy training labels to `root`/noisy/<dataset>/<level>/; return the manifest.
+
+    Args:
+        dataset: its name; it must be prepared.
+        level: label noise in percent.
+        root: the data folder.
+        draw: number of the random draw (`data.noise_draw`).
+    """
     if isinstance(find_dataset(dataset), ImageFolderSet):
         raise UserError(f"{dataset}: label noise is for data sets of arrays only (paper, Table 5: cifar10)")
-    return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level))
+    return corrupt_labels(dataset, level, prepared_folder(root, dataset), noisy_folder(root, dataset, level), draw)
 
 
 def raw_folder(root: str | Path, dataset: str) -> Path:

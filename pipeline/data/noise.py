@@ -1,8 +1,8 @@
 """Noisy training labels, as in Table 5 of arXiv:1704.06904.
 
 Each training label is redrawn once: it is kept with probability 1 - level and becomes each of the other classes
-with probability level / (classes - 1). The draw belongs to the data, not to a run: all training seeds share it. Test
-labels stay clean.
+with probability level / (classes - 1). The draw belongs to the data, not to a run: all training seeds share it, and
+`data.noise_draw` chooses another. Test labels stay clean.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def check_level(level: int) -> None:
         raise UserError(f"noise level {level!r}: allowed are whole percentages from 1 to 99")
 
 
-def corrupt_labels(dataset: str, level: int, prepared: Path, noisy: Path) -> dict[str, Any]:
+def corrupt_labels(dataset: str, level: int, prepared: Path, noisy: Path, draw: int = 0) -> dict[str, Any]:
     """Write the noisy labels of a prepared data set into `noisy`; return the manifest."""
     check_level(level)
     arrays = load(prepared)
-    seed = noise_seed(dataset, level)
+    seed = noise_seed(dataset, level, draw)
     labels = redraw(arrays.train_labels, len(arrays.classes), level, seed)
     flipped = labels != arrays.train_labels
     about = {
@@ -45,9 +45,10 @@ def corrupt_labels(dataset: str, level: int, prepared: Path, noisy: Path) -> dic
     return write_arrays(noisy, {"labels": labels, "flipped": flipped}, about)
 
 
-def noise_seed(dataset: str, level: int) -> int:
-    """Return the seed of the draw, below 2**63: each data set and level has one draw, independent of all others."""
-    digest = hashlib.sha256(f"label noise/{dataset}/{level}".encode()).digest()
+def noise_seed(dataset: str, level: int, draw: int = 0) -> int:
+    """Return the seed of a draw, below 2**63; draws of all data sets, levels and numbers are independent."""
+    name = f"label noise/{dataset}/{level}" + (f"/{draw}" if draw else "")
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -76,10 +76,7 @@ class Verdict:
     @property
     def direction(self) -> str:
         """E.g. "in the paper's direction in 3 of 3 seeds"; empty where no seed has both arms."""
-        if self.agreeing is None:
-            return ""
-        agree, seeds = self.agreeing
-        return f"in the paper's direction in {agree} of {seeds} seed{'' if seeds == 1 else 's'}"
+        return "" if self.agreeing is None else _direction(self.agreeing)
 
     @property
     def unit(self) -> str:
@@ -112,6 +109,11 @@ class Verdict:
     def marks(self) -> tuple[str, ...]:
         """What is to be said against the runs behind it."""
         return tuple(sorted({mark for sample in self.samples for mark in sample.marks}))
+
+
+def _direction(agreeing: tuple[int, int]) -> str:
+    agree, seeds = agreeing
+    return f"in the paper's direction in {agree} of {seeds} seed{'' if seeds == 1 else 's'}"
 
 
 def judge(evidence: Evidence, counts: Counts, margin: float = EQUIVALENCE_MARGIN) -> list[Verdict]:
@@ -159,7 +161,7 @@ def _comparison(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict
         claim,
         _wording(outcome, claim, evidence),
         outcome,
-        reason + _noise_draws(lower, higher),
+        reason + _noise_draws(claim, evidence, lower, higher),
         printed,
         effect,
         (lower, higher),
@@ -189,8 +191,8 @@ def _failed(*samples: Sample) -> str:
     )
 
 
-def _noise_draws(*samples: Sample) -> str:
-    """How many draws of the noisy labels stand behind a claim about label noise: seeds share one."""
+def _noise_draws(claim: PaperClaim, evidence: Evidence, *samples: Sample) -> str:
+    """How many draws of the noisy labels are behind a claim about label noise, and what the other draws say."""
     draws: dict[int, set[str]] = {}
     for sample in samples:
         for run in sample.runs:
@@ -199,7 +201,12 @@ def _noise_draws(*samples: Sample) -> str:
     if not draws:
         return ""
     most = max(map(len, draws.values()))
-    return "; all seeds share one draw of the noisy labels" if most == 1 else f"; {most} draws of the noisy labels"
+    text = "; all seeds share one draw of the noisy labels" if most == 1 else f"; {most} draws of the noisy labels"
+    for draw, other in evidence.other_draws.items():
+        agreeing = _agreeing(*(_sample(claim, arm, other) for arm in (claim.lower, claim.higher)))
+        if agreeing is not None:
+            text += f"; with draw {draw} {_direction(agreeing)}"
+    return text
 
 
 def _sample(claim: PaperClaim, arm: Arm, evidence: Evidence) -> Sample:

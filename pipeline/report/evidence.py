@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
+from pipeline.data.noise import noise_seed
 from pipeline.report.records import Problem, Run
 from pipeline.runs.spec import NUMERICS
 from pipeline.settings.paper import Paper, deviations
@@ -18,9 +19,7 @@ from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json
 from pipeline.utils.statistics import Estimate, binomial_error, estimate, prediction_interval, slope
 
-if TYPE_CHECKING:
-    from pipeline.report.records import Run
-
+T = TypeVar("T")
 
 OLDER_CODE = "older training code"
 CHANGED_DATA = "data has changed since"
@@ -37,12 +36,12 @@ MARKS = {OLDER_CODE: "†", CHANGED_DATA: "‡", INFERRED: "§", MOVED: "¶", AT
 class CurrentState:
     """The version of the training arithmetic, and checksums of the data sets that are prepared here.
 
-    `noise` is by data set and level. A data set that is not here says nothing about any run.
+    `noise` is by data set, level and seed of the draw. A data set that is not here says nothing about any run.
     """
 
     numerics: int = NUMERICS
     data: Mapping[str, str] = field(default_factory=dict)
-    noise: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    noise: Mapping[tuple[str, int, int], str] = field(default_factory=dict)
 
     def marks(self, run: Run) -> set[str]:
         """What is to be said of a run today, by what is tracked of it: the same in every checkout."""
@@ -56,7 +55,8 @@ class CurrentState:
             marks.add(MOVED)
         same = self.data.get(data["dataset"], data["checksum"]) == data["checksum"]
         labels = data.get("noise_checksum")
-        if not same or self.noise.get((data["dataset"], data.get("noise") or 0), labels) != labels:
+        dataset, level, draw = data["dataset"], data.get("noise") or 0, data.get("noise_draw", 0)
+        if not same or self.noise.get((dataset, level, noise_seed(dataset, level, draw)), labels) != labels:
             marks.add(CHANGED_DATA)
         return marks
 
@@ -65,26 +65,27 @@ def read_current_state(data: Path | None) -> CurrentState:
     """The current state: the code that runs, and the manifests below `data` (None: nothing is known of data)."""
     if data is None:
         return CurrentState()
-    prepared = {path.parent.name: _checksum(path) for path in sorted(data.glob("prepared/*/manifest.json"))}
+    prepared = {path.parent.name: _known(path, "checksum", str) for path in data.glob("prepared/*/manifest.json")}
     noisy = {
-        (path.parent.parent.name, int(path.parent.name)): _checksum(path)
-        for path in sorted(data.glob("noisy/*/*/manifest.json"))
+        (path.parent.parent.name, int(path.parent.name), _known(path, "seed", int)): _known(path, "checksum", str)
+        for path in data.glob("noisy/*/*/manifest.json")
         if path.parent.name.isdecimal()
     }
     return CurrentState(
         data={dataset: checksum for dataset, checksum in prepared.items() if checksum},
-        noise={place: checksum for place, checksum in noisy.items() if checksum},
+        noise={
+            (name, level, seed or noise_seed(name, level)): sha for (name, level, seed), sha in noisy.items() if sha
+        },
     )
 
 
-def _checksum(manifest: Path) -> str | None:
-    """The checksum in a manifest; None where it cannot be read: then nothing is held against any run."""
+def _known(manifest: Path, key: str, kind: type[T]) -> T | None:
+    """A value of a manifest; None where it cannot be read: then nothing is held against any run."""
     try:
-        content = read_json(manifest)
+        value = read_json(manifest).get(key)
     except (UserError, OSError, RecursionError):
         return None
-    checksum = content.get("checksum") if isinstance(content, dict) else None
-    return checksum if isinstance(checksum, str) else None
+    return value if isinstance(value, kind) else None
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class Evidence:
         published: runs under published/ that are the plan's but for their seed, by name; they count like planned ones.
         others: all other finished runs.
         elsewhere: problems that concern other profiles.
+        other_draws: the same of the noisy experiments with other draws of the noisy labels, by number of the draw.
     """
 
     plan: Plan
@@ -160,6 +162,7 @@ class Evidence:
     elsewhere: tuple[Problem, ...] = ()
     current_state: CurrentState = field(default_factory=CurrentState)
     published: Mapping[str, Run] = field(default_factory=dict)
+    other_draws: Mapping[int, Evidence] = field(default_factory=dict)
 
     @property
     def profile(self) -> str:

@@ -13,6 +13,7 @@ from pipeline.settings.paper import Paper
 from pipeline.settings.plan import Plan, PlannedRun
 
 _NOT_COMPARED = "identity"
+_DRAW = "noise_draw"
 _OF_DATA = ("data.checksum", "data.noise_checksum")
 _KNOWN_FROM_DATA = ("network.num_classes", "data.")
 """What a plan that was made without the data does not say."""
@@ -24,12 +25,20 @@ def gather(plan: Plan, found: Scan, paper: Paper, current_state: CurrentState | 
     The identities of a plan that was made without its data are None: then the configuration alone decides.
     """
     current_state = current_state or CurrentState()
+    draws = {
+        draw: _gather(_with_draw(plan, draw), found, paper, current_state, set()) for draw in _other_draws(plan, found)
+    }
+    used = {run.identity for other in draws.values() for run in other.finished.values()}
+    return replace(_gather(plan, found, paper, current_state, used), other_draws=draws)
+
+
+def _gather(plan: Plan, found: Scan, paper: Paper, current_state: CurrentState, used: set[str]) -> Evidence:
+    """The evidence of one draw of the noisy labels; the runs of identities in `used` have their place already."""
     runs: dict[str, Run] = {}
     problems: list[Problem] = []
     by_name: dict[str, list[Run]] = defaultdict(list)
     for run in found.runs.values():
         by_name[run.name].append(run)
-    used = set()
     for name, planned in plan.runs.items():
         exact = None if planned.identity is None else found.runs.get(planned.identity)
         changes = _changes(exact.config, planned.config) if exact is not None else []
@@ -46,7 +55,7 @@ def gather(plan: Plan, found: Scan, paper: Paper, current_state: CurrentState | 
             runs[name] = chosen
             used.add(chosen.identity)
     published = _published_seeds(plan, by_name)
-    used |= {run.identity for run, _ in published.values()}
+    used = used | {run.identity for run, _ in published.values()}
     marks = {name: _marks(run, plan.runs[name].config, current_state) for name, run in runs.items()}
     marks |= {name: _marks(run, alike.config, current_state) for name, (run, alike) in published.items()}
     others = [run for run in found.runs.values() if run.identity not in used]
@@ -64,6 +73,31 @@ def gather(plan: Plan, found: Scan, paper: Paper, current_state: CurrentState | 
         current_state=current_state,
         published={name: run for name, (run, _) in published.items()},
     )
+
+
+def _other_draws(plan: Plan, found: Scan) -> list[int]:
+    """Draws of the noisy labels that runs of the plan's experiments have and the plan does not; none of such a plan."""
+    noisy = {run.experiment: run.config["data"].get(_DRAW, 0) for run in plan.runs.values() if run.noise}
+    here = set(noisy.values())
+    if len(here) != 1:  # no noisy runs, or those of another draw already
+        return []
+    draws = {
+        run.config["data"].get(_DRAW, 0)
+        for run in found.runs.values()
+        if run.noise and run.experiment in noisy and run.profile in (None, plan.profile)
+    }
+    return sorted(draws - here)
+
+
+def _with_draw(plan: Plan, draw: int) -> Plan:
+    """The noisy runs of a plan with another draw of their labels, whose checksums and identities are not known."""
+    runs = {}
+    for name, run in plan.runs.items():
+        if run.noise:
+            data = {key: value for key, value in run.config["data"].items() if key != "noise_checksum"}
+            config = {key: value for key, value in run.config.items() if key != "identity"}
+            runs[name] = PlannedRun(config | {"data": data | {_DRAW: draw}}, run.counts)
+    return replace(plan, runs=runs)
 
 
 def _published_seeds(plan: Plan, by_name: Mapping[str, list[Run]]) -> dict[str, tuple[Run, PlannedRun]]:
@@ -101,7 +135,7 @@ def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = 
     for key in sorted(ours.keys() | planned.keys()):
         if not prefix and key == _NOT_COMPARED:
             continue
-        if key not in planned and f"{prefix}{key}".startswith(_KNOWN_FROM_DATA):
+        if key not in planned and f"{prefix}{key}".startswith(_KNOWN_FROM_DATA) and key != _DRAW:
             continue
         first, second = ours.get(key), planned.get(key)
         if isinstance(first, Mapping) and isinstance(second, Mapping):

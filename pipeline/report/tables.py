@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipeline.report.counts import Count, Counts
@@ -110,8 +110,14 @@ class Table:
 
 
 def build_tables(evidence: Evidence, counts: Counts) -> list[Table]:
-    """Every table of the paper, in its order."""
-    return [_table(table, evidence, counts) for table in evidence.paper.tables]
+    """Every table of the paper, in its order; one of label noise again for each other draw of the noisy labels."""
+    tables = []
+    for table in evidence.paper.tables:
+        tables.append(_table(table, evidence, counts))
+        for draw, other in evidence.other_draws.items() if table.noise_levels else ():
+            title = f"{table.title}, draw {draw} of the noisy labels"
+            tables.append(_table(replace(table, id=f"{table.id}-draw{draw}", title=title), other, counts))
+    return tables
 
 
 def _table(table: PaperTable, evidence: Evidence, counts: Counts) -> Table:

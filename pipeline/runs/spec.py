@@ -27,6 +27,7 @@ LONGEST_NAME = 120  # bytes: a temporary folder's name has the host and a proces
 
 Precision = Literal["float32", "bfloat16"]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+NoiseDraw = Annotated[int, Ge(0), Le(999)]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,12 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Prepared data, by checksum. `noise` is the label noise in percent (0: clean labels)."""
+    """Prepared data, by checksum.
+
+    Attributes:
+        noise: label noise in percent (0: clean labels).
+        noise_draw: number of the random draw of the noisy labels.
+    """
 
     dataset: str
     noise: int
@@ -50,6 +56,7 @@ class DataSpec:
     train_images: int
     test_images: int
     classes: tuple[str, ...]
+    noise_draw: NoiseDraw = 0
 
 
 @dataclass(frozen=True)
@@ -146,8 +153,11 @@ class RunSpec:
         return {"identity": self.identity, **_plain(self._content())}
 
     def _content(self) -> dict[str, Any]:
-        """All settings, but no crops where there are none: runs on arrays stay what they were before crops."""
-        return {key: value for key, value in asdict(self).items() if key != "crops" or value is not None}
+        """All settings; crops and draw of noise only where they are not the default: older runs keep their identity."""
+        content = {key: value for key, value in asdict(self).items() if key != "crops" or value is not None}
+        if not self.data.noise_draw:
+            del content["data"]["noise_draw"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str | Path = "config.json") -> RunSpec:

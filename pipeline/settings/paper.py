@@ -115,7 +115,8 @@ class PaperTable:
     @property
     def name(self) -> str:
         """Its name in the paper: "Table 3", "Figure 4"."""
-        return f"{self.id[:-1].capitalize()} {self.id[-1]}"
+        name = self.id.partition("-")[0]  # table5-draw1 is Table 5 with another draw of its noisy labels
+        return f"{name[:-1].capitalize()} {name[-1]}"
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from pydantic import ConfigDict
 
 from models import resolve_options
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, Protocol, RunSpec
+from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, NoiseDraw, Protocol, RunSpec
 from pipeline.settings.reading import Settings, check
-from pipeline.settings.tree import Config, Experiment, Label, Name, Report, Tracking
+from pipeline.settings.tree import Config, Data, Experiment, Label, Name, Report, Tracking
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_json
 
 PLAN = "plan.json"
+KNOWN_WITHOUT_DATA = ("dataset", "noise", "noise_draw")  # of the data of a run
 # Passes over the network that one training image costs: forward, and backward to activations and to weights.
 PASSES = 3
 
@@ -207,6 +208,7 @@ class _Network(_Part):
 class _Data(_Part):
     dataset: Name
     noise: Annotated[int, Ge(0), Le(99)] = 0
+    noise_draw: NoiseDraw = 0
 
 
 class _Run(_Part):
@@ -261,7 +263,7 @@ def _runs(config: Config, data: Path | None) -> Iterator[PlannedRun]:
             content = replace(first, seed=seed).to_json()
             if data is None:
                 del content["identity"], content["network"]["num_classes"]
-                content["data"] = {"dataset": first.data.dataset, "noise": first.data.noise}
+                content["data"] = {key: content["data"][key] for key in KNOWN_WITHOUT_DATA if key in content["data"]}
             yield PlannedRun(content, counts)
 
 
@@ -269,7 +271,7 @@ def run_spec(config: Config, name: str, seed: int, data: Path | None) -> RunSpec
     """Return one run of a profile: the experiment of that name with a seed, on the prepared data under `data`."""
     experiment = config.experiments[name]
     crops = crops_of(config, experiment)
-    dataset = _data_spec(config.data.name, experiment.noise, data, crops)
+    dataset = _data_spec(config.data, experiment.noise, data, crops)
     if data is not None and config.protocol.batch_size > dataset.train_images:
         raise UserError(
             f"protocol.batch_size = {config.protocol.batch_size}: must be at most {dataset.train_images},"
@@ -303,15 +305,24 @@ def crops_of(config: Config, experiment: Experiment) -> Crops | None:
     return replace(config.crops, train=train, test=test)
 
 
-def _data_spec(dataset: str, noise: int, data: Path | None, crops: Crops | None) -> DataSpec:
+def _data_spec(settings: Data, noise: int, data: Path | None, crops: Crops | None) -> DataSpec:
     """Read the manifests of the data; without the data, checksums and sizes are empty."""
+    dataset, draw = settings.name, settings.noise_draw if noise else 0
     if data is None:
-        return DataSpec(dataset, noise, "", None, image_size=0, train_images=0, test_images=0, classes=())
+        return DataSpec(
+            dataset, noise, "", None, image_size=0, train_images=0, test_images=0, classes=(), noise_draw=draw
+        )
     from pipeline.data import noisy_folder, prepared_folder
     from pipeline.data.arrays import read_manifest
+    from pipeline.data.noise import noise_seed
 
     manifest = read_manifest(prepared_folder(data, dataset))
     noisy = read_manifest(noisy_folder(data, dataset, noise)) if noise else None
+    if noisy and noisy.get("seed") != noise_seed(dataset, noise, draw):
+        raise UserError(
+            f"{noisy_folder(data, dataset, noise)}: not draw {draw} of the noisy labels (data.noise_draw);"
+            f" `python -m pipeline corrupt {dataset} {noise}` makes it"
+        )
     return DataSpec(
         dataset=dataset,
         noise=noise,
@@ -321,6 +332,7 @@ def _data_spec(dataset: str, noise: int, data: Path | None, crops: Crops | None)
         train_images=manifest["train_images"],
         test_images=manifest["test_images"],
         classes=tuple(manifest["classes"]),
+        noise_draw=draw,
     )
 
 

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, field_validator, model_validator
 
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import Crops, Precision, Protocol, Seed
+from pipeline.runs.spec import Crops, NoiseDraw, Precision, Protocol, Seed
 from pipeline.settings.reading import Settings
 from pipeline.utils.names import NAME, did_you_mean
 from pipeline.utils.object_store import is_url
@@ -80,12 +80,16 @@ class Label(Settings):
 
 
 class Data(Settings):
-    """The data set, where it comes from, where it is kept for other nodes, and its label-noise levels in percent."""
+    """The data set, where it comes from, where it is kept for other nodes, and its label noise.
+
+    `noise_levels` are in percent; `noise_draw` numbers the random draw of the noisy labels that all runs share.
+    """
 
     name: str
     source: Annotated[str, Len(1, 4096)]
     remote: str | None = None
     noise_levels: Annotated[tuple[Level, ...], AfterValidator(_distinct)]
+    noise_draw: NoiseDraw = 0
 
     @field_validator("name")
     @classmethod

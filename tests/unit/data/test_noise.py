@@ -143,3 +143,14 @@ def test_a_level_that_is_no_percentage_is_refused(root: Path, level: Any) -> Non
 def test_corrupting_what_was_not_prepared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"prepared/digits: no manifest\.json there; run prepare first"):
         data.corrupt("digits", 10, tmp_path)
+
+
+def test_another_draw_is_independent_and_the_first_is_what_it_was(root: Path) -> None:
+    data.corrupt("digits", 30, root)
+    first = read_noisy(root, 30)[2]
+    manifest = data.corrupt("digits", 30, root, draw=1)
+    second = read_noisy(root, 30)[2]
+    assert not manifest["checksum"].startswith(DIGITS_30) and manifest["seed"] == noise_seed("digits", 30, 1)
+    both = (first & second).mean()
+    assert abs(both - 0.09) < 0.03, "the flips of two draws are independent"
+    assert data.corrupt("digits", 30, root)["checksum"].startswith(DIGITS_30)

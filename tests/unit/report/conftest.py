@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.data.noise import noise_seed
 from pipeline.settings.plan import Plan
 from pipeline.settings.tree import Label
 from tests.plans import make_plan
@@ -87,7 +88,9 @@ class World:
             if level and not path.is_file():
                 path.parent.mkdir(parents=True)
                 matrix = np.full((10, 10), level, dtype=int) + (900 - 10 * level) * np.eye(10, dtype=int)
-                write_json(path, {"checksum": run["data"]["noise_checksum"], "matrix": matrix.tolist()})
+                seed = noise_seed(run["data"]["dataset"], level, run["data"].get("noise_draw", 0))
+                content = {"checksum": run["data"]["noise_checksum"], "matrix": matrix.tolist(), "seed": seed}
+                write_json(path, content)
         return self.root / "data"
 
     def stored(self, run: dict[str, Any], status: str = "finished", profile: str = "digits") -> Path:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.report.claims import Verdict, judge
 from pipeline.report.counts import Count
-from pipeline.report.evidence import Evidence
+from pipeline.report.evidence import Evidence, read_current_state
 from pipeline.report.matching import gather
-from pipeline.report.records import Run, Scan
+from pipeline.report.records import Run, Scan, scan
+from pipeline.report.tables import build_tables
 from pipeline.runs.records import Metrics
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
@@ -310,3 +311,24 @@ def test_no_errors_whatever_make_a_stand_in_or_a_short_schedule_read_as_a_reprod
             assert "stand-in data" in result.text or "another schedule" in result.text
         if result.outcome is not None and result.claim.kind != "ratio":
             assert result.effect is not None and result.effect.n >= 3
+
+
+def test_other_draws_of_the_noisy_labels_have_a_table_and_a_say(world: Any) -> None:
+    plan = world.plan(seeds=3)
+    world.train(plan)
+    for name, run in ((planned.name, planned.config) for planned in plan.runs.values()):
+        if run["data"]["noise"] and not name.startswith("resnet164-noise70"):
+            other = run["data"] | {"noise_draw": 1, "noise_checksum": "a" * 64}
+            world.stored(run | {"data": other, "identity": run["identity"][::-1]})
+    evidence = gather(plan, scan(world.sources), load_paper(), read_current_state(world.noisy(plan)))
+    assert evidence.problems == () and set(evidence.other_draws) == {1}
+    assert evidence.sample("attention92-noise10", "test_error").marks == ()
+    tables = {table.paper.id: table for table in build_tables(evidence, COUNTS)}
+    again = tables["table5-draw1"]
+    assert again.paper.name == "Table 5" and again.paper.title.endswith(", draw 1 of the noisy labels")
+    cells = {cell.id: cell for cell in again.cells}
+    assert len(cells["table5-draw1/noise10/attention92"].sample.values) == 3
+    assert cells["table5-draw1/noise70/resnet164"].sample.values == {}
+    result = verdict(evidence, "noise50")
+    assert "; all seeds share one draw of the noisy labels; with draw 1 in the paper's direction in" in result.reason
+    assert "with draw 1" not in verdict(evidence, "noise-slope").reason

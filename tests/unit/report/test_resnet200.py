@@ -80,7 +80,7 @@ def test_the_sizes_are_those_of_the_papers_tables() -> None:
         ("46 % of the trunk depth", "46 %", "92 / 200 = 46.0 %", "as stated"),
         ("69 % of the multiply-adds", "69 %", "10.4 / 15.0 = 69.3 %", "as stated"),
         ("32 % more parameters", "32 %", f"64.7 / 51.3 {MINUS} 1 = 26.1 %", "gives 26 %, not 32 %"),
-        ("0.6 points less than ResNet-200", "0.6 points", f"20.1 {MINUS} 19.5 = 0.60 points", "as stated"),
+        ("0.6 points lower than ResNet-200", "0.6 points", f"20.1 {MINUS} 19.5 = 0.60 points", "as stated"),
         ("52 % of the parameters", "52 %", "31.9 / 60.2 = 53.0 %", "gives 53 %, not 52 %"),
         ("56 % of the multiply-adds", "56 %", "6.3 / 11.3 = 55.8 %", "as stated"),
         ("half of the parameters of ResNet-1001", "50 %", "5.1 / 10.3 = 49.5 %", "as stated"),
