@@ -184,7 +184,7 @@ def ours_by_the_clock(job: Job) -> Iterator[list[float]]:
 def under_ray(job: Job) -> Iterator[Blocks]:
     """Our loop under Ray Train, on a cluster of its own; start-up is that of Ray, its processes and the run."""
     started = _process_started()
-    from pipeline.launch import cluster, ray_train
+    from pipeline.launch import cluster, placement, ray_train
     from pipeline.runs.execution import Resources
 
     spec = run_spec(job)
@@ -192,7 +192,7 @@ def under_ray(job: Job) -> Iterator[Blocks]:
     with cluster.connected(Path.cwd()):
         cluster.quiet()
         resources = Resources(job.workers, job.threads, "auto", max_parallel=None, max_failures=0)
-        status = ray_train.train_under_ray(spec, execution, resources, cluster.share(resources))
+        status = ray_train.train_under_ray(spec, execution, resources, placement.share(resources))
     if status != "finished":
         raise RuntimeError(f"{job.network} under Ray Train: {status}")
     blocks = _blocks(execution.folder)

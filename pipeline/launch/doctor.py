@@ -119,16 +119,16 @@ def gpu(settings: Config) -> Finding:
 
 def ray(settings: Config, root: Path) -> Finding:
     """Check that Ray starts here, or answers at RAY_ADDRESS, runs a task, and has what a run of the profile needs."""
-    from pipeline.launch import cluster
+    from pipeline.launch import placement
     from pipeline.launch.ray_process import RayLostError, RayProcess
 
     resources = settings.resources
     address = os.environ.get("RAY_ADDRESS")
     try:
         with RayProcess(root) as process:
-            worker_resources = process.call(cluster.share, resources)
-            slots = process.call(cluster.parallel, resources, worker_resources)
-            process.call(cluster.run_task)
+            worker_resources = process.call(placement.share, resources)
+            slots = process.call(placement.parallel, resources, worker_resources)
+            process.call(placement.run_task)
     except (UserError, RayLostError) as error:
         cure = "unset RAY_ADDRESS" if address else f"python -m pipeline compose {settings.profile}"
         return Finding("Ray", one_line(error), cure)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.packing import Advance, Broken, Shard, pack_unless_packed
-from pipeline.launch import cluster
+from pipeline.launch import cluster, placement
 from pipeline.utils.errors import UserError, one_line
 
 
@@ -34,8 +34,8 @@ def pack_over_cluster(shards: Sequence[Shard], advance: Advance) -> list[Broken]
 def _check_seen(shard: Shard) -> None:
     """Refuse a tree or a folder that some node does not see: a class folder of the one, a new file in the other."""
     class_folder = Path(shard.files[0].name).parent.as_posix()
-    _refuse(shard.tree, cluster.nodes_that_do_not_see(shard.tree, class_folder))
-    _refuse(shard.folder.parent, cluster.nodes_without_access(shard.folder))
+    _refuse(shard.tree, placement.nodes_that_do_not_see(shard.tree, class_folder))
+    _refuse(shard.folder.parent, placement.nodes_without_access(shard.folder))
 
 
 def _refuse(place: Path, without: Sequence[str]) -> None:

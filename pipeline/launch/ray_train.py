@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.launch.cluster import WATCHER, Share
+from pipeline.launch.cluster import WATCHER
+from pipeline.launch.placement import Share
 from pipeline.runs.execution import STOP_FILE, Execution, Resources
 from pipeline.runs.records import LOG
 from pipeline.runs.spec import RunSpec

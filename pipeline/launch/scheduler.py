@@ -13,9 +13,9 @@ from typing import Any
 
 from pipeline import runs
 from pipeline.data.remote import RemoteFolder
-from pipeline.launch import cluster
-from pipeline.launch.cluster import Share
+from pipeline.launch import placement
 from pipeline.launch.driver import Driver
+from pipeline.launch.placement import Share
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.ray_process import RayLostError, Supervisor
 from pipeline.runs.execution import STOP_FILE, Execution, Resources
@@ -96,7 +96,7 @@ def launch(driver: Driver, specs: Sequence[RunSpec], table: ProgressTable) -> Su
         worker_resources, slots = ray.call(_room, resources, driver.store, url)
         for lacking in check_data(driver, specs, worker_resources, ray.call):
             table.note(f"{lacking.folder}: missing on {', '.join(lacking.nodes)}, downloaded from {lacking.remote.url}")
-            ray.call(cluster.download, lacking.nodes, lacking.folder, lacking.remote)
+            ray.call(placement.download, lacking.nodes, lacking.folder, lacking.remote)
         workers = worker_resources.describe(resources.workers)
         table.note(f"{len(specs)} runs to train, {min(slots, len(specs))} at once, each on {workers}")
         table.expect({spec.name: driver.plan.runs[spec.name].cost.training_multiply_adds for spec in specs})
@@ -112,9 +112,9 @@ def launch(driver: Driver, specs: Sequence[RunSpec], table: ProgressTable) -> Su
 
 def _room(resources: Resources, store: Path, url: str | None) -> tuple[Share, int]:
     """Return what each worker gets, and how many runs go at once; refuse a store that a node does not see."""
-    worker_resources = cluster.share(resources)
-    cluster.check_shared(store, url)
-    return worker_resources, cluster.parallel(resources, worker_resources)
+    worker_resources = placement.share(resources)
+    placement.check_shared(store, url)
+    return worker_resources, placement.parallel(resources, worker_resources)
 
 
 def _log_models(driver: Driver, uri: str) -> None:
@@ -163,7 +163,7 @@ def check_data(
             wanted[execution.noisy, data.noise_checksum] = None
     found = []
     for (folder, checksum), remote in wanted.items():
-        nodes = call(cluster.nodes_without, folder, checksum, worker_resources)
+        nodes = call(placement.nodes_without, folder, checksum, worker_resources)
         if nodes and remote is None:
             raise UserError(
                 f"{folder}: missing on {', '.join(nodes)}, or other data there; with several nodes each must have the"

@@ -27,7 +27,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from pipeline import runs
-from pipeline.launch import cluster, ray_train
+from pipeline.launch import placement, ray_train
 from pipeline.launch.progress import ProgressTable
 from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import HISTORY, Evaluation, read_rows
@@ -56,9 +56,9 @@ def run_search(search: Search, table: ProgressTable) -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     resources = search.driver.resources
-    worker_resources = cluster.share(resources)
-    cluster.check_search_shared(search.folder, search.driver.plan.store)
-    count, slots = search.missing(), cluster.parallel(resources, worker_resources)
+    worker_resources = placement.share(resources)
+    placement.check_search_shared(search.folder, search.driver.plan.store)
+    count, slots = search.missing(), placement.parallel(resources, worker_resources)
     table.note(
         f"{count} trials to train, {min(slots, count)} at once, each on {worker_resources.describe(resources.workers)};"
         f" errors are those of {search.config.validation_images} held-out training images"

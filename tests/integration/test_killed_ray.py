@@ -28,10 +28,10 @@ PARTS: dict[str, Callable[[str], bool]] = {
 }
 TASK = """
 from pathlib import Path
-from pipeline.launch import cluster
+from pipeline.launch import placement
 from pipeline.launch.ray_process import RayProcess
 with RayProcess(Path.cwd()) as process:
-    process.call(cluster.run_task)
+    process.call(placement.run_task)
 print("a task ran")
 """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.launch import cluster
-from pipeline.launch.cluster import Share
+from pipeline.launch import cluster, placement
+from pipeline.launch.placement import Share
 from pipeline.utils.errors import UserError
 from tests.plans import RESOURCES
 
@@ -93,7 +93,7 @@ def test_as_many_runs_go_at_once_as_the_nodes_can_hold(
     nodes: list[dict[str, float]], given: dict[str, float], slots: int
 ) -> None:
     resources = replace(RESOURCES, **given)
-    assert cluster.parallel_on(nodes, resources, cluster.share_of(nodes, resources)) == slots
+    assert placement.parallel_on(nodes, resources, placement.share_of(nodes, resources)) == slots
 
 
 @pytest.mark.parametrize(
@@ -111,33 +111,33 @@ def test_what_no_node_can_hold_is_refused_in_one_line(
     nodes: list[dict[str, float]], given: dict[str, float], complaint: str
 ) -> None:
     with pytest.raises(UserError, match=complaint) as refused:
-        cluster.share_of(nodes, replace(RESOURCES, **given))
+        placement.share_of(nodes, replace(RESOURCES, **given))
     assert "\n" not in str(refused.value)
 
 
 def test_only_nodes_that_can_hold_a_worker_are_asked_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"NodeManagerAddress": f"10.0.0.{k}", "Resources": has} for k, has in enumerate((HEAD, CORES, GPU, GPUS))]
-    monkeypatch.setattr(cluster, "_nodes_that_deny", lambda asked, *_: [node["NodeManagerAddress"] for node in asked])
+    monkeypatch.setattr(placement, "_nodes_that_deny", lambda asked, *_: [node["NodeManagerAddress"] for node in asked])
 
     def without(worker_resources: Share) -> list[str]:
-        return cluster.nodes_without(Path("/data/prepared/imagenet"), "c" * 64, worker_resources)
+        return placement.nodes_without(Path("/data/prepared/imagenet"), "c" * 64, worker_resources)
 
-    monkeypatch.setattr(cluster, "_alive", lambda: nodes)
+    monkeypatch.setattr(placement, "_alive", lambda: nodes)
     assert without(Share(1, 0.0)) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     assert without(Share(8, 1.0)) == ["10.0.0.3"]
-    monkeypatch.setattr(cluster, "_alive", lambda: nodes[2:3])
+    monkeypatch.setattr(placement, "_alive", lambda: nodes[2:3])
     assert without(Share(1, 0.0)) == []
 
 
 def test_a_search_that_another_node_does_not_see_is_told_where_its_folder_must_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster, "_nodes_without_store", lambda *store: ["10.0.0.2"])
+    monkeypatch.setattr(placement, "_nodes_without_store", lambda *store: ["10.0.0.2"])
     folder = Path("/project/runs/.copies-0123abcd/tune/digits-optimiser")
     with pytest.raises(UserError) as refused:
-        cluster.check_search_shared(folder, "s3://bucket/runs")
+        placement.check_search_shared(folder, "s3://bucket/runs")
     line = str(refused.value)
     assert line.startswith(f"store = 's3://bucket/runs': a search keeps its trials in {folder}, not seen from 10.0.0.2")
     assert "shared folder" in line and "object store" not in line and "\n" not in line
-    monkeypatch.setattr(cluster, "_nodes_without_store", lambda *store: [])
-    cluster.check_search_shared(folder, "s3://bucket/runs")
+    monkeypatch.setattr(placement, "_nodes_without_store", lambda *store: [])
+    placement.check_search_shared(folder, "s3://bucket/runs")

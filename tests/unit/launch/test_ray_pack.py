@@ -10,7 +10,7 @@ import pytest
 from pipeline import data
 from pipeline.cli import main
 from pipeline.data.packing import pack_here
-from pipeline.launch import cluster, ray_pack
+from pipeline.launch import cluster, placement, ray_pack
 from pipeline.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_what_a_node_does_not_see_is_refused_in_one_line(
 
     monkeypatch.chdir(fetched)
     monkeypatch.setattr(cluster, "connected", lambda root: nullcontext())
-    monkeypatch.setattr(cluster, "nodes_that_do_not_see", nodes_that_do_not_see)
+    monkeypatch.setattr(placement, "nodes_that_do_not_see", nodes_that_do_not_see)
     with pytest.raises(UserError) as caught:
         data.prepare("imagenet-mini", "data", ray_pack.pack_over_cluster)
     assert str(caught.value).startswith(f"{fetched / 'data' / place}: not seen from 10.0.0.2; ")

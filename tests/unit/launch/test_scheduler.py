@@ -20,9 +20,9 @@ from rich.console import Console
 from pipeline import runs, tracking
 from pipeline.data.manifest import checksum_of
 from pipeline.data.remote import RemoteFolder
-from pipeline.launch import cluster
-from pipeline.launch.cluster import Share
+from pipeline.launch import placement
 from pipeline.launch.driver import Driver
+from pipeline.launch.placement import Share
 from pipeline.launch.progress import ProgressTable
 from pipeline.launch.ray_process import RayLostError
 from pipeline.launch.scheduler import Lacking, Summary, check_data, pending, run_all, wait_for_others
@@ -145,7 +145,7 @@ def blind(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> str:
     """Another node sees nothing of the data; where it is asked for, and the folder."""
     folder = driver.data / "prepared" / "digits"
     monkeypatch.setattr(
-        cluster, "nodes_without", lambda place, checksum, each: ["10.0.0.2"] if place == folder.absolute() else []
+        placement, "nodes_without", lambda place, checksum, each: ["10.0.0.2"] if place == folder.absolute() else []
     )
     return str(folder)
 
