@@ -113,20 +113,9 @@ def _training(kinds: Commands) -> None:
 
 
 def _run_training(options: argparse.Namespace) -> None:
-    from pipeline.benchmark.rates import write_rates
-    from pipeline.benchmark.training import FOLDER, NETWORKS, as_markdown, benchmark_training
+    from pipeline.benchmark import training
 
-    device = _device(options.device)
-    rates = benchmark_training(
-        _chosen(NETWORKS, options.only),
-        device,
-        options.blocks,
-        options.time_limit,
-        lambda rate: print(as_markdown([rate]).split("\n")[-1], flush=True),
-    )
-    path, hardware = _table(FOLDER, device)
-    write_rates(path, rates, hardware=hardware)
-    print(f"\n{as_markdown(rates)}\n\n{path}")
+    _measure(options, training, training.benchmark_training)
 
 
 def _packing(kinds: Commands) -> None:
@@ -142,20 +131,29 @@ def _packing(kinds: Commands) -> None:
 
 
 def _run_packing(options: argparse.Namespace) -> None:
-    from pipeline.benchmark.packing import FOLDER, NETWORKS, as_advice, as_markdown, benchmark_packing
+    from pipeline.benchmark import packing
+
+    rows, device = _measure(options, packing, packing.benchmark_packing)
+    print(packing.as_advice(rows, device))
+
+
+def _measure(options: argparse.Namespace, kind: Any, benchmark: Callable[..., list[Any]]) -> tuple[list[Any], Any]:
+    """Run a benchmark of networks, print each row as it comes, then the table, and write it; return rows and device.
+
+    Args:
+        kind: the benchmark's module, with NETWORKS, FOLDER and `as_markdown`.
+    """
     from pipeline.benchmark.rates import write_rates
 
+    def report(row: Any) -> None:
+        print(kind.as_markdown([row]).split("\n")[-1], flush=True)
+
     device = _device(options.device)
-    rows = benchmark_packing(
-        _chosen(NETWORKS, options.only),
-        device,
-        options.blocks,
-        options.time_limit,
-        lambda row: print(as_markdown([row]).split("\n")[-1], flush=True),
-    )
-    path, hardware = _table(FOLDER, device)
+    rows = benchmark(_chosen(kind.NETWORKS, options.only), device, options.blocks, options.time_limit, report)
+    path, hardware = _table(kind.FOLDER, device)
     write_rates(path, rows, hardware=hardware)
-    print(f"\n{as_markdown(rows)}\n\n{as_advice(rows, device)}\n{path}")
+    print(f"\n{kind.as_markdown(rows)}\n\n{path}")
+    return rows, device
 
 
 def _precision(kinds: Commands) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from pipeline.launch.driver import Driver
@@ -12,6 +9,7 @@ from pipeline.launch.progress import ProgressTable
 from pipeline.launch.scheduler import REFRESH_SECONDS, Summary, launch
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.signals import Interrupted, interruptible
+from pipeline.utils.threads import repeated
 
 
 def train_one(driver: Driver, spec: RunSpec, *, in_process: bool) -> tuple[str, str]:
@@ -63,7 +61,7 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
                 f" test error {row.test_error:.2f} %, {timing.images_per_second:.0f} images/s"
             )
 
-        with _refreshing(table):
+        with repeated(table.refresh, REFRESH_SECONDS, "progress"):
             try:
                 with worker_folder(execution, first_here=True) as here:
                     train(spec, here, session, on_evaluation=show, should_stop=interrupted.is_set)
@@ -74,21 +72,3 @@ def _in_process(driver: Driver, spec: RunSpec) -> tuple[str, str]:
     if status == "paused" and interrupted.is_set():
         raise Interrupted(interrupted.number)
     return status, error or ""
-
-
-@contextmanager
-def _refreshing(table: ProgressTable) -> Iterator[None]:
-    """Refresh a table from another thread: the main one trains."""
-    done = threading.Event()
-
-    def refresh() -> None:
-        while not done.wait(REFRESH_SECONDS):
-            table.refresh()
-
-    thread = threading.Thread(target=refresh, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

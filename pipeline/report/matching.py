@@ -77,12 +77,12 @@ def _gather(plan: Plan, found: Scan, paper: Paper, current_state: CurrentState, 
 
 def _other_draws(plan: Plan, found: Scan) -> list[int]:
     """Draws of the noisy labels that runs of the plan's experiments have and the plan does not; none of such a plan."""
-    noisy = {run.experiment: run.config["data"].get(_DRAW, 0) for run in plan.runs.values() if run.noise}
+    noisy = {run.experiment: run.noise_draw for run in plan.runs.values() if run.noise}
     here = set(noisy.values())
     if len(here) != 1:  # no noisy runs, or those of another draw already
         return []
     draws = {
-        run.config["data"].get(_DRAW, 0)
+        run.noise_draw
         for run in found.runs.values()
         if run.noise and run.experiment in noisy and run.profile in (None, plan.profile)
     }

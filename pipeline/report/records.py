@@ -26,7 +26,7 @@ from pipeline.runs.records import (
     Responses,
     read_rows,
 )
-from pipeline.runs.spec import RunSpec
+from pipeline.runs.spec import Configured, RunSpec
 from pipeline.runs.store import PUBLISHED
 from pipeline.utils.statistics import is_at_chance
 
@@ -59,7 +59,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Configured):
     """One finished run.
 
     Attributes:
@@ -86,11 +86,6 @@ class Run:
     published: Published | None = None
 
     @property
-    def name(self) -> str:
-        """`<experiment>-s<seed>`."""
-        return f"{self.config['experiment']}-s{self.config['seed']}"
-
-    @property
     def identity(self) -> str:
         """Hash of everything that changes the run's numbers."""
         return str(self.config["identity"])
@@ -99,26 +94,6 @@ class Run:
     def tracked_provenance(self) -> Provenance | None:
         """Its provenance: of a published run the committed one, which is the same in every checkout."""
         return self.published.provenance if self.published is not None else self.provenance
-
-    @property
-    def experiment(self) -> str:
-        """Name of its experiment."""
-        return str(self.config["experiment"])
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return int(self.config["seed"])
-
-    @property
-    def dataset(self) -> str:
-        """Name of the data set it was trained on."""
-        return str(self.config["data"]["dataset"])
-
-    @property
-    def noise(self) -> int:
-        """Label noise in percent."""
-        return int(self.config["data"].get("noise") or 0)
 
     @property
     def is_at_chance(self) -> bool:

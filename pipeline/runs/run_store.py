@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from pipeline.runs.records import CHECKPOINTS, METRICS, STATE, WEIGHTS
 from pipeline.utils.errors import one_line
 from pipeline.utils.files import write_atomic
 from pipeline.utils.object_store import ObjectStore, Stamp, with_retries
+from pipeline.utils.threads import repeated
 
 PUSH_SECONDS, PULL_SECONDS = 2.0, 3.0  # between two uploads of a worker, and two downloads of the driver
 PARALLEL_DOWNLOADS = 16
@@ -110,28 +110,22 @@ def is_small(name: str) -> bool:
 
 
 @contextmanager
-def _repeated(function: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call a function every few seconds in a thread while the block runs, so that a slow network delays nobody."""
-    stopped = threading.Event()
+def _repeated(transfer: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call a function every few seconds while the block runs, so that a slow network delays nobody."""
+    failed = False
 
-    def run() -> None:
-        failed = False
-        while not stopped.wait(seconds):
-            try:
-                function()
-                failed = False
-            except OSError as error:
-                if not failed:  # one warning for each outage
-                    logger.warning("the run store does not answer, trying again: %s", one_line(error))
-                failed = True
+    def attempt() -> None:
+        nonlocal failed
+        try:
+            transfer()
+            failed = False
+        except OSError as error:
+            if not failed:  # one warning for each outage
+                logger.warning("the run store does not answer, trying again: %s", one_line(error))
+            failed = True
 
-    thread = threading.Thread(target=run, name="run-store", daemon=True)
-    thread.start()
-    try:
+    with repeated(attempt, seconds, "run-store"):
         yield
-    finally:
-        stopped.set()
-        thread.join()
 
 
 @contextmanager

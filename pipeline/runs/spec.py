@@ -104,6 +104,51 @@ class Crops:
     decoder: Literal["libjpeg-turbo", "nvjpeg"] = "libjpeg-turbo"
 
 
+class Configured:
+    """What the content of a ``config.json`` says of a run; it need not be complete.
+
+    Attributes:
+        config: the content.
+    """
+
+    config: Mapping[str, Any]
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.config["experiment"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed"])
+
+    @property
+    def name(self) -> str:
+        """Name of the run in a plan: ``<experiment>-s<seed>``."""
+        return f"{self.experiment}-s{self.seed}"
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return str(self.config["network"]["name"])
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return str(self.config["data"]["dataset"])
+
+    @property
+    def noise(self) -> int:
+        """Label noise in percent."""
+        return int(self.config["data"].get("noise") or 0)
+
+    @property
+    def noise_draw(self) -> int:
+        """Number of the random draw of the noisy labels."""
+        return int(self.config["data"].get("noise_draw") or 0)
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One training run; `crops` are None for data sets of arrays."""

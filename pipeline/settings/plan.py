@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from models import resolve_options
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, NoiseDraw, Protocol, RunSpec
+from pipeline.runs.spec import Configured, Crops, DataSpec, NetworkSpec, NoiseDraw, Protocol, RunSpec
 from pipeline.settings.reading import Settings, check
 from pipeline.settings.tree import Config, Data, Experiment, Label, Name, Report, Tracking
 from pipeline.utils.errors import UserError
@@ -35,7 +35,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class PlannedRun(Configured):
     """One run of a plan.
 
     Attributes:
@@ -46,36 +46,6 @@ class PlannedRun:
 
     config: Mapping[str, Any]
     counts: Cost | None = None
-
-    @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return str(self.config["experiment"])
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return int(self.config["seed"])
-
-    @property
-    def name(self) -> str:
-        """Name of the run in its plan: ``<experiment>-s<seed>``."""
-        return f"{self.experiment}-s{self.seed}"
-
-    @property
-    def network(self) -> str:
-        """Name of the network."""
-        return str(self.config["network"]["name"])
-
-    @property
-    def dataset(self) -> str:
-        """Name of the data set."""
-        return str(self.config["data"]["dataset"])
-
-    @property
-    def noise(self) -> int:
-        """Label noise in percent."""
-        return int(self.config["data"].get("noise", 0))
 
     @property
     def identity(self) -> str | None:
