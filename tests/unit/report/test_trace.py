@@ -101,4 +101,5 @@ def test_a_wrong_name_is_refused_in_one_line_with_what_is_allowed(world: Any, ce
     with pytest.raises(UserError) as error:
         trace(world.plan(), world.sources, cell)
     assert allowed in str(error.value)
+    assert ("did you mean" in str(error.value)) == (cell.startswith(("table3", "claims")))
     assert "\n" not in str(error.value)
