@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "31536000",  # runs wait for their turn
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a connection would wait for idle workers, for ever where none starts
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` each worker would resolve an environment of its own
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     **huge_pages.ENVIRONMENT,
@@ -92,7 +93,7 @@ def connected(root: Path, lost: Callable[[str], None] = _leave) -> Iterator[None
     try:
         ended = _start(address, runtime_env, lost)
     except ValueError as error:
-        raise UserError(f"RAY_ADDRESS = {address!r}: {one_line(error)}") from None
+        raise UserError(f"{f'RAY_ADDRESS = {address!r}' if address else 'Ray'}: {one_line(error)}") from None
     except ConnectionError as error:
         raise UserError(
             f"RAY_ADDRESS = {address!r}: {one_line(error)}; if it asks for a token, RAY_AUTH_MODE=token and the same"

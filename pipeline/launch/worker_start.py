@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
@@ -16,6 +17,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from pipeline.utils.errors import UserError
 
 WINDOW_SECONDS = 27.0  # two of them pass before a start is given up
+OF_RAY = re.compile(r":|\[\d{4}-\d\d-\d\d |\d{4}-\d\d-\d\d [^\t]*\tINFO")  # lines of its logs that are no cause
 PATIENCE_SECONDS = 600.0  # for processes that start, but slowly; and on a cluster of RAY_ADDRESS, which is not seen
 
 
@@ -87,10 +89,15 @@ def _starting() -> set[tuple[int, str]]:
 def _last_words() -> str:
     """Return the last line that a worker of this machine's cluster wrote, and where the others are."""
     logs = Path(ray._private.worker._global_node.get_logs_dir_path())
-    files = [path for pattern in ("worker*.err", "runtime_env_setup*.log") for path in logs.glob(pattern)]
+    patterns = (
+        "worker*.err",
+        "raylet.err",
+        "runtime_env_setup*.log",
+    )  # a worker that dies early writes to the raylet's
+    files = [path for pattern in patterns for path in logs.glob(pattern)]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         for line in reversed(lines):
-            if line.strip() and not line.startswith(":"):  # Ray's own notes on jobs and actors
+            if line.strip() and not OF_RAY.match(line):
                 return f"{line.strip()[:300]} ({path})"
     return f"its process left no message in {logs}"
