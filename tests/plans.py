@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Protocol, RunSpec
@@ -49,7 +49,7 @@ def make_plan(
     profile: str = "digits",
     label: Label | None = None,
     store: str = "runs",
-    models: str = "none",
+    models: Literal["none", "best", "all"] = "none",
     tracked: bool = False,
     costs: Iterable[int] = repeat(3000),
     parameters: Iterable[int] = repeat(1),

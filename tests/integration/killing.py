@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
+from numpy.typing import NDArray
 
 from pipeline.data.arrays import load, read_manifest, write_arrays
 from pipeline.data.preparation import statistics
@@ -33,7 +35,7 @@ def few_images(clone: Clone) -> None:
     arrays, manifest = load(folder), read_manifest(folder)
     mean, channel_mean, channel_std = statistics(arrays.train_images[:TRAIN])
     changed = {"train_images": TRAIN, "test_images": TEST, "channel_mean": channel_mean, "channel_std": channel_std}
-    kept = {
+    kept: dict[str, NDArray[Any]] = {
         "train_images": arrays.train_images[:TRAIN].copy(),
         "train_labels": arrays.train_labels[:TRAIN].copy(),
         "test_images": arrays.test_images[:TEST].copy(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -131,18 +131,20 @@ class Sample:
 class _Python2Pickler(pickle._Pickler):
     """Protocol 2 as Python 2 wrote it, strings as bytes: the form of the official batches."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
 
     def save_string(self, value: str | bytes) -> None:
         content = value.encode("ascii") if isinstance(value, str) else value
-        self.write(b"T" + len(content).to_bytes(4, "little") + content)
-        self.memoize(value)
+        self.write(b"T" + len(content).to_bytes(4, "little") + content)  # type: ignore[attr-defined]
+        self.memoize(value)  # type: ignore[attr-defined]
 
     dispatch[str] = save_string
     dispatch[bytes] = save_string
 
 
-def sample_of(dataset: Cifar, seed: int = 0) -> Sample:
+def sample_of(name: str, seed: int = 0) -> Sample:
+    dataset = data.DATASETS[name]
+    assert isinstance(dataset, Cifar)
     generator = np.random.default_rng(seed)
 
     def split(count: int) -> Split:
@@ -156,12 +158,12 @@ def sample_of(dataset: Cifar, seed: int = 0) -> Sample:
 
 @pytest.fixture(params=["cifar10", "cifar100"])
 def either_sample(request: pytest.FixtureRequest) -> Sample:
-    return sample_of(data.DATASETS[request.param])
+    return sample_of(request.param)
 
 
 @pytest.fixture
 def sample() -> Sample:
-    return sample_of(data.DATASETS["cifar10"])
+    return sample_of("cifar10")
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import data
 from pipeline.launch import doctor
-from pipeline.settings import config
+from pipeline.settings import config, reading
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = config.load(ROOT / "params.yaml")
@@ -21,7 +21,7 @@ SETTINGS = config.load(ROOT / "params.yaml")
 
 def changed(**changes: Any) -> config.Config:
     """The active profile with some settings changed, e.g. `resources={"gpus": 1.0}`."""
-    tree = config.read_yaml(ROOT / "params.yaml")
+    tree = reading.read_yaml(ROOT / "params.yaml")
     for key, value in changes.items():
         tree[key] = {**tree[key], **value} if isinstance(value, dict) else value
     return config.parse(tree)

@@ -76,7 +76,7 @@ class World:
         for run in (planned.config for planned in plan.runs.values()):
             self.result(plan.profile, run, rows=rows)
 
-    def result(self, profile: str, run: dict[str, Any], **options: Any) -> Path:
+    def result(self, profile: str, run: Mapping[str, Any], **options: Any) -> Path:
         """One run in results/."""
         return write_run(self.results / profile / run["experiment"] / f"seed{run['seed']}", run, **options)
 
@@ -93,7 +93,7 @@ class World:
                 write_json(path, content)
         return self.root / "data"
 
-    def stored(self, run: dict[str, Any], status: str = "finished", profile: str = "digits") -> Path:
+    def stored(self, run: Mapping[str, Any], status: str = "finished", profile: str = "digits") -> Path:
         """One run in the store, with its provenance."""
         folder = write_run(self.store / f"{run['experiment']}-s{run['seed']}-{run['identity']}", run)
         write_provenance(folder, status, profile)
@@ -125,7 +125,7 @@ def parameters_of(run: Mapping[str, Any]) -> int:
     return PARAMETERS.get(run["experiment"].split("-")[0], 10**6)
 
 
-def write_run(folder: Path, run: dict[str, Any], rows: int = 8) -> Path:
+def write_run(folder: Path, run: Mapping[str, Any], rows: int = 8) -> Path:
     """The small files of a finished run: synthetic, but as consistent as real ones."""
     folder.mkdir(parents=True)
     experiment, seed, protocol = run["experiment"], run["seed"], run["protocol"]
@@ -209,7 +209,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
     world.built_plan = plan = world.plan(seeds=3)
     for name, run in ((planned.name, planned.config) for planned in plan.runs.values()):
         if name == "attention164-nal-s2":
-            world.result("digits", run | {"numerics": 1, "identity": "0" * 12})
+            world.result("digits", {**run, "numerics": 1, "identity": "0" * 12})
         elif name == "attention128-nal-s1":
             world.stored(run, status="paused")
         elif not name.startswith("attention56-local"):

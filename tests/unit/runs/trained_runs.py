@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from models import create_model
 from models.weights import save_weights
 from pipeline.runs.spec import DataSpec, NetworkSpec, Protocol, RunSpec
 from tests.unit.tracking import run_folders
 
-NAME, CLASSES, OPTIONS, SIZE = "cifar_attention56", ("cat", "dog", "frog", "ship"), {"mask": "local", "t": 1}, 16
+NAME, CLASSES, SIZE = "cifar_attention56", ("cat", "dog", "frog", "ship"), 16
+OPTIONS: dict[str, Any] = {"mask": "local", "t": 1}
 NORMALISATION = {"image_size": SIZE, "crop_pct": 1.0, "mean": [[[0.5, 0.4, 0.3]] * SIZE] * SIZE, "std": [1.0] * 3}
 
 
@@ -26,9 +28,10 @@ def run_spec(dataset: str = "cifar10", noise: int = 0) -> RunSpec:
 def write_weights(folder: Path, *, old: bool = False) -> Path:
     """Write the weights of a network, without class names and normalisation if they are `old`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, use = folder / "weights.safetensors", {"classes": CLASSES, "normalisation": NORMALISATION}
+    path = folder / "weights.safetensors"
     model = create_model(NAME, len(CLASSES), **OPTIONS)
-    save_weights(model, path, name=NAME, num_classes=len(CLASSES), options=OPTIONS, **({} if old else use))
+    use: dict[str, Any] = {} if old else {"classes": CLASSES, "normalisation": NORMALISATION}
+    save_weights(model, path, name=NAME, num_classes=len(CLASSES), options=OPTIONS, **use)
     return path
 
 

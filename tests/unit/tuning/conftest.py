@@ -12,7 +12,7 @@ import yaml
 from pipeline.data.arrays import write_arrays
 from pipeline.data.preparation import statistics
 from pipeline.runs.records import DETERMINISTIC, HISTORY, Evaluation, Provenance, write_rows
-from pipeline.settings import config
+from pipeline.settings import config, reading
 from pipeline.tuning.search import Job, Search, prepare
 from pipeline.tuning.space import Space
 from pipeline.utils.files import write_json
@@ -66,7 +66,7 @@ PARAMS: dict[str, Any] = {
 
 
 def space(**changes: Any) -> Space:
-    return config.check(Space, {**SPACE, **changes}, "a space")
+    return reading.check(Space, {**SPACE, **changes}, "a space")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def root(tmp_path: Path) -> Path:
 
 def search(root: Path, wanted: int | None = None, **changes: Any) -> Search:
     """The search of `SPACE` in a project folder, ready to begin."""
-    tree = config.read_yaml(root / "params.yaml")
+    tree = reading.read_yaml(root / "params.yaml")
     made = prepare(config.load(root / "params.yaml"), tree, ("small", space(**changes)), "attention56", wanted, root)
     made.config.write(made.folder)
     return made

@@ -11,7 +11,7 @@ import optuna
 import pytest
 import yaml
 
-from pipeline.settings import config
+from pipeline.settings import config, reading
 from pipeline.tuning.figures import draw_importance
 from pipeline.tuning.override import read_arguments
 from pipeline.tuning.results import SearchResults, best_override, verdict, write_results
@@ -120,9 +120,9 @@ def test_compose_takes_an_override_and_changes_nothing_else(tmp_path: Path) -> N
         (tmp_path / folder).symlink_to(ROOT / folder)
     command = [sys.executable, "-m", "pipeline", "compose", "digits"]
     subprocess.run(command, cwd=tmp_path, check=True)
-    before = config.read_yaml(tmp_path / "params.yaml")
+    before = reading.read_yaml(tmp_path / "params.yaml")
     subprocess.run([*command, "--override", "best.yaml"], cwd=tmp_path, check=True)
-    after = config.read_yaml(tmp_path / "params.yaml")
+    after = reading.read_yaml(tmp_path / "params.yaml")
     assert after["experiments"]["attention56"]["options"] == {"t": 3, "activation": "channel"}
     assert after["protocol"] == {
         **before["protocol"],

@@ -12,7 +12,7 @@ from pipeline import runs
 from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.records import CHECKPOINTS, Provenance
 from pipeline.runs.run_lock import lock_run
-from pipeline.settings import config
+from pipeline.settings import config, reading
 from pipeline.tuning import command
 from pipeline.tuning.command import _check_begun
 from pipeline.tuning.search import Job, prepare
@@ -145,7 +145,7 @@ def test_other_settings_are_another_search(root: Path) -> None:
 def test_what_cannot_be_searched_is_refused(
     root: Path, experiment: str, change: dict[str, int], complaint: str
 ) -> None:
-    tree = config.read_yaml(root / "params.yaml")
+    tree = reading.read_yaml(root / "params.yaml")
     tree["protocol"].update(change)
     with pytest.raises(UserError, match=complaint):
         prepare(config.parse(tree), tree, ("small", space(parameters=FLIP)), experiment, None, root)
@@ -155,7 +155,7 @@ FLIP = {"protocol.flip": {"choices": [True, False]}}
 
 
 def test_the_name_says_profile_space_and_any_other_experiment(root: Path) -> None:
-    tree = config.read_yaml(root / "params.yaml")
+    tree = reading.read_yaml(root / "params.yaml")
     settings = config.parse(tree)
     named = [
         prepare(settings, tree, ("small", space(parameters=FLIP)), experiment, None, root).config.name

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import config
+from pipeline.settings import config, reading
 from pipeline.tuning.space import Space, check_edges, load_space, merged, override, own_values
 from pipeline.utils.errors import UserError
 from tests.unit.tuning.conftest import PARAMS, SPACE, space
@@ -24,7 +24,7 @@ def parameters(**changed: Any) -> dict[str, Any]:
 def test_the_spaces_that_ship_fit_the_active_profile_and_hold_its_own_settings(name: str) -> None:
     stem, shipped = load_space(name, ROOT)
     assert stem == name
-    settings, tree = config.load(ROOT / "params.yaml"), config.read_yaml(ROOT / "params.yaml")
+    settings, tree = config.load(ROOT / "params.yaml"), reading.read_yaml(ROOT / "params.yaml")
     check_edges(shipped, tree, "attention56", settings.protocol.iterations, name)
     assert own_values(shipped, settings, "attention56") is not None
 
@@ -128,4 +128,4 @@ def test_drawn_numbers_have_few_digits_and_stay_within_the_limits(value: float) 
 
 
 def test_a_space_survives_being_written_down() -> None:
-    assert config.check(Space, space().model_dump(mode="json"), "again") == space()
+    assert reading.check(Space, space().model_dump(mode="json"), "again") == space()
