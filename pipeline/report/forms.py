@@ -10,7 +10,6 @@ from pipeline.report.claims import Verdict
 from pipeline.report.evidence import MARKS
 from pipeline.report.tables import Cell, Table
 from pipeline.settings.paper import COUNTED, Printed
-from pipeline.utils import files
 from pipeline.utils.statistics import Estimate
 
 _DECIMALS = {"test_error": 2, "top5_error": 2, "parameters": 2, "multiply_adds": 2, "depth": 0}
@@ -73,9 +72,11 @@ CLAIM_HEADER = (
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV as everywhere, whose floats have at most six digits after the point."""
-    rounded = ([round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return files.csv_text(header, rounded)
+    """CSV with LF line ends; None is an empty cell, and floats have at most six digits after the point."""
+    import pandas as pd
+
+    rounded = [[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows]
+    return pd.DataFrame(rounded, columns=list(header), dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def table_csv(table: Table) -> str:
@@ -156,36 +157,32 @@ def difference_text(cell: Cell) -> str:
 
 def table_latex(table: Table, statement: str) -> str:
     """A booktabs table whose caption says on what the measured numbers stand."""
+    import pandas as pd
+
     heads = [_latex_heads(table, index) for index in range(len(table.columns))]
-    above, rules, first = [""], [], 2  # the first column is that of the rows' names
+    columns = [("", _escape(table.paper.row_header))]
     for column, head in zip(table.columns, heads, strict=True):
-        above.append(f"\\multicolumn{{{len(head)}}}{{c}}{{{_escape(column.label)}}}")
-        rules.append(f"\\cmidrule(lr){{{first}-{first + len(head) - 1}}}")
-        first += len(head)
-    below = [_escape(table.paper.row_header), *(name for head in heads for name in head)]
-    caption = f"{table.paper.name}. {table.paper.title}. {table.basis} {_latex_key(table)}{statement}".strip()
-    alignment = "".join("l" if name == "seeds" else "r" for name in below[1:])
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "  \\centering",
-        f"  \\caption{{{_escape(caption)}}}",
-        f"  \\label{{tab:{table.paper.id}}}",
-        "  \\small" if len(below) <= _SMALL_COLUMNS else "  \\scriptsize\\setlength{\\tabcolsep}{3pt}",
-        f"  \\begin{{tabular}}{{l{alignment}}}",
-        "    \\toprule",
-        f"    {' & '.join(above).strip()} \\\\",
-        f"    {' '.join(rules)}",
-        f"    {' & '.join(below)} \\\\",
-        "    \\midrule",
-    ]
+        columns += [(_escape(column.label), name) for name in head]
+    rows = []
     for row in table.rows:
-        cells = [row.label]
-        for cell, head in zip(row.cells, heads, strict=True):
-            cells += [_latex_text(cell, name) for name in head]
-        lines.append(f"    {' & '.join(_escape(text) for text in cells)} \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
-    return "\n".join(lines)
+        texts = [_latex_text(cell, name) for cell, head in zip(row.cells, heads, strict=True) for name in head]
+        rows.append([_escape(text) for text in (row.label, *texts)])
+    caption = f"{table.paper.name}. {table.paper.title}. {table.basis} {_latex_key(table)}{statement}".strip()
+    latex = (
+        pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
+        .style.hide(axis="index")
+        .to_latex(
+            hrules=True,
+            column_format="l" + "".join("l" if name == "seeds" else "r" for _, name in columns[1:]),
+            multicol_align="c",
+            position_float="centering",
+            caption=_escape(caption),
+            label=f"tab:{table.paper.id}",
+        )
+    )
+    size = "\\small" if len(columns) <= _SMALL_COLUMNS else "\\scriptsize\\setlength{\\tabcolsep}{3pt}"
+    begin = "\\begin{tabular}"
+    return f"% needs \\usepackage{{booktabs}}\n{latex.replace(begin, f'{size}{chr(10)}{begin}', 1)}"
 
 
 def _latex_key(table: Table) -> str:
