@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 
 import mlflow
@@ -12,12 +11,10 @@ import torch
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from models import create_model
-from models.weights import save_weights
 from pipeline import tracking
 from pipeline.tracking import models
 from pipeline.tracking.describe import Described
-from tests.unit.tracking.run_folders import make_spec, write_run
+from tests.unit.tracking.run_folders import write_trained_run
 
 
 @pytest.fixture
@@ -31,14 +28,6 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def write_trained_run(store: Path, seed: int, test_error: float = 5.0) -> Path:
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
-        torch.manual_seed(seed)
-        network = create_model("cifar_attention56", num_classes=10)
-        save_weights(network, Path(scratch, "weights"), name="cifar_attention56", num_classes=10)
-        return write_run(store, make_spec(seed=seed), error=test_error, weights=Path(scratch, "weights").read_bytes())
 
 
 def test_the_logged_model_gives_the_outputs_of_the_network(

@@ -12,12 +12,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from models import create_model
-from models.weights import load_model, save_weights
+from models.weights import load_model
 from pipeline import tracking
 from pipeline.tracking import store
 from tests.integration.mlflow_server import MlflowServer
-from tests.unit.tracking.run_folders import make_spec, write_run
+from tests.unit.tracking.run_folders import make_spec, write_run, write_trained_run
 
 pytestmark = pytest.mark.slow
 
@@ -86,10 +85,7 @@ def test_a_server_killed_and_started_again_loses_nothing(
 def test_a_model_goes_to_the_server_and_back(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_run(tmp_path, make_spec(seed=9))
-    with torch.random.fork_rng(devices=[]):
-        network = create_model("cifar_attention56", num_classes=10)
-    save_weights(network, folder / "weights.safetensors", name="cifar_attention56", num_classes=10)
+    folder = write_trained_run(tmp_path, seed=9)
     run_id = tracking.close_run(server.uri, None, folder, "FINISHED")
     assert tracking.log_model(server.uri, run_id, folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -128,3 +129,17 @@ def _finish(folder: Path, history: Sequence[Evaluation], weights: bytes | None, 
     content = {METRICS: json_bytes(metrics.to_json())}
     write_checksums(folder, (*DETERMINISTIC, *MACHINE, WEIGHTS), content)
     metrics.write(folder)
+
+
+def write_trained_run(store: Path, seed: int, test_error: float = 5.0) -> Path:
+    """Write the files of a finished run with the weights of a real network."""
+    import torch
+
+    from models import create_model
+    from models.weights import save_weights
+
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
+        torch.manual_seed(seed)
+        network = create_model("cifar_attention56", num_classes=10)
+        save_weights(network, Path(scratch, "weights"), name="cifar_attention56", num_classes=10)
+        return write_run(store, make_spec(seed=seed), error=test_error, weights=Path(scratch, "weights").read_bytes())
