@@ -133,7 +133,7 @@ def test_a_server_whose_database_dies_and_comes_back_loses_nothing(
         assert tracking.close_run(server.uri, run_id, folder, "FINISHED") == run_id
         assert tracking.sync(server.uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=0, failed=())
         assert steps(client, run_id) == [1, 2, 3]
-        assert client.get_run(run_id).data.params["network.name"] == "cifar_attention56"
+        assert client.get_run(run_id).data.params["network"] == "cifar_attention56"
     assert len([record for record in caplog.records if record.name == "pipeline.tracking"]) == 1
 
 
