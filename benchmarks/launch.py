@@ -46,7 +46,8 @@ from pipeline.runs.records import (
 )
 from pipeline.runs.spec import RunSpec, evaluation_iterations
 from pipeline.settings import config
-from pipeline.settings.plan import Plan, build_plan
+from pipeline.settings.plan import Plan
+from pipeline.settings.planning import build_plan
 from pipeline.training.environment import device_name
 from pipeline.utils.cores import available_cores
 from pipeline.utils.files import write_json

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Protocol, RunSpec
-from pipeline.settings.plan import Cost, Plan, PlannedRun
-from pipeline.settings.tree import Label, Report, Tracking
+from pipeline.settings.plan import Cost, Label, Plan, PlannedRun, Report, Tracking
 
 RESOURCES = Resources(workers=1, threads=1, gpus="auto", max_parallel=None, max_failures=2)
 

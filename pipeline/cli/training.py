@@ -37,7 +37,7 @@ def _run_plan(options: argparse.Namespace) -> None:
 def _make_plan() -> Plan:
     """Check the settings, say where they differ from conf/, and write ``plan.json``."""
     from pipeline.settings import config
-    from pipeline.settings.plan import build_plan
+    from pipeline.settings.planning import build_plan
 
     settings = config.load()
     drift = config.drift()
@@ -55,10 +55,10 @@ def _make_plan() -> Plan:
 
 
 def _current_plan() -> Plan:
-    """Plan ``params.yaml`` as it is now; inside a stage, where DVC sees to that, read the plan that is there."""
-    from pipeline.settings.plan import Plan
+    """Plan ``params.yaml`` as it is now; read the plan that is there inside a stage of DVC, and without that file."""
+    from pipeline.settings.plan import PARAMS, Plan
 
-    return Plan.read() if "DVC_STAGE" in os.environ else _make_plan()
+    return Plan.read() if "DVC_STAGE" in os.environ or not Path(PARAMS).exists() else _make_plan()
 
 
 def _outlook(plan: Plan, *, by_probe: bool) -> str:

@@ -15,7 +15,8 @@ from pipeline.report.compare import SUMMARY
 from pipeline.runs.records import CONFIG, METRICS
 from pipeline.runs.run_store import Mirror, RunStore
 from pipeline.runs.store import PUBLISHED, RESULTS, store_folder
-from pipeline.settings.plan import PLAN, Plan, build_plan
+from pipeline.settings.plan import PLAN, Plan
+from pipeline.settings.planning import build_plan
 from pipeline.settings.reading import read_yaml
 from pipeline.tracking.database import sqlite_path
 from pipeline.tracking.describe import PAGE

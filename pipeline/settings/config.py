@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.settings import plan
 from pipeline.settings.reading import check, read_yaml
 from pipeline.settings.tree import Config
 from pipeline.utils.errors import UserError, shown
 
-PARAMS = "params.yaml"
+PARAMS = plan.PARAMS
 PROFILES = Path("conf/profile")
 
 

@@ -1,28 +1,54 @@
-"""The plan: every run of a profile with its configuration and identity, and what it will cost."""
+"""The plan: every run of a profile with its configuration and identity, and what it will cost.
+
+It is read on machines that only train, too, which have no pydantic: nothing here needs it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Le
-from pydantic import ConfigDict
+from annotated_types import Ge, Gt, Le, Len
 
-from models import resolve_options
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import Configured, Crops, DataSpec, NetworkSpec, NoiseDraw, Protocol, RunSpec
-from pipeline.settings.reading import Settings, check
-from pipeline.settings.tree import Config, Data, Experiment, Label, Name, Report, Tracking
+from pipeline.runs.reading import parse
+from pipeline.runs.spec import Configured, Crops, NoiseDraw, Protocol, RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_json
+from pipeline.utils.names import NAME
 
+PARAMS = "params.yaml"  # what a plan is made from
 PLAN = "plan.json"
-KNOWN_WITHOUT_DATA = ("dataset", "noise", "noise_draw")  # of the data of a run
 # Passes over the network that one training image costs: forward, and backward to activations and to weights.
 PASSES = 3
+
+
+@dataclass(frozen=True)
+class Label:
+    """How results of a profile are introduced wherever they are shown."""
+
+    standin: bool
+    schedule: Literal["full", "short"]
+    statement: Annotated[str, Len(1, 1000)]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What is logged to MLflow."""
+
+    enabled: bool
+    models: Literal["none", "best", "all"]
+    system_metrics: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Settings of the report."""
+
+    equivalence_margin: Annotated[float, Gt(0), Le(100)]
 
 
 @dataclass(frozen=True)
@@ -96,13 +122,13 @@ class Plan:
         """Return the content of ``plan.json``, with identities apart so that a stage can depend on its own alone."""
         return {
             "profile": self.profile,
-            "labels": self.label.model_dump(),
-            "report": self.report.model_dump(),
+            "labels": asdict(self.label),
+            "report": asdict(self.report),
             "execution": {
                 "resources": asdict(self.resources),
                 "checkpoints": asdict(self.checkpoints),
                 "store": self.store,
-                "tracking": self.tracking.model_dump(),
+                "tracking": asdict(self.tracking),
                 "remote": self.remote,
             },
             "identity": {name: run.identity for name, run in self.runs.items()},
@@ -133,187 +159,103 @@ class Plan:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str = PLAN) -> Plan:
         """Return the plan that `to_json` gave; UserError for anything else."""
-        file = check(_File, content, source)
-        for name, run in file.runs.items():
-            identity = content["runs"][name].get("identity")
-            if f"{run.experiment}-s{run.seed}" != name or file.identity.get(name) != identity:
-                raise UserError(f"{source}: runs.{name}: is not the run of that name and identity")
-        runs = {
-            name: PlannedRun({key: value for key, value in config.items() if key != "cost"}, file.runs[name].cost)
-            for name, config in content["runs"].items()
-        }
-        execution = file.execution
+        _check(content, source)
+        execution, path = content["execution"], Path(source)
         return cls(
-            profile=file.profile,
-            label=file.labels,
-            report=file.report,
-            resources=execution.resources,
-            checkpoints=execution.checkpoints,
-            store=execution.store,
-            tracking=execution.tracking,
-            remote=execution.remote,
-            runs=runs,
+            profile=content["profile"],
+            label=parse(Label, content["labels"], path),
+            report=parse(Report, content["report"], path),
+            resources=parse(Resources, execution["resources"], path),
+            checkpoints=parse(Checkpoints, execution["checkpoints"], path),
+            store=execution["store"],
+            tracking=parse(Tracking, execution["tracking"], path),
+            remote=execution.get("remote"),  # a plan of a version before there were remotes has none
+            runs={name: _planned(run, path) for name, run in content["runs"].items()},
         )
 
 
-class _Execution(Settings):
-    resources: Resources
-    checkpoints: Checkpoints
-    store: str
-    tracking: Tracking
-    remote: str | None = None  # a plan of a version before there were remotes has none
+def _planned(content: Mapping[str, Any], path: Path) -> PlannedRun:
+    cost = content.get("cost")
+    config = {key: value for key, value in content.items() if key != "cost"}
+    return PlannedRun(config, None if cost is None else parse(Cost, cost, path))
 
 
-class _Part(Settings):
-    """A part of a run's configuration; only the keys that a plan without the data has are checked here."""
+def _check(content: Mapping[str, Any], source: str) -> None:
+    """Check the content of a ``plan.json``; a machine without pydantic takes it as it is."""
+    try:
+        from pipeline.settings.reading import check
+    except ModuleNotFoundError as error:
+        if error.name != "pydantic":
+            raise
+        return
+    file = check(_File, content, source)
+    names = {"profile": file.profile}
+    for name, run in file.runs.items():
+        names |= {f"runs.{name}.experiment": run.experiment, f"runs.{name}.network.name": run.network.name}
+        names |= {f"runs.{name}.data.dataset": run.data.dataset}
+    for key, value in names.items():
+        if not NAME.fullmatch(value):
+            raise UserError(f"{source}: {key} = {value!r}: must be a name of lower-case letters, digits, '-' and '_'")
+    for name, run in file.runs.items():
+        identity = content["runs"][name].get("identity")
+        if f"{run.experiment}-s{run.seed}" != name or file.identity.get(name) != identity:
+            raise UserError(f"{source}: runs.{name}: is not the run of that name and identity")
 
-    model_config = ConfigDict(extra="ignore")
+
+# What is checked of a file, by pydantic's names for its configuration.
+_STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+_PART = _STRICT | {"extra": "ignore"}  # of a run: the keys that a plan without the data has, too
 
 
-class _Network(_Part):
-    name: Name
+@dataclass(frozen=True)
+class _Network:
+    name: str
     options: dict[str, Any]
 
+    __pydantic_config__: ClassVar = _PART
 
-class _Data(_Part):
-    dataset: Name
+
+@dataclass(frozen=True)
+class _Data:
+    dataset: str
     noise: Annotated[int, Ge(0), Le(99)] = 0
     noise_draw: NoiseDraw = 0
 
+    __pydantic_config__: ClassVar = _PART
 
-class _Run(_Part):
-    experiment: Name
+
+@dataclass(frozen=True)
+class _Run:
+    experiment: str
     seed: int
     network: _Network
     data: _Data
     protocol: Protocol
-    crops: Crops | None = None
     numerics: int
+    crops: Crops | None = None
     cost: Cost | None = None
 
+    __pydantic_config__: ClassVar = _PART
 
-class _File(Settings):
-    profile: Name
+
+@dataclass(frozen=True)
+class _Execution:
+    resources: Resources
+    checkpoints: Checkpoints
+    store: str
+    tracking: Tracking
+    remote: str | None = None
+
+    __pydantic_config__: ClassVar = _STRICT
+
+
+@dataclass(frozen=True)
+class _File:
+    profile: str
     labels: Label
     report: Report
     execution: _Execution
     identity: dict[str, str | None]
     runs: dict[str, _Run]
 
-
-def build_plan(config: Config, data: Path | None) -> Plan:
-    """Build the plan of a profile.
-
-    Args:
-        config: the settings of the profile.
-        data: the folder of the prepared data. None gives a plan that leaves open what depends on the data: checksums,
-            sizes, and so identities and costs. It is enough for a report.
-
-    Raises:
-        UserError: if data are missing, or experiment and data do not fit.
-    """
-    return Plan(
-        profile=config.profile,
-        label=config.label,
-        report=config.report,
-        resources=config.resources,
-        checkpoints=config.checkpoints,
-        store=config.store,
-        tracking=config.tracking,
-        remote=config.data.remote,
-        runs={run.name: run for run in _runs(config, data)},
-    )
-
-
-def _runs(config: Config, data: Path | None) -> Iterator[PlannedRun]:
-    for name in config.experiments:
-        first = run_spec(config, name, config.seeds[0], data)
-        counts = None if data is None else _cost(first)
-        for seed in config.seeds:
-            content = replace(first, seed=seed).to_json()
-            if data is None:
-                del content["identity"], content["network"]["num_classes"]
-                content["data"] = {key: content["data"][key] for key in KNOWN_WITHOUT_DATA if key in content["data"]}
-            yield PlannedRun(content, counts)
-
-
-def run_spec(config: Config, name: str, seed: int, data: Path | None) -> RunSpec:
-    """Return one run of a profile: the experiment of that name with a seed, on the prepared data under `data`."""
-    experiment = config.experiments[name]
-    crops = crops_of(config, experiment)
-    dataset = _data_spec(config.data, experiment.noise, data, crops)
-    if data is not None and config.protocol.batch_size > dataset.train_images:
-        raise UserError(
-            f"protocol.batch_size = {config.protocol.batch_size}: must be at most {dataset.train_images},"
-            f" the training images of {dataset.dataset}"
-        )
-    return RunSpec(
-        experiment=name,
-        seed=seed,
-        network=NetworkSpec(experiment.network, len(dataset.classes), own_options(experiment)),
-        data=dataset,
-        protocol=config.protocol,
-        precision=config.precision,
-        channels_last=config.channels_last,
-        compile=config.compile,
-        crops=crops,
-    )
-
-
-def own_options(experiment: Experiment) -> dict[str, Any]:
-    """Return the options that differ from the network's defaults: naming a default does not make another run."""
-    defaults = resolve_options(experiment.network, {})
-    given = experiment.options.model_dump(exclude_none=True)
-    return {name: value for name, value in given.items() if value != getattr(defaults, name)}
-
-
-def crops_of(config: Config, experiment: Experiment) -> Crops | None:
-    """Return the crops of an experiment: its own sizes, and the profile's for the rest."""
-    if config.crops is None:
-        return None
-    train, test = experiment.train_crop or config.crops.train, experiment.test_crop or config.crops.test
-    return replace(config.crops, train=train, test=test)
-
-
-def _data_spec(settings: Data, noise: int, data: Path | None, crops: Crops | None) -> DataSpec:
-    """Read the manifests of the data; without the data, checksums and sizes are empty."""
-    dataset, draw = settings.name, settings.noise_draw if noise else 0
-    if data is None:
-        return DataSpec(
-            dataset, noise, "", None, image_size=0, train_images=0, test_images=0, classes=(), noise_draw=draw
-        )
-    from pipeline.data import noisy_folder, prepared_folder
-    from pipeline.data.arrays import read_manifest
-    from pipeline.data.noise import noise_seed
-
-    manifest = read_manifest(prepared_folder(data, dataset))
-    noisy = read_manifest(noisy_folder(data, dataset, noise)) if noise else None
-    if noisy and noisy.get("seed") != noise_seed(dataset, noise, draw):
-        raise UserError(
-            f"{noisy_folder(data, dataset, noise)}: not draw {draw} of the noisy labels (data.noise_draw);"
-            f" `python -m pipeline corrupt {dataset} {noise}` makes it"
-        )
-    return DataSpec(
-        dataset=dataset,
-        noise=noise,
-        checksum=manifest["checksum"],
-        noise_checksum=noisy["checksum"] if noisy else None,
-        image_size=crops.train if crops else manifest["image_shape"][0],
-        train_images=manifest["train_images"],
-        test_images=manifest["test_images"],
-        classes=tuple(manifest["classes"]),
-        noise_draw=draw,
-    )
-
-
-def _cost(spec: RunSpec) -> Cost:
-    """Count the network of a run, and the multiply-adds of its training."""
-    from models.counting import count
-
-    network = spec.network
-    try:
-        counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
-    except ValueError as error:
-        raise UserError(f"experiments.{spec.experiment}: {error}") from None
-    images = spec.protocol.iterations * spec.protocol.batch_size
-    return Cost(counts.parameters, counts.multiply_adds, PASSES * images * counts.multiply_adds)
+    __pydantic_config__: ClassVar = _STRICT

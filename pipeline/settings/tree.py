@@ -15,6 +15,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Crops, NoiseDraw, Precision, Protocol, Seed
+from pipeline.settings.plan import Label, Report, Tracking
 from pipeline.settings.reading import Settings
 from pipeline.utils.names import NAME, did_you_mean
 from pipeline.utils.object_store import is_url
@@ -69,14 +70,6 @@ def _free_place(store: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_simple)]
-
-
-class Label(Settings):
-    """How results of this profile are introduced wherever they are shown."""
-
-    standin: bool
-    schedule: Literal["full", "short"]
-    statement: Annotated[str, Len(1, 1000)]
 
 
 class Data(Settings):
@@ -158,20 +151,6 @@ def _rates_and_groups(protocol: Protocol) -> Protocol:
     if protocol.nesterov and protocol.momentum == 0:
         raise ValueError("nesterov = true: needs a momentum above 0")
     return protocol
-
-
-class Tracking(Settings):
-    """What is logged to MLflow."""
-
-    enabled: bool
-    models: Literal["none", "best", "all"]
-    system_metrics: bool
-
-
-class Report(Settings):
-    """Settings of the report."""
-
-    equivalence_margin: Annotated[float, Gt(0), Le(100)]
 
 
 class Config(Settings):

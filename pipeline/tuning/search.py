@@ -16,7 +16,7 @@ from pipeline.runs.execution import STOP_FILE, Execution
 from pipeline.runs.records import CHECKPOINTS
 from pipeline.runs.spec import DataSpec, RunSpec, evaluation_iterations
 from pipeline.settings.config import parse
-from pipeline.settings.plan import build_plan, run_spec
+from pipeline.settings.planning import build_plan, run_spec
 from pipeline.settings.tree import Config
 from pipeline.tuning.space import Space, Values, check_edges, merged, override, own_values
 from pipeline.tuning.split import hold_out, split_folder

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.noise import noise_seed
-from pipeline.settings.plan import Plan
-from pipeline.settings.tree import Label
+from pipeline.settings.plan import Label, Plan
 from tests.plans import make_plan
 
 ERRORS = {

@@ -10,7 +10,7 @@ import pytest
 from pipeline.report.forms import printed as printed_text
 from pipeline.settings import config
 from pipeline.settings.paper import COUNTED, PaperClaim, deviations, load_paper
-from pipeline.settings.plan import build_plan
+from pipeline.settings.planning import build_plan
 
 PAPER = load_paper()
 ROOT = Path(__file__).parents[3]

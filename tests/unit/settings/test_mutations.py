@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from pipeline.settings import config
-from pipeline.settings.plan import build_plan
+from pipeline.settings.planning import build_plan
 from pipeline.settings.tree import Config
 from pipeline.utils.errors import UserError
 

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.runs.spec import RunSpec
 from pipeline.settings import config
-from pipeline.settings.plan import Plan, build_plan
+from pipeline.settings.plan import Plan
+from pipeline.settings.planning import build_plan
 from pipeline.utils.errors import UserError
 from tests.plans import make_plan
 from tests.unit.tracking.run_folders import make_spec
@@ -120,3 +121,24 @@ def test_a_run_with_a_name_that_is_a_path_or_a_seed_that_is_not_a_number_is_refu
 def test_training_needs_no_pydantic() -> None:
     code = "import sys, pipeline.training.loop; sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+WITHOUT_PYDANTIC = """
+import json, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "mlflow", "dvc", "hydra", "omegaconf", "pydantic", "optuna"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from pathlib import Path
+import pipeline.launch.driver, pipeline.launch.single, pipeline.training.loop
+from pipeline.settings.plan import Plan
+print(json.dumps(Plan.read(Path(sys.argv[1])).to_json()))
+"""
+
+
+def test_a_machine_that_only_trains_reads_a_plan_without_pydantic(path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_PYDANTIC, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == json.loads(path.read_text())
