@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from pipeline.utils.limits import Ge, Gt, Le
 
 STOP_FILE = "stop"  # a file of this name in a run's folder asks it to take a checkpoint and stop
 YEAR = 365 * 24 * 3600

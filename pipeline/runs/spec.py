@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-
 from pipeline.runs.reading import DamagedError, parse
 from pipeline.utils.errors import UserError
+from pipeline.utils.limits import Ge, Gt, Le, Lt
 from pipeline.utils.names import checked_name
 
 # The version of the arithmetic of training, a part of every run's identity. Raise it in the change that makes the same

@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 Scope = Literal["profile", "everywhere", "counts"]
 Arm = str | Mapping[int, str] | None
 ClaimKind = Literal["lower", "slope", "value", "ratio"]
@@ -161,6 +159,8 @@ class Paper:
 @cache
 def load_paper() -> Paper:
     """Read `paper.yaml`; a key that is not known there is a TypeError."""
+    import yaml  # a machine that only trains has none
+
     content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
     protocols = {
         dataset: Protocol(

@@ -11,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, Len
-
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.reading import parse
 from pipeline.runs.spec import Configured, Crops, NoiseDraw, Protocol, RunSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_json
+from pipeline.utils.limits import Ge, Gt, Le, Len
 from pipeline.utils.names import NAME
 
 PARAMS = "params.yaml"  # what a plan is made from
@@ -185,7 +184,7 @@ def _check(content: Mapping[str, Any], source: str) -> None:
     try:
         from pipeline.settings.reading import check
     except ModuleNotFoundError as error:
-        if error.name != "pydantic":
+        if error.name not in ("pydantic", "yaml"):
             raise
         return
     file = check(_File, content, source)

@@ -10,13 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, field_validator, model_validator
 
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Crops, NoiseDraw, Precision, Protocol, Seed
 from pipeline.settings.plan import Label, Report, Tracking
 from pipeline.settings.reading import Settings
+from pipeline.utils.limits import Ge, Gt, Le, Len
 from pipeline.utils.names import NAME, did_you_mean
 from pipeline.utils.object_store import is_url
 

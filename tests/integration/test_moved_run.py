@@ -18,9 +18,12 @@ LARGEST = 16 * 2**20  # bytes of a file that moves
 BARE = """\
 import runpy, sys
 
+ABSENT = {"ray", "mlflow", "dvc", "hydra", "omegaconf", "pydantic", "annotated_types", "yaml", "tenacity", "scipy",
+          "matplotlib", "sqlalchemy", "optuna"}
+
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("ray", "mlflow", "dvc", "hydra", "omegaconf", "pydantic", "sqlalchemy", "optuna"):
+        if name.partition(".")[0] in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())

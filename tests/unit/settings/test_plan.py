@@ -125,9 +125,10 @@ def test_training_needs_no_pydantic() -> None:
 
 WITHOUT_PYDANTIC = """
 import json, sys
+ABSENT = {"ray", "mlflow", "dvc", "hydra", "pydantic", "annotated_types", "yaml", "tenacity", "scipy", "matplotlib"}
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("ray", "mlflow", "dvc", "hydra", "omegaconf", "pydantic", "optuna"):
+        if name.partition(".")[0] in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 from pathlib import Path
