@@ -48,7 +48,8 @@ def test_nodes_that_do_not_see_the_packed_folder_bring_it_or_are_named(
         straight = run.rename(clone.root / "straight")
 
         prepared = clone.root / "data" / "prepared" / MINI
-        away = prepared.rename(clone.root / "away")  # a launch looks at it for the plan, a run of a plan does not
+        away = prepared.rename(clone.root / "away")  # planning looks at it; a stage of DVC takes the plan as it is
+        environment.setenv("DVC_STAGE", "train@attention56")
         refused = clone.run(sys.executable, "-m", "pipeline", "train", "attention56", check=False)
         (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
         assert refused.returncode == 2
