@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.launch.cluster import SEVERAL_MACHINES
 from pipeline.runs.records import CHECKPOINTS, DETERMINISTIC, WEIGHTS, Provenance
 from tests.integration.conftest import Clone
 from tests.integration.killing import PATIENCE, few_images, finished, pipeline, settings, started, wait_until
@@ -244,7 +245,8 @@ def test_ray_asks_for_a_token(prepared: Clone) -> None:
         wait_until(prepared, driver, lambda: has_checkpoint(prepared))
         (port,) = (c.laddr.port for c in part(driver, "GCS").net_connections("tcp") if c.status == "LISTEN")
         code = f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); print('connected')"
-        environment = {**prepared.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+        environment = {**prepared.environment, **token, SEVERAL_MACHINES: "0"}  # the asker, too, stays on loopback
         command = [sys.executable, "-c", code]
         with (prepared.root / "asked.log").open("w") as log:
             asked = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -253,4 +255,4 @@ def test_ray_asks_for_a_token(prepared: Clone) -> None:
         except subprocess.TimeoutExpired:
             asked.kill()
     text = (prepared.root / "asked.log").read_text()
-    assert "connected" not in text and ("UNAUTHENTICATED" in text.upper() or "token" in text)
+    assert "connected" not in text.splitlines() and ("UNAUTHENTICATED" in text.upper() or "token" in text)
