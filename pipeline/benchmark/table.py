@@ -26,7 +26,7 @@ class Speed:
     median_ms, iqr_ms: median and interquartile range, over `repeats` steps after `warm_up` others, of the milliseconds
         that one step over `batch_size` images takes.
     peak_memory_mib: largest memory held by tensors, in MiB; CUDA alone tells it.
-    hardware: the kind of hardware, in words; commit: of the code, with "+" where it had been changed since.
+    hardware: the kind of hardware, as text; commit: of the code, with "+" where it had been changed since.
     our_reading: what of the network's structure is inferred; "" where nothing is.
     joules_per_image: energy of the GPU for one image of the repeated training steps; None where it was not measured.
     """

@@ -97,7 +97,7 @@ _FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "matrix": ("a table of counts", _list_of(_list_of(_is_count))),
     "unusual": ("a count for each kind", _map_of(_is_count)),
 }
-"""What each key of a manifest must be, in words and as a test."""
+"""What each key of a manifest must be, as text and as a test."""
 
 
 def intact(folder: Path, about: Mapping[str, Any], verify: Callable[[Path], object]) -> dict[str, Any] | None:

@@ -144,7 +144,7 @@ class RayProcess:
                     self._pending.pop(number).set_exception(value)
         except (EOFError, OSError):
             reason = f"the process that runs Ray {cluster.how_it_ended(self._process.wait())}{self._last_line()}"
-        self._end()  # before anybody is told: what goes on elsewhere must not meet a worker that still writes
+        self._end()  # before any call returns: a resumed run must not meet a worker that still writes
         with self._lock:
             self._lost = reason
             for future in self._pending.values():

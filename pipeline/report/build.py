@@ -76,11 +76,11 @@ def build_report(
     margin: float = EQUIVALENCE_MARGIN,
     at_least: int = 0,
 ) -> ReportSummary:
-    """Write the report of a profile from whatever lies in `sources`; holes are `pending`, damage is named.
+    """Write the report of a profile from the runs in `sources`; missing numbers are `pending`, damage is named.
 
     Args:
         plan: the plan of the profile.
-        sources: folders searched for run folders; of several copies of a run the first whole one counts.
+        sources: folders searched for run folders; of several copies of a run the first complete one counts.
         out: folder of the tracked report; equal numbers give equal bytes, and an equal file is not touched.
         local: folder of this machine's page (seconds, hardware, commits, MLflow runs), which git ignores.
         counts: folder with the counts of the networks as CSV; None or an empty one leaves those `pending`.

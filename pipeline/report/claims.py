@@ -46,7 +46,7 @@ class Verdict:
     """A claim and what the runs say about it.
 
     Attributes:
-        text: the verdict in words.
+        text: the verdict as text.
         outcome: True (holds), False (does not hold) or None (not decided).
         reason: what the outcome rests on, or why there is none.
         printed: the paper's own number.
@@ -320,7 +320,7 @@ def _wording(outcome: bool | None, claim: PaperClaim, evidence: Evidence) -> str
 
 
 def _setting(evidence: Evidence) -> str:
-    """Why a result of this profile is no reproduction, as the end of a verdict."""
+    """Why a result of this profile is not a reproduction, as the end of a verdict."""
     label = evidence.plan.label
     data = " and ".join(evidence.datasets)
     if label.standin:

@@ -122,7 +122,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
 
 
 def measured_text(cell: Cell) -> str:
-    """The measured number: mean, half of its interval, marks; `pending` for a hole."""
+    """The measured number: mean, half of its interval, marks; `pending` where there is none."""
     measured = cell.measured
     if measured is None:
         return PENDING

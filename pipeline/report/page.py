@@ -150,7 +150,7 @@ def _groups(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
 def traces(
     evidence: Evidence, tables: Sequence[Table], verdicts: Sequence[Verdict], machine: bool
 ) -> dict[str, list[Group]]:
-    """The way back from each number that is there, by cell."""
+    """What is known of the runs behind each measured number, by cell."""
     cells = [cell for table in tables for cell in table.cells if cell.measured is not None]
     found = {cell.id: trace_cell(cell, evidence, machine) for cell in cells}
     return found | {v.cell: trace_claim(v, evidence, machine) for v in verdicts if v.effect is not None}

@@ -114,14 +114,14 @@ class Run(Configured):
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies in the sources: whole runs by identity (one each), and the folders that are no whole run."""
+    """What the sources hold: complete runs by identity (one each), and the folders that are not complete runs."""
 
     runs: Mapping[str, Run]
     problems: tuple[Problem, ...]
 
 
 def scan(sources: Sequence[Path]) -> Scan:
-    """Read every run folder below `sources`; of several copies of a run the first whole one counts.
+    """Read every run folder below `sources`; of several copies of a run the first complete one counts.
 
     A copy without provenance.json (results/ has none) takes over that of another copy.
     """

@@ -91,7 +91,7 @@ def write_report(profile: str | None, root: Path, *, replace: bool = False) -> s
     unless `replace` is set: it goes to ``reports/local/``.
 
     Returns:
-        what was written, in words.
+        what was written, as text.
     """
     from pipeline.report import build_index, build_report
 

@@ -67,7 +67,7 @@ class Checked:
 
     @property
     def verdict(self) -> str:
-        """The same in words, with what the paper's numbers do give."""
+        """The same as text, with what the paper's numbers do give."""
         if self.holds is None:
             return "cannot be checked"
         return "as stated" if self.holds else f"gives {self.found}, not {self.stated}"
@@ -78,7 +78,7 @@ Pair = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Size:
-    """One quantity of Attention-92 and of ResNet-200, in the paper's unit: printed and here; None for a hole."""
+    """One quantity of Attention-92 and of ResNet-200, in the paper's unit: printed and here; None where there is none."""
 
     label: str
     quantity: str
@@ -93,7 +93,7 @@ class Size:
         return (*stated, self._percent_text(self.printed), *here, self._percent_text(self.here))
 
     def percent(self, pair: Pair) -> float | None:
-        """The first in percent of the second; of errors, nobody asks for it."""
+        """The first in percent of the second; not shown for errors."""
         first, second = pair
         return None if first is None or not second or self.quantity not in COUNTED else 100 * first / second
 

@@ -29,7 +29,7 @@ class Times:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """Both times in words, with their interquartile range, or why there is none."""
+        """Both times as text, with their interquartile range, or why there is none."""
         first, second = (_text(speed) for speed in self.pair)
         return first, second
 
@@ -106,7 +106,7 @@ def pair_times(speeds: Sequence[Speed]) -> list[Times]:
 
 
 def setting_of(speed: Speed) -> str:
-    """Under what a speed was measured, in words."""
+    """The conditions of a measured speed, as text."""
     threads = f"{speed.threads} thread{'' if speed.threads == 1 else 's'}"
     return f"{threads}, {speed.precision}, {speed.memory_format}, PyTorch {speed.torch}"
 

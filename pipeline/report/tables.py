@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def where(self) -> str:
-        """Data set, profile and iterations of the runs behind the number; empty for a count or a hole."""
+        """Data set, profile and iterations of the runs behind the number; empty for a count or a pending cell."""
         if self.sample is None or not self.sample.runs:
             return ""
         parts = {(run.dataset, run.profile, run.iterations) for run in self.sample.runs}

@@ -119,7 +119,7 @@ def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHE
         raise UserError(f"run {spec.name}: not finished in the store {store}, so it cannot be published")
     provenance = read_finished(source).provenance
     if provenance is None:
-        raise UserError(f"{source}: no {PROVENANCE}, so nobody could tell where the numbers come from")
+        raise UserError(f"{source}: no {PROVENANCE}, so the origin of its numbers is unknown")
     target = published / checked_name(profile, "profile") / spec.folder_name
     check_replaceable(target, spec.identity)
     with replace_folder(target) as fresh:

@@ -34,7 +34,7 @@ def make_deterministic(threads: int) -> None:
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """The model as `torch.compile` makes it, which is told to be deterministic, too."""
+    """Return the model compiled by `torch.compile`, which is set to be deterministic, too."""
     torch.use_deterministic_algorithms(True)
     return torch.compile(model)  # type: ignore[return-value]
 

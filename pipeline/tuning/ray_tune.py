@@ -3,7 +3,7 @@
 Each trial of Tune is a driver of its own Ray Train run, whose evaluations Tune compares. Two things differ from Ray's
 pattern for this, both because of what happens when a search is stopped or killed:
 
-- A trial that is to stop is told so by a file in its folder, and ends by itself. Tune would kill the trial's actor;
+- A trial is asked to stop by a file in its folder, and ends by itself. Tune would kill the trial's actor;
   the placement group of the run's workers then stays reserved for the rest of the session, unless Ray's dashboard
   runs, and no other trial can have its cores.
 - A search continues from the folders of its trials. `Tuner.restore` forgets what the scheduler has compared, and

@@ -101,7 +101,7 @@ class Search:
         """Record how a trial has ended, in its folder, in MLflow and for the suggestions to come.
 
         Args:
-            outcome: finished, paused (because it was told to stop), or failed and why.
+            outcome: finished, paused (because it was asked to stop), or failed and why.
             iteration: of the last evaluation that was compared with others.
         """
         folder, reason = job.execution.folder, None

@@ -187,7 +187,7 @@ def load_space(name: str, root: Path = Path()) -> tuple[str, Space]:
         known = ", ".join(sorted(file.stem for file in (root / SPACES).glob("*.yaml")))
         raise UserError(f"--space {name!r}: no file {path}; allowed are {known}, or the path of a YAML file")
     if not NAME.fullmatch(path.stem):
-        raise UserError(f"--space {name!r}: {path.stem!r} is no name (lower-case letters, digits, '-' and '_' only)")
+        raise UserError(f"--space {name!r}: {path.stem!r} is not a name (lower-case letters, digits, '-' and '_' only)")
     return path.stem, check(Space, read_yaml(path), str(path))
 
 

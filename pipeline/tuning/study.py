@@ -1,4 +1,4 @@
-"""Optuna, told about the trials of a search folder: what to try next, and which parameters matter."""
+"""Optuna, given the trials of a search folder: the next trial, and the importance of parameters."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_one_run_is_trained_across_two_nodes(prepared: Clone, cluster: str) -> N
 def test_runs_train_side_by_side_and_their_files_go_to_an_object_store(
     prepared: Clone, cluster: str, server: S3Server
 ) -> None:
-    configure(prepared, server.url("runs"), workers=1, iterations=200, milestones=[150])
+    configure(prepared, server.url("runs"), workers=1, iterations=100, milestones=[75])
     pipeline(prepared, "plan")
     told = pipeline(prepared, "launch")
     assert "3 runs to train, 2 at once, each on 1 worker with 1 thread" in told.stderr

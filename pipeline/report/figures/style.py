@@ -1,6 +1,6 @@
 """The look of all figures, and how a figure becomes bytes that are the same every time.
 
-Colours are those of Okabe and Ito, told apart by the colour-blind; every series also has its own marker and dash, so
+Colours are those of Okabe and Ito, safe for colour-blind readers; every series also has its own marker and dash, so
 that nothing is lost in grey. The colours of `THEME` are turned into the page's own when a figure is put into
 HTML, so that it follows light and dark.
 """
