@@ -78,7 +78,7 @@ Pair = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Size:
-    """One quantity of Attention-92 and of ResNet-200, in the paper's unit: printed and here; None where there is none."""
+    """One quantity of Attention-92 and of ResNet-200, in the paper's unit: printed and here, or None."""
 
     label: str
     quantity: str
