@@ -9,6 +9,7 @@ from typing import Any
 
 from models import resolve_options
 from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, RunSpec
+from pipeline.settings.counts import NetworkCounts
 from pipeline.settings.plan import PASSES, Cost, Plan, PlannedRun
 from pipeline.settings.tree import Config, Data, Experiment
 from pipeline.utils.errors import UserError
@@ -41,9 +42,10 @@ def build_plan(config: Config, data: Path | None) -> Plan:
 
 
 def _runs(config: Config, data: Path | None) -> Iterator[PlannedRun]:
+    known = None if data is None else NetworkCounts(data)
     for name in config.experiments:
         first = run_spec(config, name, config.seeds[0], data)
-        counts = None if data is None else _cost(first)
+        counts = None if known is None else _cost(first, known)
         for seed in config.seeds:
             content = replace(first, seed=seed).to_json()
             if data is None:
@@ -121,14 +123,11 @@ def _data_spec(settings: Data, noise: int, data: Path | None, crops: Crops | Non
     )
 
 
-def _cost(spec: RunSpec) -> Cost:
-    """Count the network of a run, and the multiply-adds of its training."""
-    from models.counting import count
-
-    network = spec.network
+def _cost(spec: RunSpec, known: NetworkCounts) -> Cost:
+    """Return the size of a run's network, and the multiply-adds of its training."""
     try:
-        counts = count(network.name, network.num_classes, spec.data.image_size, **network.options)
+        parameters, multiply_adds = known.of(spec.network, spec.data.image_size)
     except ValueError as error:
         raise UserError(f"experiments.{spec.experiment}: {error}") from None
     images = spec.protocol.iterations * spec.protocol.batch_size
-    return Cost(counts.parameters, counts.multiply_adds, PASSES * images * counts.multiply_adds)
+    return Cost(parameters, multiply_adds, PASSES * images * multiply_adds)
