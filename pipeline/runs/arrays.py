@@ -42,8 +42,14 @@ class Masks:
 
     @property
     def are_finite(self) -> bool:
-        """Whether every map is finite; if not, the run has diverged."""
-        return all(bool(np.isfinite(array).all()) for array in self.maps.values())
+        """Whether every mask is finite and no feature is NaN; if not, the run has diverged.
+
+        Infinite features are not: older runs have them where a feature is beyond the range of float16.
+        """
+        masks = [array for name, array in self.maps.items() if name.endswith("mask")]
+        return all(np.isfinite(array).all() for array in masks) and not any(
+            np.isnan(array).any() for array in self.maps.values()
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Masks:

@@ -118,4 +118,5 @@ def _read_masks(run: Run) -> Masks | None:
         for stage, module in places
         if all(f"s{stage}m{module}_{part}" in read.maps for part in PARTS)
     }
-    return Masks(run, read.images, modules) if modules and read.are_finite else None
+    drawable = all(np.isfinite(part).all() for parts in modules.values() for part in parts.values())
+    return Masks(run, read.images, modules) if modules and drawable else None

@@ -229,6 +229,17 @@ def test_a_run_whose_responses_or_masks_are_not_finite_has_diverged_and_decides_
     assert verdict.outcome is None and verdict.reason.startswith("diverged, so that nothing is decided: attention56-s1")
 
 
+def test_features_beyond_the_range_of_float16_are_no_divergence(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    folder = world.result("digits", plan.runs[NAME].config)
+    with np.load(folder / "masks.npz") as file:
+        arrays = dict(file)
+    arrays["s1m1_channel_before"][0, 0, 0] = np.inf
+    np.savez(folder / "masks.npz", **arrays)
+    [run] = scan(world.sources).runs.values()
+    assert not run.has_diverged and run.notes == ()
+
+
 def test_which_images_were_wrong_must_agree_with_the_error(world: Any) -> None:
     plan = world.plan(experiments={"attention56": 5.5})
     folder = world.result("digits", plan.runs[NAME].config)
