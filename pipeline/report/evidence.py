@@ -235,11 +235,14 @@ class Evidence:
 
     def sample(self, experiment: str, quantity: str, stage: int | None = None) -> Sample:
         """A quantity of this profile's runs of an experiment."""
-        published = {run.seed for run in self.published.values() if run.experiment == experiment}
-        names = [f"{experiment}-s{seed}" for seed in sorted({*self.seeds(experiment), *published})]
+        names = [f"{experiment}-s{seed}" for seed in sorted(self._expected_seeds(experiment))]
         runs = [self.finished[name] for name in names if name in self.finished]
         marks = {mark for name in names for mark in self.marks.get(name, ())}
         return _sample(experiment, quantity, stage, runs, len(names), marks)
+
+    def _expected_seeds(self, experiment: str) -> set[int]:
+        """Seeds that the plan wants for an experiment, and those that are published."""
+        return {*self.seeds(experiment), *(run.seed for run in self.published.values() if run.experiment == experiment)}
 
     def slopes(self, experiments: Mapping[int, str]) -> Sample:
         """Slope of the test error over the noise level (experiments by level), for each seed that has all levels."""
@@ -250,7 +253,7 @@ class Evidence:
             quantity="slope",
             values={seed: slope(list(levels), [s.values[seed] for s in levels.values()]) for seed in seeds},
             runs=tuple(run for sample in levels.values() for run in sample.runs if run.seed in seeds),
-            planned=len(set.intersection(*(set(self.seeds(name)) for name in experiments.values()))),
+            planned=len(set.intersection(*(self._expected_seeds(name) for name in experiments.values()))),
             marks=tuple(sorted({mark for sample in levels.values() for mark in sample.marks})),
         )
 

@@ -22,6 +22,7 @@ from pipeline.report.tables import build_tables
 from pipeline.runs.records import Metrics
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
+from tests.unit.report.conftest import ERRORS, write_provenance, write_run
 
 COUNTS = {
     "attention92": Count("attention92", 224, 52466344, 10533789696, 92, ""),
@@ -332,3 +333,15 @@ def test_other_draws_of_the_noisy_labels_have_a_table_and_a_say(world: Any) -> N
     result = verdict(evidence, "noise50")
     assert "; all seeds share one draw of the noisy labels; with draw 1 in the paper's direction in" in result.reason
     assert "with draw 1" not in verdict(evidence, "noise-slope").reason
+
+
+def test_published_seeds_count_in_slopes_as_in_every_other_number(world: Any) -> None:
+    errors = {name: ERRORS[name] for name in ERRORS if "noise" in name}
+    plan = world.plan(experiments=errors)
+    world.train(plan)
+    for run in (planned.config for planned in world.plan(experiments=errors, seeds=3).runs.values() if planned.seed):
+        folder = write_run(world.published / "digits" / f"{run['experiment']}-s{run['seed']}-{run['identity']}", run)
+        write_provenance(folder, "finished", "digits")
+    evidence = gather(plan, scan(world.sources), load_paper())
+    slopes = evidence.slopes({level: f"attention92-noise{level}" for level in (10, 30, 50, 70)})
+    assert slopes.seeds == evidence.sample("attention92-noise10", "test_error").seeds == "3 of 3 seeds"
