@@ -234,7 +234,7 @@ def test_a_short_schedule_says_so_in_every_verdict(world: Any) -> None:
 
 def test_a_plan_that_only_calls_itself_full_reproduces_nothing(world: Any) -> None:
     plan = world.plan("cifar10", seeds=3, dataset="cifar10")
-    plan = replace(plan, label=plan.label.model_copy(update={"schedule": "full"}))
+    plan = replace(plan, label=replace(plan.label, schedule="full"))
     errors = {"attention56": [5.5, 5.6, 5.4], "attention56-nal": [5.9, 6.0, 5.85]}
     assert "reproduced" not in verdict(evidence_of(plan, errors), "arl-beats-nal-56").text
 
@@ -305,7 +305,7 @@ def test_no_errors_whatever_make_a_stand_in_or_a_short_schedule_read_as_a_reprod
     world: Any, errors: dict[str, list[float]], dataset: str, schedule: str
 ) -> None:
     plan = world.plan(seeds=5, dataset=dataset)
-    plan = replace(plan, label=plan.label.model_copy(update={"schedule": schedule}))
+    plan = replace(plan, label=replace(plan.label, schedule=schedule))
     for result in judge(evidence_of(plan, errors), COUNTS):
         assert "reproduced" not in result.text
         if result.text != "not run" and result.claim.kind != "ratio":
