@@ -89,11 +89,8 @@ def _starting() -> set[tuple[int, str]]:
 def _last_words() -> str:
     """Return the last line that a worker of this machine's cluster wrote, and where the others are."""
     logs = Path(ray._private.worker._global_node.get_logs_dir_path())
-    patterns = (
-        "worker*.err",
-        "raylet.err",
-        "runtime_env_setup*.log",
-    )  # a worker that dies early writes to the raylet's
+    # A worker that dies before it has a log of its own writes to that of the raylet.
+    patterns = ("worker*.err", "raylet.err", "runtime_env_setup*.log")
     files = [path for pattern in patterns for path in logs.glob(pattern)]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

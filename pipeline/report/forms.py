@@ -182,7 +182,7 @@ def table_latex(table: Table, statement: str) -> str:
     )
     size = "\\small" if len(columns) <= _SMALL_COLUMNS else "\\scriptsize\\setlength{\\tabcolsep}{3pt}"
     begin = "\\begin{tabular}"
-    return f"% needs \\usepackage{{booktabs}}\n{latex.replace(begin, f'{size}{chr(10)}{begin}', 1)}"
+    return "% needs \\usepackage{booktabs}\n" + latex.replace(begin, f"{size}\n{begin}", 1)
 
 
 def _latex_key(table: Table) -> str:

@@ -11,9 +11,9 @@ from pipeline.report.evidence import CHANGED_DATA, OLDER_CODE, CurrentState, Evi
 from pipeline.report.records import Problem, Run, Scan
 from pipeline.settings.paper import Paper
 from pipeline.settings.plan import Plan, PlannedRun
+from pipeline.settings.planning import KNOWN_WITHOUT_DATA
 
 _NOT_COMPARED = "identity"
-_DRAW = "noise_draw"
 _OF_DATA = ("data.checksum", "data.noise_checksum")
 _KNOWN_FROM_DATA = ("network.num_classes", "data.")
 """What a plan that was made without the data does not say."""
@@ -96,7 +96,7 @@ def _with_draw(plan: Plan, draw: int) -> Plan:
         if run.noise:
             data = {key: value for key, value in run.config["data"].items() if key != "noise_checksum"}
             config = {key: value for key, value in run.config.items() if key != "identity"}
-            runs[name] = PlannedRun(config | {"data": data | {_DRAW: draw}}, run.counts)
+            runs[name] = PlannedRun(config | {"data": data | {"noise_draw": draw}}, run.counts)
     return replace(plan, runs=runs)
 
 
@@ -135,7 +135,7 @@ def _changes(ours: Mapping[str, Any], planned: Mapping[str, Any], prefix: str = 
     for key in sorted(ours.keys() | planned.keys()):
         if not prefix and key == _NOT_COMPARED:
             continue
-        if key not in planned and f"{prefix}{key}".startswith(_KNOWN_FROM_DATA) and key != _DRAW:
+        if key not in planned and f"{prefix}{key}".startswith(_KNOWN_FROM_DATA) and key not in KNOWN_WITHOUT_DATA:
             continue
         first, second = ours.get(key), planned.get(key)
         if isinstance(first, Mapping) and isinstance(second, Mapping):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,7 +244,7 @@ def _read(folder: Path, shown: str, profile: str | None) -> Run:
     metrics.check(folder, history, config["protocol"]["iterations"], config["data"]["test_images"])
     parts: dict[str, Any] = {}
     has_diverged, notes = False, []
-    for name, read in (("responses", Responses.read), ("masks", Masks.read), ("mistakes", _mistakes)):
+    for name, read in (("responses", Responses.read), ("masks", Masks.read), ("mistakes", partial(_mistakes, metrics))):
         try:
             parts[name] = read(folder)
         except NotFiniteError as damage:
@@ -270,9 +271,9 @@ def _read(folder: Path, shown: str, profile: str | None) -> Run:
     )
 
 
-def _mistakes(folder: Path) -> NDArray[np.bool_] | None:
+def _mistakes(metrics: Metrics, folder: Path) -> NDArray[np.bool_] | None:
     """Which test images a run got wrong, as many as its metrics say."""
-    wrong, error = read_mistakes(folder), Metrics.read(folder).test_error
+    wrong, error = read_mistakes(folder), metrics.test_error
     if wrong is not None and abs(100 * float(wrong.mean()) - error) > TOLERANCE:
         raise DamagedError(folder / MISTAKES, f"{100 * wrong.mean():.2f} % of the images, {METRICS} has {error} %")
     return wrong

@@ -202,13 +202,15 @@ def _adapter(kind: Any) -> Any:
 
 
 def _build(kind: Any, value: Any) -> Any:
-    """A value of JSON as the type that a field has: dataclasses, and tuples of them, also where they may be None."""
+    """A value of JSON as the type of a field: dataclasses, and tuples and dictionaries of them, or None."""
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{f.name: _build(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value})
     arguments = get_args(kind)
     if get_origin(kind) is tuple:
         return tuple(_build(arguments[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {key: _build(arguments[1], item) for key, item in value.items()}
     if type(None) in arguments:
         return None if value is None else _build(arguments[0], value)
     return value

@@ -158,35 +158,32 @@ class Plan:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str = PLAN) -> Plan:
         """Return the plan that `to_json` gave; UserError for anything else."""
-        _check(content, source)
-        execution, path = content["execution"], Path(source)
+        file = _typed(content, source)
+        runs = {
+            name: PlannedRun({key: value for key, value in run.items() if key != "cost"}, file.runs[name].cost)
+            for name, run in content["runs"].items()
+        }
         return cls(
-            profile=content["profile"],
-            label=parse(Label, content["labels"], path),
-            report=parse(Report, content["report"], path),
-            resources=parse(Resources, execution["resources"], path),
-            checkpoints=parse(Checkpoints, execution["checkpoints"], path),
-            store=execution["store"],
-            tracking=parse(Tracking, execution["tracking"], path),
-            remote=execution.get("remote"),  # a plan of a version before there were remotes has none
-            runs={name: _planned(run, path) for name, run in content["runs"].items()},
+            profile=file.profile,
+            label=file.labels,
+            report=file.report,
+            resources=file.execution.resources,
+            checkpoints=file.execution.checkpoints,
+            store=file.execution.store,
+            tracking=file.execution.tracking,
+            remote=file.execution.remote,
+            runs=runs,
         )
 
 
-def _planned(content: Mapping[str, Any], path: Path) -> PlannedRun:
-    cost = content.get("cost")
-    config = {key: value for key, value in content.items() if key != "cost"}
-    return PlannedRun(config, None if cost is None else parse(Cost, cost, path))
-
-
-def _check(content: Mapping[str, Any], source: str) -> None:
-    """Check the content of a ``plan.json``; a machine without pydantic takes it as it is."""
+def _typed(content: Mapping[str, Any], source: str) -> _File:
+    """Return the content of a ``plan.json``, checked; a machine without pydantic takes it as it is."""
     try:
         from pipeline.settings.reading import check
     except ModuleNotFoundError as error:
         if error.name not in ("pydantic", "yaml"):
             raise
-        return
+        return parse(_File, content, Path(source))
     file = check(_File, content, source)
     names = {"profile": file.profile}
     for name, run in file.runs.items():
@@ -199,6 +196,7 @@ def _check(content: Mapping[str, Any], source: str) -> None:
         identity = content["runs"][name].get("identity")
         if f"{run.experiment}-s{run.seed}" != name or file.identity.get(name) != identity:
             raise UserError(f"{source}: runs.{name}: is not the run of that name and identity")
+    return file
 
 
 # What is checked of a file, by pydantic's names for its configuration.
@@ -243,7 +241,7 @@ class _Execution:
     checkpoints: Checkpoints
     store: str
     tracking: Tracking
-    remote: str | None = None
+    remote: str | None = None  # a plan of a version before there were remotes has none
 
     __pydantic_config__: ClassVar = _STRICT
 

@@ -5,8 +5,8 @@ A trial is a run with a run folder of its own in the folder of the search; ``tri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +117,7 @@ class SearchConfig:
     train_images: int
     validation_images: int
     commit: str | None
-    rungs: tuple[int, ...] = ()
+    rungs: Sequence[int] = ()
 
     @classmethod
     def read(cls, folder: Path) -> SearchConfig:
@@ -125,8 +125,7 @@ class SearchConfig:
         path = folder / SEARCH
         content = read_json(path)
         try:
-            content = {f.name: content[f.name] for f in fields(cls) if f.name != "rungs" or f.name in content}
-            return cls(**content | {"rungs": tuple(content.get("rungs", ()))})
+            return cls(**{f.name: content[f.name] for f in fields(cls) if f.default is MISSING or f.name in content})
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a search ({error})") from None
 

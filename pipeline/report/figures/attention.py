@@ -16,7 +16,7 @@ from pipeline.report.records import Run
 from pipeline.runs import arrays as run_arrays
 from pipeline.runs.reading import DamagedError
 
-_PICTURES = 5
+_MOST_ROWS = 5
 _TITLES = {
     "channel_before": "feature before",
     "channel_mask": "stage {stage}, module {module}\nmask over image",
@@ -31,7 +31,7 @@ def attention(masks: Masks | None) -> ReportFigure | None:
     if masks is None:
         return None
     places = (min(masks.modules), max(masks.modules))
-    rows = min(_PICTURES, len(masks.images))
+    rows = min(_MOST_ROWS, len(masks.images))
     figure = Figure(figsize=(9.2, 1.22 * rows + 0.45), layout="constrained", facecolor="none")
     grid = figure.add_gridspec(rows, len(_WIDTHS), width_ratios=_WIDTHS, wspace=0.03, hspace=0.03)
     for row in range(rows):
