@@ -49,8 +49,8 @@ def test_nodes_that_do_not_see_the_packed_folder_bring_it_or_are_named(
 
         prepared = clone.root / "data" / "prepared" / MINI
         away = prepared.rename(clone.root / "away")  # planning looks at it; a stage of DVC takes the plan as it is
-        environment.setenv("DVC_STAGE", "train@attention56")
-        refused = clone.run(sys.executable, "-m", "pipeline", "train", "attention56", check=False)
+        train = (sys.executable, "-m", "pipeline", "train", "attention56")
+        refused = clone.run(*train, check=False, DVC_STAGE="train@attention56")
         (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
         assert refused.returncode == 2
         assert line.startswith(f"error: {prepared}: missing on ") and "data.remote" in line
@@ -62,7 +62,7 @@ def test_nodes_that_do_not_see_the_packed_folder_bring_it_or_are_named(
         assert "files sent" in told
         pipeline(clone, "plan")
         prepared.rename(away)
-        assert "downloaded from" in pipeline(clone, "train", "attention56").stderr
+        assert "downloaded from" in clone.run(*train, DVC_STAGE="train@attention56").stderr
         for name in COMPARED:
             assert (run / name).read_bytes() == (straight / name).read_bytes(), name
         (copy,) = (clone.root / "cache").glob(f"{MINI}-*")
