@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.options import AttentionOptions
-from models.registry import NETWORKS, Network, create_model, find_network, list_models, resolve_options
+from models.registry import NETWORKS, Counts, Network, create_model, find_network, list_models, resolve_options
 
 if TYPE_CHECKING:
     from models.trained import Trained, load_trained
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NETWORKS",
     "AttentionOptions",
+    "Counts",
     "Network",
     "Trained",
     "create_model",

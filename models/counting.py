@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,26 +14,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import addmm_flop, conv_flop_count
 
-from models import AttentionOptions, create_model, resolve_options
+from models import AttentionOptions, Counts, create_model, resolve_options
 from models.attention import AttentionModule
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Size and cost of a network.
-
-    Attributes:
-        parameters: learnable parameters, with scale and shift of batch norm.
-        multiply_adds: multiply-adds of convolutions and linear layers, for one image.
-        trunk_depth: convolutions and linear layers on the longest path outside the masks. (The names of wide ResNets
-            count three projections instead of the classifier.)
-        activation_bytes: memory that one float32 image keeps for the backward pass, without parameters.
-    """
-
-    parameters: int
-    multiply_adds: int
-    trunk_depth: int
-    activation_bytes: int
 
 
 def count(name: str, num_classes: int, image_size: int, **options: Any) -> Counts:

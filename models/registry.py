@@ -52,6 +52,24 @@ class Network:
         return build(num_classes, **self.arguments, **chosen)
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Size and cost of a network.
+
+    Attributes:
+        parameters: learnable parameters, with scale and shift of batch norm.
+        multiply_adds: multiply-adds of convolutions and linear layers, for one image.
+        trunk_depth: convolutions and linear layers on the longest path outside the masks. (The names of wide ResNets
+            count three projections instead of the classifier.)
+        activation_bytes: memory that one float32 image keeps for the backward pass, without parameters.
+    """
+
+    parameters: int
+    multiply_adds: int
+    trunk_depth: int
+    activation_bytes: int
+
+
 def _cifar(builder: str, **arguments: int) -> Network:
     return Network(builder, 10, 32, arguments)
 

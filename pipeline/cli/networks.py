@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.cli.options import REPORTS, Commands, add_command, positive
+from pipeline.cli.options import DATA, REPORTS, Commands, add_command, positive
 from pipeline.utils.errors import UserError
 
 
@@ -16,8 +16,13 @@ def _counts(commands: Commands) -> None:
 
 def _run_counts(options: argparse.Namespace) -> None:
     from pipeline.report.counts import count_all, write_counts
+    from pipeline.settings.counts import NetworkCounts
 
-    print(count_all().to_json(orient="records", indent=2) if options.json else write_counts(REPORTS / "counts"))
+    known = NetworkCounts(DATA)
+    if options.json:
+        print(count_all(known).to_json(orient="records", indent=2))
+    else:
+        print(write_counts(REPORTS / "counts", known))
 
 
 def _describe(commands: Commands) -> None:

@@ -61,7 +61,7 @@ class Driver:
     def __post_init__(self) -> None:
         self.data = self.root / "data"
         self.store = runs.store_folder(self.plan.store, self.root)
-        if self.search:  # a search lives in a local folder
+        if self.search:  # a search is always in a local folder
             self.store = self.store / "tune" / self.search
         elif is_url(self.plan.store):
             self.mirror = Mirror(RunStore(self.plan.store), self.store)

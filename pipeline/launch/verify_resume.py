@@ -1,7 +1,7 @@
 """Check that a run that is killed again and again ends in the same files as one that is not.
 
-Each life of the run is a process of its own that is ended by SIGKILL at a random moment: in the middle of a step, of
-an evaluation, of the writing of a checkpoint.
+Each attempt at the run is a process of its own that is ended by SIGKILL at a random moment: in the middle of a step,
+of an evaluation, or of the writing of a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.runs.execution import Execution
@@ -27,19 +27,6 @@ SPARED = 5  # iterations at the end in which no kill is planned: it could come t
 COMPARED = (*DETERMINISTIC, WEIGHTS)
 
 
-@dataclass(frozen=True)
-class Life:
-    """One process of the killed run.
-
-    Attributes:
-        began_at: the iteration at which it began.
-        killed_after: the iteration after which it was killed; None where it was not.
-    """
-
-    began_at: int
-    killed_after: int | None
-
-
 def shortened(spec: RunSpec, iterations: int) -> RunSpec:
     """Return the run with another number of iterations, its learning rate dropped at the same fractions of them."""
     protocol = spec.protocol
@@ -47,9 +34,7 @@ def shortened(spec: RunSpec, iterations: int) -> RunSpec:
     return replace(spec, protocol=replace(protocol, iterations=iterations, milestones=milestones))
 
 
-def verify(
-    spec: RunSpec, execution: Execution, kills: int, seed: int, say: Callable[[str], None] = print
-) -> list[Life]:
+def verify(spec: RunSpec, execution: Execution, kills: int, seed: int, say: Callable[[str], None] = print) -> None:
     """Train straight and with kills below ``execution.folder``, and compare every file that numbers depend on.
 
     Args:
@@ -57,14 +42,11 @@ def verify(
         execution: how it is executed.
         kills: the number of kills, each at a moment drawn from `seed`.
         seed: of the moments.
-        say: is given a line on each life.
-
-    Returns:
-        The lives of the killed run, the last of which was not killed.
+        say: is given a line about each attempt.
 
     Raises:
         UserError: if the run is too short for so many kills.
-        ResumeError: if a file differs, or a life ended otherwise than planned; both folders then stay.
+        ResumeError: if a file differs, or an attempt ended otherwise than planned; both folders then stay.
     """
     iterations = spec.protocol.iterations
     if kills > iterations - SPARED:
@@ -78,31 +60,29 @@ def verify(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     started = time.monotonic()
-    _live(spec, straight, None, 0.0)
+    _attempt(spec, straight, None, 0.0)
     step = (time.monotonic() - started) / iterations
     say(f"straight: {iterations} iterations")
-    lives = []
-    for planned in [*sorted(draw.sample(range(1, iterations - SPARED + 1), kills)), None]:
+    kill_moments = [*sorted(draw.sample(range(1, iterations - SPARED + 1), kills)), None]
+    for attempt, planned in enumerate(kill_moments, start=1):
         began_at = _newest(killed.folder)
-        kill_after = planned and max(planned, began_at + 1)  # the life before may have come further
-        _live(spec, killed, kill_after, draw.uniform(0, 2 * step))
-        lives.append(Life(began_at, kill_after))
+        kill_after = planned and max(planned, began_at + 1)  # the attempt before may have come further
+        _attempt(spec, killed, kill_after, draw.uniform(0, 2 * step))
         ended = "trained to the end" if kill_after is None else f"killed soon after iteration {kill_after}"
-        say(f"life {len(lives)}: began at iteration {began_at}, {ended}")
+        say(f"attempt {attempt}: began at iteration {began_at}, {ended}")
     found = list(differences(straight.folder, killed.folder))
     if found:
         raise ResumeError("; ".join(found))
-    return lives
 
 
 class ResumeError(RuntimeError):
     """A killed run did not end as an undisturbed one."""
 
 
-def _live(spec: RunSpec, execution: Execution, kill_after: int | None, delay: float) -> None:
+def _attempt(spec: RunSpec, execution: Execution, kill_after: int | None, delay: float) -> None:
     """Train in a process that is killed `delay` seconds after an iteration, or goes on to the end."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.training.loop"])  # torch is imported once, not by every life
+    context.set_forkserver_preload(["pipeline.training.loop"])  # torch is imported once, not by every attempt
     process = context.Process(target=_train, args=(spec, execution, kill_after, delay))
     process.start()
     process.join()

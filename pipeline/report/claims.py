@@ -2,7 +2,7 @@
 
 Verdicts of a profile that follows the paper's data and schedule: `reproduced`, `not reproduced`, `undecided`,
 `not run`. Anywhere else the first three read `holds ...`, `does not hold ...` and `undecided ...` with the reason why
-they are no reproduction. What is only counted `agrees` or `differs`.
+they do not reproduce the paper. What is only counted `agrees` or `differs`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.report.counts import Counts
+from pipeline.report.counts import CountsByNetwork
 from pipeline.report.evidence import Evidence, Sample
 from pipeline.report.records import Run
 from pipeline.settings.paper import SCHEDULE, Arm, Paper, PaperClaim
@@ -116,7 +116,7 @@ def _direction(agreeing: tuple[int, int]) -> str:
     return f"in the paper's direction in {agree} of {seeds} seed{'' if seeds == 1 else 's'}"
 
 
-def judge(evidence: Evidence, counts: Counts, margin: float = EQUIVALENCE_MARGIN) -> list[Verdict]:
+def judge(evidence: Evidence, counts: CountsByNetwork, margin: float = EQUIVALENCE_MARGIN) -> list[Verdict]:
     """A verdict for every claim of the paper, in its order."""
     verdicts = [_judge(claim, evidence, counts, margin) for claim in evidence.paper.claims]
     p_values = {i: v.effect.p for i, v in enumerate(verdicts) if v.effect is not None and v.effect.p is not None}
@@ -131,7 +131,7 @@ def any_false_verdict(verdicts: Sequence[Verdict]) -> float:
     return 1 - math.prod(1 - false_verdict_probability(n) for n in seeds)
 
 
-def _judge(claim: PaperClaim, evidence: Evidence, counts: Counts, margin: float) -> Verdict:
+def _judge(claim: PaperClaim, evidence: Evidence, counts: CountsByNetwork, margin: float) -> Verdict:
     if claim.kind == "ratio":
         return _ratio(claim, counts)
     dataset = claim.dataset or evidence.paper.table(claim.table).dataset
@@ -300,7 +300,7 @@ def _value(claim: PaperClaim, evidence: Evidence, margin: float) -> Verdict:
     return Verdict(claim, text, outcome, reason, claim.printed, measured, (sample,), needed)
 
 
-def _ratio(claim: PaperClaim, counts: Counts) -> Verdict:
+def _ratio(claim: PaperClaim, counts: CountsByNetwork) -> Verdict:
     """A ratio of counts in percent, which no run is needed for."""
     network, reference = counts.get(str(claim.network)), counts.get(str(claim.reference))
     if network is None or reference is None or claim.printed is None or not reference.of(claim.quantity):

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models import find_network, list_models
+from pipeline.data.progress import progress_bar
 from pipeline.report.records import Problem
+from pipeline.runs.spec import NetworkSpec
+from pipeline.settings.counts import NetworkCounts
 from pipeline.settings.paper import Printed, load_paper
 from pipeline.utils.files import write_atomic
 
@@ -49,23 +52,27 @@ class Count:
         return {"parameters": self.parameters, "multiply_adds": self.multiply_adds, "depth": self.depth}[quantity]
 
 
-Counts = Mapping[str, Count]
-"""Counts by network."""
+CountsByNetwork = Mapping[str, Count]
+"""The counts of networks, by their names."""
 
 
-def count_all() -> pd.DataFrame:
+def count_all(known: NetworkCounts) -> pd.DataFrame:
     """Count every network, in natural order, first at the data set and image size of the paper, then at others."""
     import pandas as pd
 
-    printed = printed_sizes()
-    rows = [_row(*case, printed) for name in list_models() for case in _cases(name)]
+    printed, rows = printed_sizes(), []
+    cases = [case for name in list_models() for case in _cases(name)]
+    with progress_bar("count networks", len(cases)) as advance:
+        for case in cases:
+            rows.append(_row(*case, printed, known))
+            advance(1)
     return pd.DataFrame(rows, dtype=object)  # whole numbers and printed digits stay as they are beside empty cells
 
 
-def write_counts(folder: Path) -> Path:
+def write_counts(folder: Path, known: NetworkCounts) -> Path:
     """Write `networks.csv` and return its path."""
     path = folder / "networks.csv"
-    write_atomic(path, count_all().to_csv(index=False, lineterminator="\n"))
+    write_atomic(path, count_all(known).to_csv(index=False, lineterminator="\n"))
     return path
 
 
@@ -89,11 +96,14 @@ def _cases(name: str) -> list[tuple[str, str, int, int]]:
 
 
 def _row(
-    name: str, dataset: str, classes: int, size: int, printed: Mapping[tuple[str, str], Printed]
+    name: str,
+    dataset: str,
+    classes: int,
+    size: int,
+    printed: Mapping[tuple[str, str], Printed],
+    known: NetworkCounts,
 ) -> dict[str, object]:
-    from models.counting import count
-
-    counts, network = count(name, classes, size), find_network(name)
+    counts, network = known.of(NetworkSpec(name, classes, {}), size), find_network(name)
     parameters = printed.get((name, "parameters"))
     # The paper's multiply-adds are for 224x224 pixels, also of networks that it tests at 320x320: no other size gives
     # ResNet-152 and ResNet-200 the printed numbers.

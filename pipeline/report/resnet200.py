@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 from pipeline.benchmark.table import Speed
-from pipeline.report.counts import Counts
+from pipeline.report.counts import CountsByNetwork
 from pipeline.report.evidence import Evidence
 from pipeline.report.forms import DASH, MINUS, PENDING, csv_text, number, printed
 from pipeline.report.speed import PAIR, Cost, Recipe, Times, costs_csv, pair_times, times_csv, training_costs
@@ -122,7 +122,7 @@ def load_section() -> Mapping[str, Any]:
     return {**content, **statements, "recipe": Recipe(**content["recipe"])}
 
 
-def against_resnet200(evidence: Evidence, counts: Counts, speeds: Sequence[Speed]) -> Section:
+def against_resnet200(evidence: Evidence, counts: CountsByNetwork, speeds: Sequence[Speed]) -> Section:
     """Compare Attention-92 with ResNet-200 from the counts, the runs and the times at hand."""
     content = load_section()
     times = pair_times(speeds)
@@ -139,7 +139,7 @@ def against_resnet200(evidence: Evidence, counts: Counts, speeds: Sequence[Speed
     )
 
 
-def _size(entry: Mapping[str, Any], evidence: Evidence, counts: Counts) -> Size:
+def _size(entry: Mapping[str, Any], evidence: Evidence, counts: CountsByNetwork) -> Size:
     quantity, size = entry["quantity"], entry.get("image_size")
     first, second = (
         _here(PaperCell(None, network=network, experiment=experiment), quantity, "imagenet", evidence, counts, size)
@@ -149,7 +149,12 @@ def _size(entry: Mapping[str, Any], evidence: Evidence, counts: Counts) -> Size:
 
 
 def _here(
-    cell: PaperCell, quantity: str, dataset: str, evidence: Evidence, counts: Counts, image_size: int | None = None
+    cell: PaperCell,
+    quantity: str,
+    dataset: str,
+    evidence: Evidence,
+    counts: CountsByNetwork,
+    image_size: int | None = None,
 ) -> float | None:
     """The number counted or measured here, in the paper's unit; None while there is none."""
     if quantity in COUNTED:
@@ -162,7 +167,7 @@ def _here(
     return None if estimate is None else estimate.value
 
 
-def _check(statement: Statement, evidence: Evidence, counts: Counts) -> Checked:
+def _check(statement: Statement, evidence: Evidence, counts: CountsByNetwork) -> Checked:
     quantity = statement.quantity
     pair = (statement.first, statement.second)
     paper = [cell.printed or Printed(0) for cell in pair]

@@ -15,6 +15,7 @@ PAIR = ("attention92", "preresnet200")
 IMAGE_SIZES = (224, 320)
 MODES = ("evaluation", "training")
 NOT_MEASURED = "not measured"
+SECONDS_AN_HOUR, JOULES_A_KILOWATT_HOUR = 3600, 3_600_000
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,6 @@ def setting_of(speed: Speed) -> str:
     """The conditions of a measured speed, as text."""
     threads = f"{speed.threads} thread{'' if speed.threads == 1 else 's'}"
     return f"{threads}, {speed.precision}, {speed.memory_format}, PyTorch {speed.torch}"
-
-
-SECONDS_AN_HOUR, JOULES_A_KILOWATT_HOUR = 3600, 3_600_000
 
 
 @dataclass(frozen=True)

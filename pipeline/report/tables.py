@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pipeline.report.counts import Count, Counts
+from pipeline.report.counts import Count, CountsByNetwork
 from pipeline.report.evidence import INFERRED, Evidence, Sample
 from pipeline.settings.paper import COUNTED, UNITS, PaperCell, PaperColumn, PaperRow, PaperTable
 from pipeline.utils.statistics import Estimate, slope
@@ -109,7 +109,7 @@ class Table:
         return f"Measured on {' | '.join(where)}; {seeds} a cell{pending}."
 
 
-def build_tables(evidence: Evidence, counts: Counts) -> list[Table]:
+def build_tables(evidence: Evidence, counts: CountsByNetwork) -> list[Table]:
     """Every table of the paper, in its order; one of label noise again for each other draw of the noisy labels."""
     tables = []
     for table in evidence.paper.tables:
@@ -120,7 +120,7 @@ def build_tables(evidence: Evidence, counts: Counts) -> list[Table]:
     return tables
 
 
-def _table(table: PaperTable, evidence: Evidence, counts: Counts) -> Table:
+def _table(table: PaperTable, evidence: Evidence, counts: CountsByNetwork) -> Table:
     columns = table.columns + _stand_in_columns(table, evidence)
     rows = tuple(
         Row(row.id, row.label, tuple(_cell(table, row, column, evidence, counts) for column in columns))
@@ -159,7 +159,7 @@ def _stand_in_columns(table: PaperTable, evidence: Evidence) -> tuple[PaperColum
     )
 
 
-def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evidence, counts: Counts) -> Cell:
+def _cell(table: PaperTable, row: PaperRow, column: PaperColumn, evidence: Evidence, counts: CountsByNetwork) -> Cell:
     name = f"{table.id}/{row.id}/{column.id}"
     cell = row.cells.get(column.id)
     if cell is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import models
+from models import Counts
 from pipeline.runs.spec import NetworkSpec
 from pipeline.utils.errors import UserError
 from pipeline.utils.files import read_json, write_json
@@ -27,8 +29,8 @@ class NetworkCounts:
         self._path, self._code = folder / FILE, _code()
         self._known = _read(self._path, self._code)
 
-    def of(self, network: NetworkSpec, image_size: int) -> tuple[int, int]:
-        """Return parameters, and multiply-adds of one square image of that size in pixels.
+    def of(self, network: NetworkSpec, image_size: int) -> Counts:
+        """Count a network at square images of that size in pixels.
 
         Raises:
             ValueError: for an unknown network, a wrong option, or images that are too small for it.
@@ -38,15 +40,13 @@ class NetworkCounts:
         if key not in self._known:
             from models.counting import count
 
-            counts = count(network.name, network.num_classes, image_size, **network.options)
-            self._known[key] = [counts.parameters, counts.multiply_adds]
+            self._known[key] = asdict(count(network.name, network.num_classes, image_size, **network.options))
             with suppress(OSError):  # of a folder that cannot be written: they are counted again next time
                 write_json(self._path, {"code": self._code, "counts": self._known, "sha256": _checksum(self._known)})
-        parameters, multiply_adds = self._known[key]
-        return parameters, multiply_adds
+        return Counts(**self._known[key])
 
 
-def _read(path: Path, code: str) -> dict[str, list[int]]:
+def _read(path: Path, code: str) -> dict[str, dict[str, int]]:
     try:
         content = read_json(path)
     except UserError:

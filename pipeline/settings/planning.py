@@ -126,8 +126,8 @@ def _data_spec(settings: Data, noise: int, data: Path | None, crops: Crops | Non
 def _cost(spec: RunSpec, known: NetworkCounts) -> Cost:
     """Return the size of a run's network, and the multiply-adds of its training."""
     try:
-        parameters, multiply_adds = known.of(spec.network, spec.data.image_size)
+        counts = known.of(spec.network, spec.data.image_size)
     except ValueError as error:
         raise UserError(f"experiments.{spec.experiment}: {error}") from None
     images = spec.protocol.iterations * spec.protocol.batch_size
-    return Cost(parameters, multiply_adds, PASSES * images * multiply_adds)
+    return Cost(counts.parameters, counts.multiply_adds, PASSES * images * counts.multiply_adds)

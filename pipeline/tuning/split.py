@@ -21,7 +21,7 @@ SHARE = 6  # one training image in so many is held out
 
 
 def split_folder(data: Path, dataset: str) -> Path:
-    """Where the split of a data set lives: ``tune/<dataset>`` under the data folder."""
+    """The folder of the split of a data set: ``tune/<dataset>`` under the data folder."""
     return data / "tune" / dataset
 
 

@@ -32,7 +32,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 class Suggestions:
     """Which settings to try next, by the tree-structured Parzen estimator.
 
-    Optuna's study lives in memory; it is rebuilt from the trials that have ended when a search continues, so it knows
+    Optuna's study is kept in memory; it is rebuilt from the trials that have ended when a search continues, so it knows
     what they reached though not the draws that it had made.
     """
 

@@ -15,6 +15,7 @@ from models.counting import count
 from models.inception_resnet import inception_resnet_v1
 from pipeline.cli import main
 from pipeline.report.counts import write_counts
+from pipeline.settings.counts import NetworkCounts
 
 IMAGENET = {  # parameters for 1,000 classes; multiply-adds by image size
     "attention56": (31_810_728, {224: 6_270_836_736, 320: 12_795_494_400}),
@@ -135,9 +136,9 @@ def test_activation_memory_is_what_autograd_really_keeps(name: str, size: int) -
 
 
 def test_the_table_has_every_network_first_at_the_papers_size(tmp_path: Path) -> None:
-    path = write_counts(tmp_path)
+    path = write_counts(tmp_path, NetworkCounts(tmp_path))
     first = path.read_bytes()
-    write_counts(tmp_path)
+    write_counts(tmp_path, NetworkCounts(tmp_path))
     assert path.read_bytes() == first
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -155,7 +156,7 @@ def test_the_table_has_every_network_first_at_the_papers_size(tmp_path: Path) ->
 
 def test_the_committed_table_is_what_counts_writes(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "reports" / "counts" / "networks.csv"
-    assert write_counts(tmp_path).read_bytes() == committed.read_bytes()
+    assert write_counts(tmp_path, NetworkCounts(tmp_path)).read_bytes() == committed.read_bytes()
 
 
 def test_the_table_is_printed_as_json_without_writing_a_file(

@@ -19,7 +19,7 @@ def test_ten_kills_at_random_moments_leave_every_file_as_it_would_be(clone: Clon
     few_images(clone)
     pipeline(clone, "plan")
     done = pipeline(clone, "verify-resume", "--kills", "10", "--iterations", "30", "--kill-seed", "7")
-    assert "life 11: " in done.stdout
+    assert "attempt 11: " in done.stdout
     assert f"equal bit for bit after 10 kills: {', '.join(COMPARED)}" in done.stdout
     refused = clone.run("python", "-m", "pipeline", "verify-resume", "--kills", "30", "--iterations", "30", check=False)
     assert refused.returncode == 2

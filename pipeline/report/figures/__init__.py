@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.report.counts import Counts
+from pipeline.report.counts import CountsByNetwork
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.attention import Masks, attention
 from pipeline.report.figures.comparisons import cost, depth, imagenet_cost, noise, response
@@ -24,7 +24,9 @@ AWAITED = {
 """What each figure shows, and in brackets what it cannot be drawn without."""
 
 
-def draw(evidence: Evidence, counts: Counts, masks: Masks | None, matrices: Mapping[int, Matrix]) -> list[ReportFigure]:
+def draw(
+    evidence: Evidence, counts: CountsByNetwork, masks: Masks | None, matrices: Mapping[int, Matrix]
+) -> list[ReportFigure]:
     """Every figure that the runs at hand can fill."""
     cifar = evidence.has_cifar_networks
     with drawing():

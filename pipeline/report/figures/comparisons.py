@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pipeline.report.counts import Counts
+from pipeline.report.counts import CountsByNetwork
 from pipeline.report.evidence import Evidence
 from pipeline.report.figures.style import (
     BLUE,
@@ -134,7 +134,7 @@ def depth(evidence: Evidence) -> ReportFigure | None:
     )
 
 
-def cost(evidence: Evidence, counts: Counts) -> ReportFigure | None:
+def cost(evidence: Evidence, counts: CountsByNetwork) -> ReportFigure | None:
     """Test error against parameters and multiply-adds of the clean networks, with the paper's points."""
     networks = {row.id: row for row in evidence.paper.table("table6").rows}
     measured = {name: evidence.sample(name, "test_error") for name in (*_DEPTHS, *networks)}
@@ -223,7 +223,7 @@ def response(evidence: Evidence) -> ReportFigure | None:
 _AXES = {"parameters": "parameters, millions", "multiply_adds": "multiply-adds, billions"}
 
 
-def imagenet_cost(evidence: Evidence, counts: Counts) -> ReportFigure | None:
+def imagenet_cost(evidence: Evidence, counts: CountsByNetwork) -> ReportFigure | None:
     """Top-1 error of Table 7 against parameters and multiply-adds, as counted here."""
     rows = [row for row in evidence.paper.table("table7").rows if _network(row) in counts]
     if not rows:

@@ -26,7 +26,6 @@ BLUE, ORANGE, GREEN, PINK, SKY, RUST, YELLOW = (
 )  # fmt: skip
 THEME = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper", BLUE: "--blue", RUST: "--rust"}
 COLOURS = (BLUE, RUST, GREEN, PINK, ORANGE, SKY, YELLOW)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = (
     "-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (2, 2)),
 )  # fmt: skip

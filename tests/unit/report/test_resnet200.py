@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.benchmark.table import Speed, extend_table
-from pipeline.report.counts import Counts, read_counts
+from pipeline.report.counts import CountsByNetwork, read_counts
 from pipeline.report.evidence import Evidence
 from pipeline.report.forms import DASH, MINUS
 from pipeline.report.resnet200 import Section, Statement, against_resnet200, load_section, section_files
@@ -30,12 +30,12 @@ def changed(**values: object) -> Speed:
     return replace(SPEED, **values)  # type: ignore[arg-type]
 
 
-def section(counts: Counts, *speeds: Speed) -> Section:
+def section(counts: CountsByNetwork, *speeds: Speed) -> Section:
     return against_resnet200(Evidence(make_plan(), PAPER, {}, {}, (), ()), counts, speeds)
 
 
 @pytest.fixture(scope="module")
-def counts() -> Counts:
+def counts() -> CountsByNetwork:
     return read_counts(Path(__file__).parents[3] / "reports" / "counts")[0]
 
 
@@ -88,14 +88,14 @@ def test_the_sizes_are_those_of_the_papers_tables() -> None:
     ],
 )
 def test_each_claim_stands_with_its_arithmetic_also_where_that_is_off(
-    counts: Counts, words: str, stated: str, arithmetic: str, verdict: str
+    counts: CountsByNetwork, words: str, stated: str, arithmetic: str, verdict: str
 ) -> None:
     found = section(counts)
     [row] = [row for row in (*found.checked, *found.others) if words in row.text]
     assert (row.stated, row.arithmetic, row.verdict) == (stated, arithmetic, verdict)
 
 
-def test_the_counts_of_this_project_stand_beside_the_printed_ones(counts: Counts) -> None:
+def test_the_counts_of_this_project_stand_beside_the_printed_ones(counts: CountsByNetwork) -> None:
     sizes = {row.label: (row.texts[:3], row.texts[3:]) for row in section(counts).sizes}
     assert sizes["Trunk depth"] == (("92", "200", "46.0 %"), ("92", "200", "46.0 %"))
     assert sizes["Parameters (10⁶)"] == (("51.3", "64.7", "79.3 %"), ("52.47", "64.67", "81.1 %"))
@@ -112,7 +112,7 @@ def test_without_counts_everything_here_is_pending() -> None:
     assert {row.here for row in empty.checked} == {"pending", "not measured"}
 
 
-def test_without_a_measurement_no_time_is_given(counts: Counts) -> None:
+def test_without_a_measurement_no_time_is_given(counts: CountsByNetwork) -> None:
     times = section(counts).times
     assert [(row.mode, row.image_size) for row in times] == [
         ("evaluation", 224), ("evaluation", 320), ("training", 224), ("training", 320)
@@ -121,7 +121,7 @@ def test_without_a_measurement_no_time_is_given(counts: Counts) -> None:
     assert all(row.percent is None for row in times)
 
 
-def test_times_are_for_one_image_and_name_their_hardware(counts: Counts) -> None:
+def test_times_are_for_one_image_and_name_their_hardware(counts: CountsByNetwork) -> None:
     found = section(counts, SPEED, changed(network="preresnet200", median_ms=2000.0))
     [row] = [row for row in found.times if (row.mode, row.image_size) == ("training", 224)]
     assert row.hardware == "cpu: a processor, 2 cores"
@@ -158,7 +158,7 @@ def test_the_recipe_whose_cost_is_reckoned_is_that_of_the_profile() -> None:
     assert set(recipe.networks) <= {entry["network"] for entry in experiments.values()}
 
 
-def test_the_cost_of_the_recipe_stands_side_by_side_for_what_was_measured(counts: Counts) -> None:
+def test_the_cost_of_the_recipe_stands_side_by_side_for_what_was_measured(counts: CountsByNetwork) -> None:
     hardware = {"hardware": "cuda: a GPU", "threads": 8, "batch_size": 32, "precision": "bfloat16"}
     found = section(
         counts,
@@ -180,7 +180,7 @@ def test_the_cost_of_the_recipe_stands_side_by_side_for_what_was_measured(counts
     assert line.endswith(",Attention-56,measured,32,1000.0,37.688889,0.5,18.844444")
 
 
-def test_without_a_measurement_the_recipe_has_no_cost(counts: Counts) -> None:
+def test_without_a_measurement_the_recipe_has_no_cost(counts: CountsByNetwork) -> None:
     costs = section(counts, changed(network="resnext101_32x4d"), changed(mode="evaluation")).costs
     assert [row.network for row in costs] == ["Attention-56", "Attention-92", "ResNet-152", "ResNet-200"]
     assert {row.texts for row in costs} == {(DASH, *["not measured"] * 4)}
@@ -196,7 +196,7 @@ def test_tables_are_read_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     assert read_speeds(None) == ([], [])
 
 
-def test_the_section_is_there_as_csv_too(counts: Counts) -> None:
+def test_the_section_is_there_as_csv_too(counts: CountsByNetwork) -> None:
     files = section_files(section(counts, SPEED))
     assert set(files) == {f"tables/resnet200-{name}.csv" for name in ("sizes", "times", "cost", "claims")}
     assert ",training,224,2,measured,750.0,15.0,not measured,,,\n" in files["tables/resnet200-times.csv"]
