@@ -23,7 +23,7 @@ profile: seconds
 label:
   standin: true
   schedule: short
-  statement: A test of seconds; these numbers are no reproduction of the paper's.
+  statement: A test of seconds; these numbers do not reproduce the paper's.
 data: { name: digits, source: official, noise_levels: [30] }
 experiments:
   attention56: { network: cifar_attention56 }

@@ -36,7 +36,7 @@ def test_repro_goes_from_nothing_to_a_report(clone: Clone) -> None:
         metrics = json.loads((clone.root / "results" / "seconds" / run / "seed0" / "metrics.json").read_text())
         assert metrics["iterations"] == 3
     report = (clone.root / "reports" / "seconds" / "report.md").read_text()
-    assert "A test of seconds; these numbers are no reproduction of the paper's." in report
+    assert "A test of seconds; these numbers do not reproduce the paper's." in report
     assert (clone.root / "reports" / "seconds" / "report.html").stat().st_size > 10_000
 
 

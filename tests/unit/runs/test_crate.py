@@ -31,7 +31,7 @@ def test_a_crate_has_every_published_run_with_its_code_data_and_results(crate: P
         assert len(action["instrument"]["version"]) == 40, "a commit"
         assert action["startTime"] < action["endTime"]
         assert {f"runs/{name}/metrics.json", f"runs/{name}/history.csv"} <= {file.id for file in action["result"]}
-    assert "no reproduction of the paper's" in read.description
+    assert "do not reproduce the paper's" in read.description
     assert read.root_dataset["conformsTo"].id.startswith("https://w3id.org/ro/wfrun/process/")
 
 
