@@ -10,7 +10,7 @@ import torch
 def energy_counter(device: torch.device) -> Callable[[], float] | None:
     """Return a reader of the joules that a GPU has used since its driver was loaded; None where they are not counted.
 
-    GPUs since Volta count, for the whole of the GPU with its memory: a slice of one (MIG) has no count of its own.
+    GPUs since Volta count, for the complete GPU with its memory: a slice of one (MIG) has no count of its own.
     """
     if device.type != "cuda" or "MIG" in torch.cuda.get_device_name(device):
         return None

@@ -83,7 +83,7 @@ def as_markdown(errors: Errors) -> str:
 
 
 def write_errors(path: Path, errors: Errors, spec: RunSpec, hardware: str) -> None:
-    """Write every error as CSV; the file appears whole."""
+    """Write every error as CSV, atomically."""
     header = ["experiment", "dataset", "iterations", "precision", "seed", "test_error", "hardware"]
     rows = [
         [spec.experiment, spec.data.dataset, spec.protocol.iterations, precision, seed, repr(error), hardware]

@@ -35,7 +35,7 @@ def median_and_spread(images: int, seconds: Sequence[float]) -> tuple[float, flo
 
 
 def write_rates(path: Path, rates: Sequence[DataclassInstance], **measured_on: object) -> None:
-    """Write rows of one kind as CSV, with what they were measured on; the file appears whole."""
+    """Write rows of one kind as CSV, with what they were measured on, atomically."""
     about = {**measured_on, "torch": torch.__version__}
     rows = [asdict(rate) | about for rate in rates]
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]

@@ -129,7 +129,7 @@ def _row(cells: Mapping[str, str]) -> Speed:
 
 
 def extend_table(path: str | Path, rows: Iterable[Speed]) -> None:
-    """Put rows into a table, each in the place of an older one of the same key; the file appears whole."""
+    """Put rows into a table, each in the place of an older one of the same key, atomically."""
     known = read_table(path) if Path(path).exists() else []
     table = {row.key: row for row in (*known, *rows)}
     cells = [[_cell(getattr(row, name)) for name in COLUMNS] for _, row in sorted(table.items())]

@@ -154,7 +154,7 @@ def _marks(run: Run, planned: Mapping[str, Any], current_state: CurrentState) ->
 
 
 def _unmatched(plan: Plan, others: list[Run], runs: Mapping[str, Run]) -> tuple[list[Problem], list[Problem]]:
-    """Whole runs that the plan has no place for: those that somebody may miss here, and all the rest."""
+    """Complete runs that are not in the plan: those that somebody may miss here, and the others."""
     here: list[Problem] = []
     elsewhere: list[Problem] = []
     for run in others:

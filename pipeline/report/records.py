@@ -1,4 +1,4 @@
-"""Run folders as the report sees them: what is whole is a `Run`, everything else is a named `Problem`."""
+"""Run folders as the report sees them: a complete folder is a `Run`, any other a named `Problem`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from pipeline.runs.records import (
 )
 from pipeline.runs.spec import Configured, RunSpec
 from pipeline.runs.store import PUBLISHED
-from pipeline.utils.statistics import is_at_chance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +98,8 @@ class Run(Configured):
     @property
     def is_at_chance(self) -> bool:
         """Whether its test error is not better than guessing among the classes."""
+        from pipeline.utils.statistics import is_at_chance  # scipy takes longer to import than most commands run
+
         classes = int(self.config["network"]["num_classes"])
         return is_at_chance(self.metrics.test_error, self.metrics.test_images, classes)
 

@@ -93,7 +93,7 @@ def write_report(profile: str | None, root: Path, *, replace: bool = False) -> s
     Returns:
         what was written, as text.
     """
-    from pipeline.report import build_index, build_report
+    from pipeline.report.build import build_index, build_report
 
     plan = find_plan(profile, root)
     name, reports = plan.profile, root / REPORTS
@@ -132,7 +132,7 @@ def _finished(report: Path) -> int:
 
 def trace_number(number: str, profile: str | None, root: Path) -> str:
     """Everything that is known of a number of the report."""
-    from pipeline.report import trace
+    from pipeline.report.trace import trace
 
     plan = find_plan(profile, root)
     return trace(

@@ -55,7 +55,7 @@ class Snapshot:
         return cls(identity, position.iteration, files, asdict(position))
 
     def write(self, run: Path) -> Path:
-        """Write it as a checkpoint of a run; it appears whole or not at all.
+        """Write it as a checkpoint of a run; it appears complete or not at all.
 
         Returns:
             its folder, ``<run>/checkpoints/<iteration>``.
@@ -147,7 +147,7 @@ def checkpoints(run: Path) -> Iterator[Path]:
 
 
 def read_latest(run: Path, identity: str) -> Checkpoint | None:
-    """The newest checkpoint that is whole and of this run; each one passed over is named in the log."""
+    """The newest complete checkpoint of this run; each one passed over is named in the log."""
     for folder in checkpoints(run):
         try:
             return read(folder, identity)

@@ -35,7 +35,7 @@ Number = Annotated[int | float, PlainValidator(_number)]
 
 
 class Range(Settings):
-    """A number between two limits, both included; whole if both limits are."""
+    """A number between two limits, both included; an integer if both limits are."""
 
     low: Number
     high: Number
@@ -50,13 +50,13 @@ class Range(Settings):
         return self
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether its values are whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def tidy(self, value: Value) -> Value:
         """A drawn number as it is used and shown: a few significant digits, within the limits."""
-        if self.whole:
+        if self.is_integer:
             return value
         return min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high))
 

@@ -22,7 +22,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     for name, parameter in space.parameters.items():
         if not isinstance(parameter, Range):
             found[name] = CategoricalDistribution(parameter.choices)
-        elif parameter.whole:
+        elif parameter.is_integer:
             found[name] = IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
         else:
             found[name] = FloatDistribution(float(parameter.low), float(parameter.high), log=parameter.log)

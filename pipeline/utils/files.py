@@ -1,4 +1,4 @@
-"""Files and folders that appear under their final name only when they are whole."""
+"""Files and folders that are written atomically: under their final name only when they are complete."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def counts_folder(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A world with the finished report of a `digits` profile of three seeds, one run of which is by older code."""
-    from pipeline.report import build_report
+    from pipeline.report.build import build_report
 
     world = World(tmp_path_factory.mktemp("built"))
     world.built_plan = plan = world.plan(seeds=3)

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from pipeline.report import ReportSummary, build_index, build_report
+from pipeline.report.build import ReportSummary, build_index, build_report
 from pipeline.runs.spec import NUMERICS
 from pipeline.settings.plan import Plan
 from pipeline.tracking.describe import cells
@@ -218,7 +218,7 @@ def test_another_process_in_another_place_makes_equal_bytes(built: Any, tmp_path
     (tmp_path / "plan.json").write_text(json.dumps(built.built_plan.to_json()))
     code = """if True:
         from pathlib import Path
-        from pipeline.report import build_report
+        from pipeline.report.build import build_report
         from pipeline.settings.plan import Plan
         plan, sources = Plan.read(), [Path("results"), Path("runs"), Path("published")]
         out, local = Path("reports/digits"), Path("reports/local/digits")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.report import build_index
+from pipeline.report.build import build_index
 from pipeline.report.coverage import COUNT, FULL, IMPLEMENTED, SHORT, STAND_IN, cells, claims, shares
 from pipeline.settings.paper import load_paper
 from tests.unit.report.test_build import build

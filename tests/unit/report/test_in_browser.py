@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import build_index, trace
+from pipeline.report.build import build_index
+from pipeline.report.trace import trace
 from tests import browser as browsers
 from tests.browser import Browser
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import build_report
+from pipeline.report.build import build_report
 
 
 @pytest.mark.slow

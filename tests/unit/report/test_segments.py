@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import build_report, trace
+from pipeline.report.build import build_report
 from pipeline.report.evidence import MOVED
-from pipeline.report.trace import DIRTY, marks_here, training_code_changed
+from pipeline.report.trace import DIRTY, marks_here, trace, training_code_changed
 from pipeline.runs.records import Provenance, Segment
 from pipeline.settings.plan import Plan
 from tests.unit.report.test_build import build

@@ -1,4 +1,4 @@
-"""The way back from a number."""
+"""`trace`: the runs behind a number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import trace
-from pipeline.report.trace import mlflow_address
+from pipeline.report.trace import mlflow_address, trace
 from pipeline.runs.records import Provenance
 from pipeline.runs.spec import NUMERICS
 from pipeline.utils.errors import UserError
