@@ -221,29 +221,29 @@ def disk(settings: Config, root: Path) -> Finding:
     """Check that the disk of the store has room for weights and checkpoints of all runs of the profile."""
     store = store_folder(settings.store, root)
     place = next(path for path in (store, *store.parents) if path.exists())
-    free, need = shutil.disk_usage(place).free, room(settings)
+    free, need = shutil.disk_usage(place).free, room(settings, root)
     line = f"{free / GIB:.1f} GiB free for {store}; the runs of the profile take up to {need / GIB:.1f} GiB"
     cure = f"python -m pipeline compose {settings.profile} store=/path/with/room"
     return Finding("disk", line, "" if free > need else cure)
 
 
-def room(settings: Config) -> int:
+def room(settings: Config, root: Path) -> int:
     """Return the bytes that the runs of a profile take at most: weights, and checkpoints while they train."""
     from models import find_network
-    from models.counting import count
     from pipeline.data import DATASETS, ImageFolderSet
+    from pipeline.runs.spec import NetworkSpec
+    from pipeline.settings.counts import NetworkCounts
+    from pipeline.settings.planning import own_options
 
-    dataset = DATASETS[settings.data.name]
+    dataset, known = DATASETS[settings.data.name], NetworkCounts(root / "data")
     if isinstance(dataset, ImageFolderSet):
         classes, size = dataset.class_count, None
     else:
         classes, size = len(dataset.classes), dataset.image_shape[0]
     parameters = sum(
-        count(
-            experiment.network,
-            classes,
+        known.of(
+            NetworkSpec(experiment.network, classes, own_options(experiment)),
             size or find_network(experiment.network).image_size,
-            **experiment.options.model_dump(exclude_none=True),
         ).parameters
         for experiment in settings.experiments.values()
     )

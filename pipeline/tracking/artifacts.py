@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from pipeline.utils.files import sha256_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 ARTIFACTS_TAG = "artifacts.sha256"
 FILES = (CONFIG, METRICS, RESPONSES, HISTORY, TIMING, WEIGHTS)
@@ -25,11 +27,9 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> dict[str, str]
     Returns:
         the tag that holds their checksum, to be set when all else of the run is logged.
     """
-    present = [folder / name for name in (*FILES, MASKS) if (folder / name).exists()]
-    content = hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in present).encode()).hexdigest()
-    tag = {ARTIFACTS_TAG: content}
-    logged = {file.path for file in client.list_artifacts(run_id)}
-    if client.get_run(run_id).data.tags.get(ARTIFACTS_TAG) == content and logged >= {_shown(path) for path in present}:
+    present = _files(folder)
+    tag = {ARTIFACTS_TAG: _checksum(present)}
+    if has_files(client, client.get_run(run_id), folder):
         return tag
     with tempfile.TemporaryDirectory() as scratch:
         for path in present:
@@ -39,6 +39,21 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> dict[str, str]
                 (Path(scratch) / path.name).symlink_to(path.resolve())
         client.log_artifacts(run_id, scratch)
     return tag
+
+
+def has_files(client: MlflowClient, run: Run, folder: Path) -> bool:
+    """Whether the files of a run folder are the artifacts of its run."""
+    present = _files(folder)
+    logged = {file.path for file in client.list_artifacts(run.info.run_id)}
+    return run.data.tags.get(ARTIFACTS_TAG) == _checksum(present) and logged >= {_shown(path) for path in present}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in (*FILES, MASKS) if (folder / name).exists()]
+
+
+def _checksum(files: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
 
 
 def _shown(path: Path) -> str:

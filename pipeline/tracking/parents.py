@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -101,11 +101,20 @@ def log_report(client: MlflowClient, profile: str, report_folder: Path) -> str:
     return run_id
 
 
-def log_best_errors(client: MlflowClient, run: Described, profile: str) -> None:
-    """Log the lowest error of their finished runs for the tables, or the search, that a run belongs to."""
-    if run.search:
-        _log_best_error(client, run.search, profile, f"tags.`{PARENT}` = '{run.search}'")
-    for table in dict.fromkeys(cell.table for cell in run.cells):
+def log_best_errors(client: MlflowClient, runs: Iterable[Described]) -> None:
+    """Log, for each table or search that some of these runs belong to, the lowest error of its finished runs."""
+    searches: dict[tuple[str, str], None] = {}
+    tables: dict[tuple[str, str], None] = {}
+    for run in runs:
+        if run.provenance is None or run.provenance.status != "finished":
+            continue
+        profile = run.provenance.profile
+        if run.search:
+            searches[run.search, profile] = None
+        tables.update(dict.fromkeys((cell.table, profile) for cell in run.cells))
+    for search, profile in searches:
+        _log_best_error(client, search, profile, f"tags.`{PARENT}` = '{search}'")
+    for table, profile in tables:
         condition = f"tags.`{KIND}` = 'run' and tags.`{TABLES}` LIKE '%{table}%'"
         _log_best_error(client, table_run(client, table, profile), profile, condition)
 

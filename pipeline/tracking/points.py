@@ -84,6 +84,13 @@ def milliseconds_of(moment: str) -> int:
 
 def add_points(client: MlflowClient, run_id: str, points: Iterable[Point]) -> int:
     """Log the points that MLflow does not have yet; their number."""
+    missing = missing_points(client, run_id, points)
+    log_points(client, run_id, missing)
+    return len(missing)
+
+
+def missing_points(client: MlflowClient, run_id: str, points: Iterable[Point]) -> list[Point]:
+    """The points that MLflow does not have yet."""
     present: dict[str, set[int]] = {}
     missing = []
     for point in points:
@@ -91,8 +98,7 @@ def add_points(client: MlflowClient, run_id: str, points: Iterable[Point]) -> in
             present[point.mark] = {metric.step for metric in client.get_metric_history(run_id, point.mark)}
         if point.step not in present[point.mark]:
             missing.append(point)
-    log_points(client, run_id, missing)
-    return len(missing)
+    return missing
 
 
 def contradicted(client: MlflowClient, run_id: str, points: Iterable[Point]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking.artifacts import log_files
+from pipeline.tracking.artifacts import has_files, log_files
 from pipeline.tracking.describe import (
     PAGE,
     PARENT,
@@ -31,11 +31,12 @@ from pipeline.tracking.parents import (
     set_tags,
     table_run,
 )
-from pipeline.tracking.points import add_points, contradicted, milliseconds_of, read_points
+from pipeline.tracking.points import add_points, contradicted, milliseconds_of, missing_points, read_points
 from pipeline.tracking.store import tolerate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 ENTITIES = 100  # parameters that one call may hold
 FORMER = "test_error"  # a metric that runs had before their metrics were named by epoch; such a run is logged anew
@@ -72,7 +73,7 @@ def ensure_run(client: MlflowClient, run: Described, profile: str) -> tuple[str,
         found, run_id = find_or_create(client, experiment, run.name, identity_tags(run), _started(run))
     if found:
         client.update_run(run_id, status="RUNNING")
-    if found is None or found.inputs is None or not found.inputs.dataset_inputs:
+    if found is None or not _has_data(found):
         _describe(client, run_id, experiment, run, profile)
     else:
         set_tags(client, run_id, origin_tags(run.provenance))
@@ -129,7 +130,9 @@ def close_run(
         if run.provenance is None:
             return None
         run_id, _ = ensure_run(client, run, run.provenance.profile)
-    return finish_run(client, run_id, run, status, tags or {})[0]
+    run_id, _ = finish_run(client, run_id, run, status, tags or {})
+    log_best_errors(client, [run])
+    return run_id
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:
@@ -164,9 +167,27 @@ def finish_run(
         segments = run.provenance.segments if run.provenance else ()
         begun = client.get_run(run_id).info.start_time  # maybe long before the first segment: a run waits for its turn
         client.set_terminated(run_id, status, begun + int(1000 * sum(segment.seconds for segment in segments)))
-    if status == "FINISHED" and run.provenance is not None:
-        log_best_errors(client, run, run.provenance.profile)
     return run_id, added
+
+
+def is_complete(client: MlflowClient, run: Described, status: str) -> bool:
+    """Whether MLflow has all that the files of a run hold, under that status, so that nothing is left to log."""
+    assert run.provenance is not None
+    found = find(client, experiment_id(client, run.provenance.profile), identity_tags(run))
+    if found is None or found.info.status != status or FORMER in found.data.metrics or not _has_data(found):
+        return False
+    run_id, points = found.info.run_id, read_points(run.folder, run.provenance)
+    return (
+        origin_tags(run.provenance).items() <= found.data.tags.items()
+        and has_files(client, found, run.folder)
+        and not contradicted(client, run_id, points)
+        and not missing_points(client, run_id, points)
+    )
+
+
+def _has_data(run: Run) -> bool:
+    """Whether the data of a run is logged, which is the last thing logged of its start."""
+    return run.inputs is not None and bool(run.inputs.dataset_inputs)
 
 
 def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:

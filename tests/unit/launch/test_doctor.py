@@ -142,7 +142,7 @@ def test_data_that_are_missing_or_damaged_are_named_with_the_stage_that_makes_th
 
 def test_a_disk_without_room_for_the_runs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(doctor, "room", lambda settings: 3 * doctor.GIB)
+    monkeypatch.setattr(doctor, "room", lambda settings, root: 3 * doctor.GIB)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(9, 9, 4 * doctor.GIB))
     assert doctor.disk(SETTINGS, tmp_path).fine
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(9, 9, 2 * doctor.GIB))
@@ -151,14 +151,16 @@ def test_a_disk_without_room_for_the_runs_is_named(monkeypatch: pytest.MonkeyPat
     assert found.cure == "python -m pipeline compose digits store=/path/with/room"
 
 
-def test_room_counts_weights_of_every_run_and_checkpoints_with_momentum() -> None:
+def test_room_counts_weights_of_every_run_and_checkpoints_with_momentum(tmp_path: Path) -> None:
     one = changed(experiments={}, seeds=[0]).model_copy(
         update={"experiments": {"attention56": SETTINGS.experiments["attention56"]}}
     )
     from models.counting import count
 
-    assert doctor.room(one) == 4 * count("cifar_attention56", 10, 16).parameters * (1 + 2 * one.checkpoints.keep)
-    assert doctor.room(one.model_copy(update={"seeds": (0, 1)})) == 2 * doctor.room(one)
+    assert doctor.room(one, tmp_path) == 4 * count("cifar_attention56", 10, 16).parameters * (
+        1 + 2 * one.checkpoints.keep
+    )
+    assert doctor.room(one.model_copy(update={"seeds": (0, 1)}), tmp_path) == 2 * doctor.room(one, tmp_path)
 
 
 def test_a_check_that_breaks_is_a_finding_and_hides_no_other(
