@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models import resolve_options
 from pipeline.runs.spec import Crops, DataSpec, NetworkSpec, RunSpec
@@ -13,6 +13,10 @@ from pipeline.settings.counts import NetworkCounts
 from pipeline.settings.plan import PASSES, Cost, Plan, PlannedRun
 from pipeline.settings.tree import Config, Data, Experiment
 from pipeline.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.arrays import Arrays
+    from pipeline.data.shards import ImageShards
 
 KNOWN_WITHOUT_DATA = ("dataset", "noise", "noise_draw")  # of the data of a run
 
@@ -43,8 +47,11 @@ def build_plan(config: Config, data: Path | None) -> Plan:
 
 def _runs(config: Config, data: Path | None) -> Iterator[PlannedRun]:
     known = None if data is None else NetworkCounts(data)
-    for name in config.experiments:
-        first = run_spec(config, name, config.seeds[0], data)
+    read: dict[int, DataSpec] = {}  # by noise level: data are verified once for all experiments
+    for name, experiment in config.experiments.items():
+        if experiment.noise not in read:
+            read[experiment.noise] = _data_spec(config.data, experiment.noise, data)
+        first = _run_spec(config, name, config.seeds[0], read[experiment.noise])
         counts = None if known is None else _cost(first, known)
         for seed in config.seeds:
             content = replace(first, seed=seed).to_json()
@@ -56,14 +63,19 @@ def _runs(config: Config, data: Path | None) -> Iterator[PlannedRun]:
 
 def run_spec(config: Config, name: str, seed: int, data: Path | None) -> RunSpec:
     """Return one run of a profile: the experiment of that name with a seed, on the prepared data under `data`."""
+    return _run_spec(config, name, seed, _data_spec(config.data, config.experiments[name].noise, data))
+
+
+def _run_spec(config: Config, name: str, seed: int, dataset: DataSpec) -> RunSpec:
     experiment = config.experiments[name]
     crops = crops_of(config, experiment)
-    dataset = _data_spec(config.data, experiment.noise, data, crops)
-    if data is not None and config.protocol.batch_size > dataset.train_images:
+    if dataset.checksum and config.protocol.batch_size > dataset.train_images:
         raise UserError(
             f"protocol.batch_size = {config.protocol.batch_size}: must be at most {dataset.train_images},"
             f" the training images of {dataset.dataset}"
         )
+    if dataset.checksum and crops:
+        dataset = replace(dataset, image_size=crops.train)
     return RunSpec(
         experiment=name,
         seed=seed,
@@ -92,33 +104,46 @@ def crops_of(config: Config, experiment: Experiment) -> Crops | None:
     return replace(config.crops, train=train, test=test)
 
 
-def _data_spec(settings: Data, noise: int, data: Path | None, crops: Crops | None) -> DataSpec:
-    """Read the manifests of the data; without the data, checksums and sizes are empty."""
+def _data_spec(settings: Data, noise: int, data: Path | None) -> DataSpec:
+    """Verify the data and describe them; without the data, checksums and sizes are empty."""
+    from pipeline.data import DATASETS, ImageFolderSet, noisy_folder, prepared_folder
+    from pipeline.data.arrays import load, read_manifest
+    from pipeline.data.manifest import MANIFEST
+    from pipeline.data.noise import noise_seed
+    from pipeline.data.shards import open_image_shards
+
     dataset, draw = settings.name, settings.noise_draw if noise else 0
     if data is None:
         return DataSpec(
             dataset, noise, "", None, image_size=0, train_images=0, test_images=0, classes=(), noise_draw=draw
         )
-    from pipeline.data import noisy_folder, prepared_folder
-    from pipeline.data.arrays import read_manifest
-    from pipeline.data.noise import noise_seed
-
-    manifest = read_manifest(prepared_folder(data, dataset))
-    noisy = read_manifest(noisy_folder(data, dataset, noise)) if noise else None
-    if noisy and noisy.get("seed") != noise_seed(dataset, noise, draw):
-        raise UserError(
-            f"{noisy_folder(data, dataset, noise)}: not draw {draw} of the noisy labels (data.noise_draw);"
-            f" `python -m pipeline corrupt {dataset} {noise}` makes it"
-        )
+    prepared, noisy = prepared_folder(data, dataset), noisy_folder(data, dataset, noise) if noise else None
+    manifests = [read_manifest(folder) for folder in (prepared, noisy) if folder is not None]
+    kind, noise_checksum = DATASETS[dataset], None
+    found: ImageShards | Arrays
+    if isinstance(kind, ImageFolderSet):
+        found = open_image_shards(prepared)
+        size, train, test = 0, len(found.train), len(found.test)
+    else:
+        if noisy and manifests[1].get("seed") != noise_seed(dataset, noise, draw):
+            raise UserError(
+                f"{noisy}: not draw {draw} of the noisy labels (data.noise_draw);"
+                f" `python -m pipeline corrupt {dataset} {noise}` makes it"
+            )
+        found = load(prepared, noisy)
+        if found.classes != kind.classes:
+            raise UserError(f"{prepared / MANIFEST}: classes are not those of {dataset}; run prepare again")
+        size, train, test = found.mean.shape[0], len(found.train_images), len(found.test_images)
+        noise_checksum = found.noise_checksum
     return DataSpec(
         dataset=dataset,
         noise=noise,
-        checksum=manifest["checksum"],
-        noise_checksum=noisy["checksum"] if noisy else None,
-        image_size=crops.train if crops else manifest["image_shape"][0],
-        train_images=manifest["train_images"],
-        test_images=manifest["test_images"],
-        classes=tuple(manifest["classes"]),
+        checksum=found.checksum,
+        noise_checksum=noise_checksum,
+        image_size=size,
+        train_images=train,
+        test_images=test,
+        classes=found.classes,
         noise_draw=draw,
     )
 
