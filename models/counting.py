@@ -16,6 +16,7 @@ from torch.utils.flop_counter import addmm_flop, conv_flop_count
 
 from models import AttentionOptions, Counts, create_model, resolve_options
 from models.attention import AttentionModule
+from models.options import MOST_PIXELS, check_integer
 
 
 def count(name: str, num_classes: int, image_size: int, **options: Any) -> Counts:
@@ -24,6 +25,7 @@ def count(name: str, num_classes: int, image_size: int, **options: Any) -> Count
     Raises:
         ValueError: for an unknown network, a wrong option, or images that are too small for it.
     """
+    check_integer("image_size", image_size, 1, MOST_PIXELS)
     return _count(name, num_classes, image_size, resolve_options(name, options))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.options import MOST_PIXELS, check_integer
 from models.trained import Trained
 from models.weights import complete_file
 
@@ -29,6 +30,7 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: int) -> None:
         ValueError: for images that are too small for the network, or that do not fit its mean image.
         ImportError: without the packages onnx and onnxscript.
     """
+    check_integer("image_size", image_size, 1, MOST_PIXELS)
     bare = getattr(model, "_orig_mod", model)  # the network that torch.compile wraps
     plain = copy.deepcopy(bare).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     if isinstance(plain, Trained):

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+MOST_UNITS: Final = 16
+"""The largest p, t and r; the paper has 1, 2 and 1."""
+MOST_PIXELS: Final = 4096
+"""The largest height and width of an image."""
+
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "learning": ("arl", "nal"),
     "activation": ("mixed", "channel", "spatial"),
@@ -38,17 +43,19 @@ class AttentionOptions:
             if value not in allowed:
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
         for name in ("p", "t", "r"):
-            check_integer(name, getattr(self, name), 1)
+            check_integer(name, getattr(self, name), 1, MOST_UNITS)
 
     def updated(self, **changes: Any) -> AttentionOptions:
         """Return a copy with some options changed; ValueError for a wrong value."""
         return replace(self, **changes)
 
 
-def check_integer(name: str, value: object, least: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least `least`."""
+def check_integer(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
+    """Raise ValueError unless `value` is an integer from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: {value!r} is not an integer of at least {least}")
+        raise ValueError(f"{name}: {value!r:.80} is not an integer of at least {least}")
+    if value > most:
+        raise ValueError(f"{name}: {value!r:.80} is above {most}")
 
 
 OPTION_NAMES: Final = tuple(field.name for field in fields(AttentionOptions))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models import create_model, find_network
 from models.attention import AttentionModule, SoftMask
 from models.counting import Meter, count, metering
+from models.options import MOST_PIXELS, check_integer
 from models.staged import StagedNetwork
 
 # torchinfo 1.8 was tried: it counts batch norm's parameters as multiply-adds, opens every module to one depth, and
@@ -61,8 +62,7 @@ def describe(name: str, num_classes: int | None = None, image_size: int | None =
     network = find_network(name)
     classes = network.num_classes if num_classes is None else num_classes
     size = network.image_size if image_size is None else image_size
-    if size < 1:
-        raise ValueError(f"image_size = {size}: must be at least 1")
+    check_integer("image_size", size, 1, MOST_PIXELS)
     lines = _measure(create_model(name, classes, device="meta", **options), size)
     table = Table(
         "layer", "kind", title=f"{name}, {classes} classes, {size}x{size} pixels", box=None, title_justify="left"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.options import check_integer
+from models.options import MOST_PIXELS, check_integer
 from models.weights import load_model, read_weights
 
 
@@ -30,13 +30,15 @@ class Normalise(nn.Module):
 
     def __init__(self, image_size: int, crop_pct: float, mean: Any, std: Any) -> None:
         super().__init__()
+        check_integer("image_size", image_size, 1, MOST_PIXELS)
         self.image_size, self.crop_pct = image_size, crop_pct
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
-        check_integer("image_size", image_size, 1)
         for key, value, shapes in (("mean", self.mean, [[3], [image_size, image_size, 3]]), ("std", self.std, [[3]])):
             if list(value.shape) not in shapes:
                 raise ValueError(f"{key} has shape {list(value.shape)}, allowed is {' or '.join(map(str, shapes))}")
+        if not self.mean.isfinite().all() or not (self.std.isfinite() & (self.std > 0)).all():
+            raise ValueError("mean must be finite, and std finite and above 0")
         if not 0 < crop_pct <= 1:
             raise ValueError(f"crop_pct = {crop_pct!r}: must be above 0 and at most 1")
 
@@ -112,6 +114,10 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
         normalise, classes = Normalise(**configuration["normalisation"]), tuple(configuration["classes"])
         if len(classes) != configuration["num_classes"]:
             raise ValueError(f"{len(classes)} class names for {configuration['num_classes']} classes")
-    except (KeyError, TypeError, ValueError) as error:
+        if len({name for name in classes if isinstance(name, str) and name.isprintable()}) != len(classes):
+            raise ValueError("class names must be different texts without control characters")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: its class names or its normalisation are damaged ({error})") from None
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise ValueError(f"{path}: its weights are not finite; the run has diverged")
     return Trained(network, normalise, classes, configuration["name"]).to(device).eval()

@@ -95,18 +95,20 @@ def load_model(path: str | Path, *, name: str | None = None, device: str | torch
     try:
         found = configuration["name"]
         model = create_model(found, configuration["num_classes"], device="meta", **configuration["options"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: its configuration does not describe a network of this package ({error})") from None
     if name is not None and name != found:
         raise ValueError(f"{path}: holds {found}, not {name}")
-    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    wrong = sorted(
-        key for key in expected.keys() | tensors.keys() if key not in tensors or expected.get(key) != tensors[key].shape
-    )
+    expected, found_forms = _forms(model.state_dict()), _forms(tensors)
+    wrong = sorted(key for key in expected.keys() | tensors.keys() if expected.get(key) != found_forms.get(key))
     if wrong:
         raise ValueError(f"{path}: {len(wrong)} of its tensors do not fit {found}, such as {wrong[0]}")
     model.load_state_dict(tensors, assign=True)
     return model.to(device)
+
+
+def _forms(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {key: (tensor.shape, tensor.dtype) for key, tensor in tensors.items()}
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -127,7 +129,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tens
         raise ValueError(f"{path}: not a complete safetensors file ({reason})") from None
     try:
         configuration = json.loads(metadata[KEY])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         configuration = None
     if not isinstance(configuration, dict):
         raise ValueError(f"{path}: does not name its network; it was not written by save_weights")
@@ -143,7 +145,7 @@ def _verify(path: Path, configuration: Mapping[str, Any], tensors: Mapping[str, 
             expected = content["files"].get(path.name) if "files" in content else content["weights_sha256"]
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"{record}: damaged, so the weights beside it cannot be verified") from None
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

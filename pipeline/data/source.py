@@ -83,7 +83,7 @@ def load_source(dataset: str, raw: Path) -> Source:
         source = Source(str(record["dataset"]), str(record["kind"]), str(record["location"]), files)
     except UserError as error:
         raise UserError(f"{error}; fetch {dataset} again") from None
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise UserError(f"{path}: not a record that fetch wrote; fetch {dataset} again") from None
     if not files:
         raise UserError(f"{path}: records no files; fetch {dataset} again")

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models import find_network
+from models.options import MOST_PIXELS, check_integer
 from pipeline.runs.finished import read_finished
 from pipeline.runs.records import CONFIG, METRICS, WEIGHTS
 from pipeline.runs.spec import RunSpec
@@ -77,7 +78,9 @@ def _trained_size(weights: Path) -> int | None:
     if not config.is_file():
         return None
     try:
-        return int(read_json(config)["data"]["image_size"])
+        size = read_json(config)["data"]["image_size"]
+        check_integer("image_size", size, 1, MOST_PIXELS)
+        return int(size)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{config}: not a run's configuration; say --image-size") from None
 

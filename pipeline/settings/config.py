@@ -65,8 +65,8 @@ def _composes(profile: str, overrides: list[str], output: Path, root: Path) -> b
     """Write a composed profile; whether Hydra could do so."""
     from dvc.utils.hydra import compose_and_dump
 
-    if any(override.lstrip("+~").startswith("hydra") for override in overrides):
-        return False  # Hydra's own settings would be taken and do nothing
+    if any(_is_foreign(override) for override in overrides):
+        return False
     conf = str((root / "conf").resolve())
     try:
         compose_and_dump(str(output), conf, None, "config", "", [f"profile={profile}", *overrides])
@@ -75,6 +75,16 @@ def _composes(profile: str, overrides: list[str], output: Path, root: Path) -> b
     except Exception:  # Hydra, OmegaConf and the parser of overrides raise many types, in words of their own
         return False
     return True
+
+
+def _is_foreign(override: str) -> bool:
+    """Return whether an override is none of a value of the profile.
+
+    Hydra's own settings would be taken and do nothing, another profile would replace the one that was named, and an
+    interpolation could put the value of an environment variable into ``params.yaml``.
+    """
+    key = override.lstrip("+~").partition("=")[0]
+    return key.startswith(("hydra", "profile")) or "${" in override
 
 
 def _culprit(profile: str, overrides: list[str], output: Path, root: Path) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import models
 from models import Counts
@@ -53,7 +54,12 @@ def _read(path: Path, code: str) -> dict[str, dict[str, int]]:
         return {}
     counts = content.get("counts")
     intact = content.get("code") == code and content.get("sha256") == _checksum(counts)
-    return counts if intact and isinstance(counts, dict) else {}
+    return counts if intact and isinstance(counts, dict) and all(map(_is_counts, counts.values())) else {}
+
+
+def _is_counts(value: Any) -> bool:
+    names = {field.name for field in fields(Counts)}
+    return isinstance(value, dict) and value.keys() == names and all(type(n) is int and n >= 0 for n in value.values())
 
 
 def _checksum(counts: object) -> str:

@@ -14,11 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.reading import parse
 from pipeline.runs.spec import Configured, Crops, NoiseDraw, Protocol, RunSpec
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, shown
 from pipeline.utils.files import read_json, write_json
 from pipeline.utils.limits import Ge, Gt, Le, Len
-from pipeline.utils.names import NAME
 
+MOST = 10**30  # of a count: any real one is far below, and a float can hold it
 PARAMS = "params.yaml"  # what a plan is made from
 PLAN = "plan.json"
 # Passes over the network that one training image costs: forward, and backward to activations and to weights.
@@ -54,9 +54,9 @@ class Report:
 class Cost:
     """Size of a network, and the multiply-adds of one image and of the complete training."""
 
-    parameters: int
-    multiply_adds: int
-    training_multiply_adds: int
+    parameters: Annotated[int, Ge(0), Le(MOST)]
+    multiply_adds: Annotated[int, Ge(0), Le(MOST)]
+    training_multiply_adds: Annotated[int, Ge(0), Le(MOST)]
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,7 @@ class Plan:
 def _typed(content: Mapping[str, Any], source: str) -> _File:
     """Return the content of a ``plan.json``, checked; a machine without pydantic takes it as it is."""
     try:
+        from pipeline.settings.places import free_place, simple_name
         from pipeline.settings.reading import check
     except ModuleNotFoundError as error:
         if error.name not in ("pydantic", "yaml"):
@@ -189,9 +190,14 @@ def _typed(content: Mapping[str, Any], source: str) -> _File:
     for name, run in file.runs.items():
         names |= {f"runs.{name}.experiment": run.experiment, f"runs.{name}.network.name": run.network.name}
         names |= {f"runs.{name}.data.dataset": run.data.dataset}
-    for key, value in names.items():
-        if not NAME.fullmatch(value):
-            raise UserError(f"{source}: {key} = {value!r}: must be a name of lower-case letters, digits, '-' and '_'")
+    checks = [(key, value, simple_name) for key, value in names.items()]
+    for key, value, check_value in [*checks, ("execution.store", file.execution.store, free_place)]:
+        try:
+            check_value(value)
+        except ValueError as error:
+            raise UserError(f"{source}: {key} = {shown(value)}: {error}") from None
+    if file.identity.keys() != file.runs.keys():
+        raise UserError(f"{source}: identity: must have the names of runs, and no others")
     for name, run in file.runs.items():
         identity = content["runs"][name].get("identity")
         if f"{run.experiment}-s{run.seed}" != name or file.identity.get(name) != identity:
@@ -239,7 +245,7 @@ class _Run:
 class _Execution:
     resources: Resources
     checkpoints: Checkpoints
-    store: str
+    store: Annotated[str, Len(1, 4096)]
     tracking: Tracking
     remote: str | None = None  # a plan of a version before there were remotes has none
 
@@ -253,6 +259,6 @@ class _File:
     report: Report
     execution: _Execution
     identity: dict[str, str | None]
-    runs: dict[str, _Run]
+    runs: Annotated[dict[str, _Run], Len(1)]
 
     __pydantic_config__: ClassVar = _STRICT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 LARGEST = 2**20  # bytes of a file of settings
 DEEPEST = 20  # levels of keys and lists
+MERGE, NUMBERS = "tag:yaml.org,2002:merge", ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*|\d*\.\d*|\.(inf|Inf|INF))|\.(nan|NaN|NAN)|[-+]?\d*\.?\d*[eE][-+]?\d+")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # pydantic speaks of JSON's types; settings are written in YAML.
 _WORDS = {
@@ -186,6 +189,8 @@ class _StrictLoader(_Loader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node."""
+        if node.tag in NUMBERS and not PLAIN_NUMBER.fullmatch(node.value):  # YAML 1.1 reads 010 as 8 and 1:30 as 90
+            raise _marked(f"{shown(node.value)} is not a decimal number; put text in quotes", node)
         try:
             return super().construct_object(node, deep=deep)
         except ValueError:  # a number of thousands of digits, the 31st of February
@@ -196,6 +201,8 @@ class _StrictLoader(_Loader):
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key_node.tag == MERGE:
+                raise _marked("the key << (a merge) is not allowed; write the keys out", key_node)
             if key in seen:
                 raise _marked(f"the key {shown(key)} is there twice", key_node)
             seen.add(key)

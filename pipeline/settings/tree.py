@@ -5,44 +5,26 @@ Everything that a user can get wrong is refused here, on the driver, before any 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, field_validator, model_validator
 
+from models.options import MOST_PIXELS, MOST_UNITS
 from pipeline.runs.execution import Checkpoints, Resources
 from pipeline.runs.spec import Crops, NoiseDraw, Precision, Protocol, Seed
+from pipeline.settings.places import free_place, simple_name
 from pipeline.settings.plan import Label, Report, Tracking
 from pipeline.settings.reading import Settings
 from pipeline.utils.limits import Ge, Gt, Le, Len
-from pipeline.utils.names import NAME, did_you_mean
-from pipeline.utils.object_store import is_url
+from pipeline.utils.names import did_you_mean
 
-# What the project itself keeps in its folder: no store of runs may be there.
-OWNED = frozenset(
-    ("benchmarks", "cluster", "conf", "data", "docs", "models", "pipeline", "published", "reports", "results",
-     "tests", "tune", "mlartifacts", "mlruns", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile",
-     "LICENSE", "Makefile", "README.md", "hubconf.py", "dvc.lock", "dvc.yaml", "mlflow.db", "params.yaml",
-     "plan.json", "pyproject.toml", "requirements.lock")
-)  # fmt: skip
-LONGEST_NAME = 100  # of an experiment; the folder of a run has seed and identity in its name, too
 MOST_RUNS = 5000
 
 Positive = Annotated[int, Gt(0)]
 Level = Annotated[int, Ge(1), Le(99)]
-Pixels = Annotated[int, Gt(0), Le(4096)]
-Units = Annotated[int, Gt(0), Le(16)]
-
-
-def _simple(name: str) -> str:
-    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        raise ValueError(
-            f"must be a name of lower-case letters, digits, '-' and '_', at most {LONGEST_NAME} of them"
-            " (it names folders and stages)"
-        )
-    return name
+Pixels = Annotated[int, Gt(0), Le(MOST_PIXELS)]
+Units = Annotated[int, Gt(0), Le(MOST_UNITS)]
 
 
 def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -52,24 +34,7 @@ def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
-def _free_place(store: str) -> str:
-    """Refuse a store that is not a URL, and a folder that is the project's own or its parent."""
-    if is_url(store):
-        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s]+", store):
-            raise ValueError("must be a folder, or a URL such as s3://bucket/runs")
-        return store
-    path = Path(store)
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    first = path.parts[0] if path.parts else "."
-    if ".." in path.parts or path == Path("/") or first in OWNED or first.startswith((".", "~")) or path.is_file():
-        raise ValueError(
-            "must be a folder of its own, such as runs or /scratch/runs, or a URL such as s3://bucket/runs"
-        )
-    return store
-
-
-Name = Annotated[str, AfterValidator(_simple)]
+Name = Annotated[str, AfterValidator(simple_name)]
 
 
 class Data(Settings):
@@ -168,7 +133,7 @@ class Config(Settings):
     compile: bool
     resources: Resources
     checkpoints: Checkpoints
-    store: Annotated[str, Len(1, 4096), AfterValidator(_free_place)]
+    store: Annotated[str, Len(1, 4096), AfterValidator(free_place)]
     tracking: Tracking
     report: Report
 

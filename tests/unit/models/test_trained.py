@@ -98,6 +98,11 @@ def test_an_old_file_still_loads_and_says_what_it_lacks(tmp_path: Path) -> None:
         ({"crop_pct": None}, ""),
         ({"image_size": "16"}, "image_size: '16' is not an integer of at least 1"),
         ({"gamma": 2.2}, "gamma"),
+        ({"image_size": 10**6}, "image_size: 1000000 is above 4096"),
+        ({"image_size": 10**20}, "image_size: 1.* is above 4096"),
+        ({"std": [1.0, 0.0, 1.0]}, "std finite and above 0"),
+        ({"std": [1.0, float("nan"), 1.0]}, "std finite and above 0"),
+        ({"mean": [0.5, float("inf"), 0.5]}, "mean must be finite"),
     ],
 )
 def test_a_damaged_normalisation_is_one_line(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -110,6 +115,21 @@ def test_a_damaged_normalisation_is_one_line(tmp_path: Path, changes: dict[str, 
 def test_class_names_for_another_number_of_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 class names for 3 classes"):
         load_trained(write(tmp_path / "w", PER_PIXEL, ("cat", "dog")))
+
+
+@pytest.mark.parametrize("classes", [("a", "a", "b"), (1, None, {"a": 1}), ("a", "b", "\x1b[31mc")])
+def test_class_names_are_different_texts(tmp_path: Path, classes: Any) -> None:
+    with pytest.raises(ValueError, match="class names must be different texts without control characters"):
+        load_trained(write(tmp_path / "w", PER_PIXEL, classes))
+
+
+def test_weights_that_are_not_finite_predict_nothing(tmp_path: Path) -> None:
+    model = create_model(NAME, 3)
+    torch.nn.init.constant_(model.fc.bias, float("nan"))
+    path = tmp_path / "w"
+    save_weights(model, path, name=NAME, num_classes=3, classes=CLASSES, normalisation=PER_PIXEL)
+    with pytest.raises(ValueError, match="w: its weights are not finite; the run has diverged"):
+        load_trained(path)
 
 
 def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:

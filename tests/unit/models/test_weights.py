@@ -95,6 +95,8 @@ def test_a_file_without_a_configuration_is_refused(tmp_path: Path, metadata: dic
         {"name": NAME, "num_classes": 10, "options": {"depth": 1}},
         {"name": NAME, "num_classes": 10, "options": None},
         {"name": NAME, "num_classes": 10, "options": {"device": "cuda"}},
+        {"name": NAME, "num_classes": 10**18, "options": {}},
+        {"name": NAME, "num_classes": 10, "options": {"p": 10**7}},
     ],
 )
 def test_a_configuration_of_no_network_is_refused(tmp_path: Path, configuration: dict[str, object]) -> None:
@@ -107,6 +109,24 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     save_weights(create_model(NAME, 10), tmp_path / "w", name=NAME, num_classes=11)
     with pytest.raises(ValueError, match="2 of its tensors do not fit cifar_attention56, such as fc"):
         load_model(tmp_path / "w")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64])
+def test_weights_of_another_type_are_refused(tmp_path: Path, saved: Path, dtype: torch.dtype) -> None:
+    tensors = {key: tensor.to(dtype) for key, tensor in load_file(saved).items()}
+    configuration = {"name": NAME, "num_classes": CLASSES, "options": OPTIONS}
+    save_file(tensors, tmp_path / "w", {KEY: json.dumps(configuration)})
+    with pytest.raises(ValueError, match="of its tensors do not fit cifar_attention56, such as "):
+        load_model(tmp_path / "w")
+
+
+def test_nesting_without_end_is_refused(tmp_path: Path, saved: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "w", {KEY: 200_000 * "["})
+    with pytest.raises(ValueError, match="was not written by save_weights"):
+        load_model(tmp_path / "w")
+    saved.with_name("checksums.json").write_text(200_000 * "[")
+    with pytest.raises(ValueError, match=r"checksums\.json: damaged"):
+        load_model(saved)
 
 
 def test_another_network_than_the_one_asked_for_is_refused(saved: Path) -> None:

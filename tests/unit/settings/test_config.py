@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.cli import main
 from pipeline.settings import config
-from pipeline.settings.tree import OWNED
+from pipeline.settings.places import OWNED
 from pipeline.utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -163,6 +163,12 @@ def test_the_digits_profile_has_every_experiment_of_tables_1_3_4_and_5(tmp_path:
         ("store", "~/runs", "must be a folder of its own"),
         ("store", ".", "must be a folder of its own"),
         ("store", "/", "must be a folder of its own"),
+        ("store", "//conf/../" + str(Path.cwd() / "reports"), "must be a folder of its own"),
+        ("store", f"/{Path.cwd() / 'reports'}", "must be a folder of its own"),
+        ("store", f"file://{Path.cwd() / 'reports'}", "must be a folder of its own"),
+        ("store", str(Path.cwd().parent), "must be a folder of its own"),
+        ("store", "/etc", "must be a folder of its own"),
+        ("store", "x" * 300, "must have parts of at most 255 bytes"),
         ("store", "s3:// runs", "must be a folder, or a URL such as s3://bucket/runs"),
         ("a\nb", 1, "params.yaml: a\\nb: a key must be text without line breaks and control characters"),
         ("label.statement", "\x1b[31mred", "label.statement = '\\x1b[31mred': must be text without"),
@@ -248,6 +254,12 @@ def test_content_that_is_no_tree_of_settings_is_refused(content: Any) -> None:
         ("a: 2026-02-01", "a = '2026-02-01': a date must be put in quotes"),
         ("1: a", "1: a key must be text; put it in quotes"),
         ("a: !!int abc", "line 1: a tag (!!int) is not allowed"),
+        ("<<: {a: 1}\na: 2", "line 1: not valid YAML (the key << (a merge) is not allowed; write the keys out)"),
+        ("a: 0207", "line 1: not valid YAML ('0207' is not a decimal number; put text in quotes)"),
+        ("a: 2:15", "'2:15' is not a decimal number"),
+        ("a: 2:15.5", "'2:15.5' is not a decimal number"),
+        ("a: 0x10", "'0x10' is not a decimal number"),
+        ("a: 1_000", "'1_000' is not a decimal number"),
         ("a: !!set {b}", "line 1: a tag (!!set) is not allowed"),
         ("a: !!python/object/apply:os.system [ls]", "line 1: a tag ("),
         ("a: &a [*a]", "line 1: an alias (*a) is not allowed; write the value out"),
@@ -285,6 +297,7 @@ def test_no_store_may_lie_in_what_the_project_keeps() -> None:
 BAD_OVERRIDES = (
     "protocol.batch_size=-1", "no.such.key=1", "protocol.batch_size=64=", "][=", "data.source", "=5", "seeds=0,1",
     "store=${oc.env:NOT_THERE}", "store=${store}", "\x1b[31m=1", "protocol.iterations=" + "9" * 5000, "hydra.run.dir=x",
+    "profile=cifar10", "label.statement=${oc.env:HOME}",
     "seeds=" + 500 * "[" + 500 * "]", "label=[1]",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -36,13 +37,18 @@ def test_other_sizes_options_and_classes_are_others(tmp_path: Path, counted: Cou
     assert known.of(NetworkSpec(NETWORK.name, 10, {"mask": "local"}), 16) != counted
 
 
-@pytest.mark.parametrize("damage", ["number", "code", "cut", "empty", "folder", "list"])
+@pytest.mark.parametrize("damage", ["number", "kind", "null", "code", "cut", "empty", "folder", "list"])
 def test_a_file_that_is_damaged_or_of_other_code_is_not_used(tmp_path: Path, counted: Counts, damage: str) -> None:
     path = tmp_path / FILE
     content = json.loads(path.read_text())
     if damage == "number":
         (key,) = content["counts"]
         content["counts"][key]["parameters"] += 1
+        path.write_text(json.dumps(content))
+    elif damage in ("kind", "null"):  # of another version, which has kept its own checksum
+        (key,) = content["counts"]
+        content["counts"][key] = [1, 2] if damage == "kind" else None
+        content["sha256"] = hashlib.sha256(json.dumps(content["counts"], sort_keys=True).encode()).hexdigest()
         path.write_text(json.dumps(content))
     elif damage == "code":
         path.write_text(json.dumps(content | {"code": "0" * 64}))

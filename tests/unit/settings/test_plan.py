@@ -70,6 +70,20 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a path for a data set": (lambda c: c["runs"][NAME]["data"].update(dataset="../x"), "data.dataset = '../x'"),
     "another identity": (lambda c: c["identity"].update({NAME: "0" * 12}), f"runs.{NAME}: is not the run of that name"),
     "a run without a network": (lambda c: c["runs"][NAME].pop("network"), f"runs.{NAME}.network: missing"),
+    "no run": (lambda c: (c["runs"].clear(), c["identity"].clear()), "runs: must not be empty"),
+    "a foreign identity": (lambda c: c["identity"].update(x="0" * 12), "identity: must have the names of runs"),
+    "a store of the project's": (lambda c: c["execution"].update(store="reports"), "execution.store = 'reports': must"),
+    "a store elsewhere": (lambda c: c["execution"].update(store="../../x"), "execution.store = '../../x': must"),
+    "no store": (lambda c: c["execution"].update(store=""), "execution.store = '': must"),
+    "a negative cost": (
+        lambda c: c["runs"][NAME].update(cost={"parameters": -1, "multiply_adds": 1, "training_multiply_adds": 1}),
+        f"runs.{NAME}.cost.parameters = -1: must be at least 0",
+    ),
+    "a cost that no float can hold": (
+        lambda c: c["runs"][NAME].update(cost={"parameters": 1, "multiply_adds": 1, "training_multiply_adds": 10**400}),
+        f"runs.{NAME}.cost.training_multiply_adds",
+    ),
+    "a long profile": (lambda c: c.update(profile="x" * 300), "must be a name of lower-case letters"),
     "an unknown key": (lambda c: c.update(future=1), "future: unknown key"),
     "no protocol": (lambda c: c["runs"][NAME]["protocol"].clear(), f"runs.{NAME}.protocol.iterations: missing"),
 }
