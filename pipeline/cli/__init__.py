@@ -112,6 +112,8 @@ def enter_project(options: argparse.Namespace) -> None:
 
     Outside a project, nothing changes. A text is taken for a path where it has a separator and names what exists.
     """
+    from pipeline.utils.project import is_project
+
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if is_project(folder)), here)
     if root == here:
@@ -126,11 +128,6 @@ def bypass_proxies() -> None:
     if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
         for name in ("no_proxy", "NO_PROXY"):
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,::1"]))
-
-
-def is_project(folder: Path) -> bool:
-    """Return whether a folder is a checkout of this project."""
-    return (folder / "dvc.yaml").is_file() and (folder / "conf" / "profile").is_dir()
 
 
 def _absolute(value: Any) -> Any:

@@ -15,12 +15,12 @@ def _counts(commands: Commands) -> None:
 
 
 def _run_counts(options: argparse.Namespace) -> None:
-    from pipeline.report.counts import count_all, write_counts
+    from pipeline.report.counts import counts_json, write_counts
     from pipeline.settings.counts import NetworkCounts
 
     known = NetworkCounts(DATA)
     if options.json:
-        print(count_all(known).to_json(orient="records", indent=2))
+        print(counts_json(known))
     else:
         print(write_counts(REPORTS / "counts", known))
 
@@ -40,7 +40,7 @@ def _run_describe(options: argparse.Namespace) -> None:
         raise UserError(str(error)) from None
 
 
-TRAINED = "a run of the plan (e.g. attention56-s0), a run's folder, or a file of weights (*.safetensors)"
+TRAINED = "a run of the plan (e.g. attention56-s0), a run's folder or its name, or a file of weights (*.safetensors)"
 
 
 def _export(commands: Commands) -> None:
@@ -88,7 +88,7 @@ def find_weights(trained: str, root: Path) -> Path:
     """Return the file of weights that a name on the command line means; UserError when there is none.
 
     Args:
-        trained: name of a run of the plan, a run's folder, or a file of weights.
+        trained: name of a run of the plan, a run's folder or its name in the store, or a file of weights.
         root: folder of the project.
     """
     from pipeline.runs.export import weights_in
@@ -100,9 +100,14 @@ def find_weights(trained: str, root: Path) -> Path:
         return weights_in(path)
 
     from pipeline.launch.driver import Driver
+    from pipeline.runs.store import PUBLISHED
     from pipeline.settings.plan import PLAN, Plan
 
     plan = Plan.read(root / PLAN) if (root / PLAN).exists() else None
+    if plan is not None and trained not in plan.runs and Path(trained).name == trained:
+        for folder in (Driver(plan, root).store, *sorted((root / PUBLISHED).glob("*"))):
+            if (folder / trained).is_dir():
+                return weights_in(folder / trained)
     if plan is None or trained not in plan.runs:
         runs = f" nor one of the runs {', '.join(plan.runs)}" if plan else f", and there is no {PLAN} to name a run"
         raise UserError(f"{trained!r}: neither a file of weights nor a run's folder{runs}")

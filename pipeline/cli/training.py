@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -21,15 +22,20 @@ def _plan(commands: Commands) -> None:
     command = add_command(
         commands, "plan", _run_plan, "resolve the profile into plan.json: every run, its identity, its cost"
     )
-    command.add_argument(
+    form = command.add_mutually_exclusive_group()
+    form.add_argument(
         "--probe", action="store_true", help="train each network here for a while, a minute in all, to tell the cost"
     )
+    form.add_argument("--json", action="store_true", help="print the runs of the plan as JSON")
 
 
 def _run_plan(options: argparse.Namespace) -> None:
     from pipeline.settings.plan import PLAN
 
     plan = _make_plan()
+    if options.json:
+        print(json.dumps(plan.to_rows(), indent=2))
+        return
     print(f"{PLAN}: {len(plan.runs)} runs of profile {plan.profile}", flush=True)
     print(_outlook(plan, by_probe=options.probe))
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from pipeline.launch import surroundings
 from pipeline.launch.surroundings import Finding
 from pipeline.runs.store import store_folder
+from pipeline.settings.plan import PARAMS
 from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.object_store import ObjectStore, is_url
+from pipeline.utils.project import is_project
 
 if TYPE_CHECKING:
     from pipeline.settings.tree import Config
@@ -29,6 +31,9 @@ GIB = 2**30
 def examine(root: Path) -> Iterator[Finding]:
     """Yield the findings of all checks; a check that itself fails is a finding, too."""
     yield _guarded("Python", "make repro", python)
+    if not is_project(root) and not (root / PARAMS).exists():
+        yield Finding("project", f"{root} is not below a folder of this project", "cd <folder of the project>")
+        return
     yield _guarded("packages", "make repro", lambda: packages(root))
     yield _guarded("git", "git status", lambda: surroundings.git(root))
     yield _guarded("temporary", "dvc doctor", lambda: surroundings.temporary(root))
@@ -43,6 +48,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield _guarded("GPU", "nvidia-smi", lambda: gpu(settings))
     yield _guarded("Ray", "ray status", lambda: ray(settings, root))
     yield _guarded("MLflow", "python -m pipeline ui", lambda: mlflow(settings, root))
+    yield _guarded("network", "env | grep -i proxy", surroundings.network)
     yield _guarded("DVC", "dvc doctor", lambda: dvc(root))
     yield _guarded("data", "dvc repro prepare", lambda: data(settings, root))
     if is_url(settings.store):

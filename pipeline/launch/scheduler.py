@@ -253,12 +253,12 @@ def _ended(
 
 def _note(spec: RunSpec, folder: Path, status: str, reason: str | None, table: ProgressTable, summary: Summary) -> None:
     """Record how a run ended, and show it."""
-    log = f"(see {folder / LOG})"
-    why = None if status in ("finished", "paused") else f"{reason or 'its worker died'} {log}"
+    log = f" (see {folder / LOG})" if (folder / LOG).exists() else ""  # a worker that never started has none
+    why = None if status in ("finished", "paused") else f"{reason or 'its worker died'}{log}"
     try:
         table.ended(spec, status, why)
     except (UserError, OSError) as problem:  # its history cannot be read
-        why = why or f"{one_line(problem)} {log}"
+        why = why or f"{one_line(problem)}{log}"
         table.note(f"{spec.name} failed: {why}")
     if why is not None:
         summary.failed[spec.name] = why

@@ -1,15 +1,19 @@
-"""What surrounds the project on a machine: git, merge conflicts, temporary folders."""
+"""What surrounds the project on a machine: git, merge conflicts, temporary folders, ports and proxies."""
 
 from __future__ import annotations
 
+import http.client
 import os
+import socket
 import subprocess
 import tempfile
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 CONFLICT = "<<<<<<< "
+UI_PORT = 5000
 _SITE_CACHE = 'dvc config --local core.site_cache_dir "$HOME/.cache/dvc"'
 MERGED = ("dvc.lock", "params.yaml", "dvc.yaml")
 
@@ -42,7 +46,9 @@ def git(root: Path) -> Finding:
         return _no_repository(root, error)
     if conflict := next((name for name in MERGED if _has_conflict(root / name)), None):
         again = " && dvc repro" if conflict == "dvc.lock" else ""
-        cure = f"git checkout --ours {conflict}{again} && git add {conflict}"
+        unmerged, _ = _git(root, "ls-files", "--unmerged", conflict)  # nothing where the markers have been committed
+        how = f"git checkout --ours {conflict}" if unmerged else f"${{EDITOR:-vi}} {conflict}"
+        cure = f"{how}{again} && git add {conflict}"
         return Finding("git", f"{conflict} has conflict markers of a merge", cure)
     if _git(root, "var", "GIT_COMMITTER_IDENT")[1]:
         cure = 'git config --global user.name "..." && git config --global user.email "..."'
@@ -64,6 +70,32 @@ def _no_repository(root: Path, error: str) -> Finding:
     if _dvc_config(root)["core"].get("no_scm"):
         return Finding("git", "no repository (core.no_scm): runs do not record a commit")
     return Finding("git", "no repository, e.g. a ZIP download", "dvc config --local core.no_scm true")
+
+
+def network() -> Finding:
+    """Return whether the port of the MLflow UI is free or serves it already, and whether a proxy is set."""
+    try:
+        socket.create_server(("127.0.0.1", UI_PORT)).close()
+        port = f"port {UI_PORT} is free for `make ui`"
+    except OSError:
+        if not _serves_mlflow():
+            return Finding(
+                "network", f"port {UI_PORT} is in use, so `make ui` needs another", f"make ui PORT={UI_PORT + 1}"
+            )
+        port = f"an MLflow UI is at http://127.0.0.1:{UI_PORT}"
+    proxies = sorted(name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy"))
+    return Finding(
+        "network", f"{port}; " + (f"{', '.join(proxies)}: not used for this machine" if proxies else "no proxy")
+    )
+
+
+def _serves_mlflow() -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://127.0.0.1:{UI_PORT}/health", timeout=2) as answer:
+            return bool(answer.read(3) == b"OK")
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def temporary(root: Path) -> Finding:

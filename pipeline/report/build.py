@@ -161,14 +161,17 @@ def _take_away(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     return old
 
 
-def build_index(reports: Path, profiles: Mapping[str, str] | None = None) -> None:
+def build_index(reports: Path, profiles: Mapping[str, str] | None = None, leave_out: Sequence[str] = ()) -> None:
     """Write index.md, index.html and coverage.md over the reports of all profiles below `reports`.
 
     Reports with runs are ordered by their distance from the paper; each opens with its results. `profiles` are all that
-    there are, each with its statement: those without runs take one line each.
+    there are, each with its statement: those without runs take one line each. `leave_out` are profiles without results,
+    which are not listed.
     """
     entries, problems = [], []
     for path in sorted(reports.glob("*/summary.json")):
+        if path.parent.name in leave_out:
+            continue
         try:
             summary = read_json(path)
         except (UserError, OSError, RecursionError):

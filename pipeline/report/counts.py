@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,6 +68,16 @@ def count_all(known: NetworkCounts) -> pd.DataFrame:
             rows.append(_row(*case, printed, known))
             advance(1)
     return pd.DataFrame(rows, dtype=object)  # whole numbers and printed digits stay as they are beside empty cells
+
+
+def counts_json(known: NetworkCounts) -> str:
+    """Return the table of `count_all` as JSON, with numbers where the paper's digits and differences are text."""
+    text = ("network", "dataset", "our_reading")
+    rows = [
+        {key: value if key in text or isinstance(value, int | None) else float(value) for key, value in row.items()}
+        for row in count_all(known).to_dict("records")
+    ]
+    return json.dumps(rows, indent=2)
 
 
 def write_counts(folder: Path, known: NetworkCounts) -> Path:

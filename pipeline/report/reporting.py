@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 REPORTS = Path("reports")
+TRIALS = ("smoke",)
+"""Profiles to try commands with: their reports are not results, and no index lists them."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def _statements(root: Path) -> dict[str, str]:
     from pipeline.settings import config
 
     statements = {}
-    for name in config.profiles(root):
+    for name in sorted({*config.profiles(root)} - {*TRIALS}):
         content = read_yaml(root / config.PROFILES / f"{name}.yaml")
         label = content.get("label") if isinstance(content, dict) else None
         statements[name] = str(label.get("statement", "")) if isinstance(label, dict) else ""
@@ -109,7 +111,7 @@ def write_report(profile: str | None, root: Path, *, replace: bool = False) -> s
         margin=plan.report.equivalence_margin,
         at_least=0 if replace else before,
     )
-    build_index(reports, _statements(root))
+    build_index(reports, _statements(root), TRIALS)
     if summary.report.parent != reports / name:
         logger.warning(
             "%s has %d runs, this machine has fewer: it stays as it is, and the report of the runs that are here is in"

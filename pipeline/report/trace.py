@@ -51,7 +51,7 @@ def trace(
         groups = trace_claim(verdicts[name], evidence, machine=True)
     else:
         allowed = [*cells, *verdicts]
-        hint = f"{did_you_mean(name, allowed)} allowed: {_alike(name, allowed)}".lstrip()
+        hint = f"{did_you_mean(name.lower(), allowed, least=0.0)} allowed: {_alike(name, allowed)}".lstrip()
         raise UserError(f"number {name!r} is not in the report: {hint}")
     width = max(len(key) for group in groups for key, _ in group)
     blocks = ["\n".join(f"{key:<{width}}  {value}" for key, value in group) for group in groups]

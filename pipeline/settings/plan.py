@@ -137,6 +137,22 @@ class Plan:
             },
         }
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row for each run: name, identity, experiment, network, noise in percent, seed, and its costs."""
+        return [
+            {
+                "run": name,
+                "identity": run.identity,
+                "experiment": run.experiment,
+                "network": run.config["network"]["name"],
+                "options": run.config["network"]["options"],
+                "noise": run.config["data"].get("noise", 0),
+                "seed": run.seed,
+                **(asdict(run.counts) if run.counts else {}),
+            }
+            for name, run in self.runs.items()
+        ]
+
     def write(self, path: Path = Path(PLAN)) -> None:
         """Write ``plan.json``."""
         write_json(path, self.to_json())

@@ -114,9 +114,9 @@ def relocate(path: Path) -> Path | None:
         for former in set(_former_folders(database, folder)):
             before = former
             for table, column in LOCATIONS:
-                for old in (f"{former}/", f"{former.as_uri()}/"):
+                for old in (f"{former / ARTIFACTS}/", f"{(former / ARTIFACTS).as_uri()}/"):
                     database.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                        (f"{folder.as_uri()}/", len(old) + 1, len(old), old),
+                        (f"{(folder / ARTIFACTS).as_uri()}/", len(old) + 1, len(old), old),
                     )
     return before

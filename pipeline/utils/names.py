@@ -66,9 +66,15 @@ def checked_plain_name(value: Any, what: str | Path) -> str:
     return value
 
 
-def did_you_mean(wrong: str, names: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" for the most similar name, or nothing where none is similar."""
-    near = difflib.get_close_matches(wrong, list(names), n=1)
+def did_you_mean(wrong: str, names: Iterable[str], least: float = 0.6) -> str:
+    """Return "did you mean 'x'?" for the most similar name, or nothing where none is similar.
+
+    Args:
+        wrong: what was given.
+        names: what is allowed.
+        least: the similarity that is needed, from 0 (the nearest name in any case) to 1 (equal).
+    """
+    near = difflib.get_close_matches(wrong, list(names), n=1, cutoff=least)
     return f"did you mean {near[0]!r}?" if near else ""
 
 

@@ -1,9 +1,14 @@
-"""Where a project keeps what outlives an experiment of DVC."""
+"""Which folder is a project, and where it keeps what outlives an experiment of DVC."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def is_project(folder: Path) -> bool:
+    """Return whether a folder is a checkout of this project."""
+    return (folder / "dvc.yaml").is_file() and (folder / "conf" / "profile").is_dir()
 
 
 def home(root: Path) -> Path:

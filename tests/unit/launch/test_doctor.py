@@ -183,6 +183,7 @@ def test_a_check_that_breaks_is_a_finding_and_hides_no_other(
         "GPU",
         "Ray",
         "MLflow",
+        "network",
         "DVC",
         "data",
         "disk",
@@ -197,6 +198,11 @@ def test_settings_that_are_wrong_end_the_examination_with_their_own_sentence(tmp
     last = list(doctor.examine(tmp_path))[-1]
     assert last.check == "settings" and "protocol.flip = 7" in last.found
     assert last.cure == "python -m pipeline compose digits"
+
+
+def test_outside_a_project_the_doctor_says_where_to_go(tmp_path: Path) -> None:
+    last = list(doctor.examine(tmp_path))[-1]
+    assert last.check == "project" and last.cure.startswith("cd ")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -85,11 +86,33 @@ def test_dubious_ownership_is_named_by_the_doctor_and_by_a_run_that_loses_its_co
 
 @pytest.mark.parametrize("name", surroundings.MERGED)
 def test_conflict_markers_are_named_with_the_command_that_removes_them(name: str, repository: Path) -> None:
-    (repository / name).write_text("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> other\n")
+    for step, text in (("-qB main", "a: 0"), ("-qb other", "a: 1"), ("-q main", "a: 2")):
+        git(repository, "checkout", *step.split())
+        (repository / name).write_text(f"{text}\n")
+        git(repository, "add", "-A")
+        git(repository, "commit", "-qm", text)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(repository, "merge", "other")
     found = surroundings.git(repository)
     assert found.found == f"{name} has conflict markers of a merge"
     assert found.cure.startswith(f"git checkout --ours {name}")
+    git(repository, "commit", "-qam", "with its markers")
+    assert surroundings.git(repository).cure.startswith(f"${{EDITOR:-vi}} {name}")
     assert ("dvc repro" in found.cure) is (name == "dvc.lock")
+
+
+def test_a_busy_port_and_a_proxy_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(surroundings, "UI_PORT", port)
+        monkeypatch.setattr(surroundings, "_serves_mlflow", lambda: False)
+        found = surroundings.network()
+        assert f"port {port} is in use" in found.found
+        assert found.cure == f"make ui PORT={port + 1}"
+        monkeypatch.setattr(surroundings, "_serves_mlflow", lambda: True)
+        assert surroundings.network().fine
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    assert "https_proxy is not used for this machine itself" in surroundings.network().found
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_run_of_the_plan_is_found_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only a finished run of the store has its weights"):
         find_weights(run_spec().name, tmp_path)
     path = write_run(tmp_path / "runs" / run_spec().folder_name)
-    assert find_weights(run_spec().name, tmp_path) == path
+    assert find_weights(run_spec().name, tmp_path) == find_weights(run_spec().folder_name, tmp_path) == path
 
 
 def test_without_the_exporter_the_command_says_what_to_install(

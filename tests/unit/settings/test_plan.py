@@ -44,6 +44,12 @@ def test_a_plan_of_before_there_were_remotes_is_read(path: Path) -> None:
     assert Plan.from_json(content).remote is None
 
 
+def test_a_plan_is_a_table_with_one_row_for_each_run(path: Path) -> None:
+    first, second = Plan.read(path).to_rows()
+    assert (first["run"], first["seed"], second["run"], second["seed"]) == (NAME, 0, "attention56-s1", 1)
+    assert first["identity"] == make_spec().identity and first["network"] == "cifar_attention56"
+
+
 def test_a_plan_without_data_has_every_run_but_no_identity_and_no_cost() -> None:
     tree = config.load(ROOT / config.PARAMS)
     plan = build_plan(tree, None)

@@ -67,6 +67,18 @@ def test_artifacts_of_a_moved_or_copied_project_open_again_and_stay_in_it(
     assert doctor.mlflow(SETTINGS, new).fine
 
 
+def test_a_project_that_moves_into_its_own_folder_keeps_the_right_places(uri: str, tmp_path: Path) -> None:
+    client, inner = MlflowClient(uri), tmp_path / "inner"
+    inner.mkdir()
+    for profile, place in {"smoke": tmp_path, "digits": inner}.items():
+        client.create_experiment(f"residual-attention/{profile}", (place / "mlartifacts" / profile).as_uri())
+    shutil.copyfile(tmp_path / "mlflow.db", inner / "mlflow.db")
+    assert tracking.initialise(tracking.tracking_uri(inner))
+    for profile in ("smoke", "digits"):
+        found = MlflowClient(tracking.tracking_uri(inner)).get_experiment_by_name(f"residual-attention/{profile}")
+        assert found is not None and found.artifact_location == (inner / "mlartifacts" / profile).as_uri()
+
+
 def test_models_of_a_moved_project_are_found_in_it(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     experiment = client.create_experiment("residual-attention/digits", (tmp_path / "mlartifacts" / "digits").as_uri())
     run_id = client.create_run(experiment).info.run_id
