@@ -84,9 +84,8 @@ def network() -> Finding:
             )
         port = f"an MLflow UI is at http://127.0.0.1:{UI_PORT}"
     proxies = sorted(name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy"))
-    return Finding(
-        "network", f"{port}; " + (f"{', '.join(proxies)}: not used for this machine" if proxies else "no proxy")
-    )
+    proxy = f"{', '.join(proxies)} is not used for this machine itself" if proxies else "no proxy is set"
+    return Finding("network", f"{port}; {proxy}")
 
 
 def _serves_mlflow() -> bool:
