@@ -12,28 +12,40 @@ from pipeline.utils.errors import UserError
 from pipeline.utils.names import checked_name
 
 SPLITS = ("train", "test")
-_LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found")  # of file managers and discs
-_LEFT_OVER = (".tar", ".tar.gz", ".tgz", ".zip", ".sh", ".bat", ".py")  # archives and scripts that made the tree
+_LITTER = {  # of file managers, discs, network storage and Python
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "_desktop.ini", "picasa.ini", "icon\r"),
+    *("__macosx", "lost+found", "@eadir", "#recycle", "$recycle.bin", "system volume information", "__pycache__"),
+}
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+_LEFT_OVER = (*_ARCHIVES, ".sh", ".bat", ".py", "~", ".tmp", ".part")  # also scripts, backups and unfinished downloads
+_SPELT = {"cra": "crab"}  # the hub's list of CIFAR-100's classes has it so
 _SHOWN = 20  # names in a message
 
 
-def is_class_tree(folder: Path, splits: Sequence[str] = SPLITS) -> bool:
+def is_class_tree(folder: Path) -> bool:
     """Return whether a folder has a folder for each split."""
-    return all((folder / split).is_dir() for split in splits)
+    return all((folder / split).is_dir() for split in SPLITS)
 
 
 def is_archive(name: str) -> bool:
     """Return whether a file is an archive by its name."""
-    return name.lower().endswith(_LEFT_OVER[:4])
+    return name.lower().endswith(_ARCHIVES)
 
 
 def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what a folder holds, in no order, without hidden entries, litter, archives and scripts."""
+    """Yield what a folder holds, in no order, without hidden entries, litter, and files that are left over."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name.lower()
-            if not name.startswith(".") and name not in _LITTER and not name.endswith(_LEFT_OVER):
-                yield entry
+            if name.startswith(".") or name in _LITTER or (name.endswith(_LEFT_OVER) and not entry.is_dir()):
+                continue
+            yield entry
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """Return the folders in a folder that can be searched, sorted."""
+    found = (Path(entry.path) for entry in visible(folder) if entry.is_dir())
+    return sorted(path for path in found if os.access(path, os.R_OK | os.X_OK))
 
 
 def named(names: Sequence[str]) -> str:
@@ -44,7 +56,8 @@ def named(names: Sequence[str]) -> str:
 
 def canonical(name: str) -> str:
     """Return a class name as the data sets spell it: "Aquarium Fish" is aquarium_fish."""
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
+    key = name.strip().lower().replace(" ", "_").replace("-", "_")
+    return _SPELT.get(key, key)
 
 
 def find_images(folder: Path, classes: Sequence[str], images: Mapping[str, int]) -> list[str]:
@@ -73,7 +86,7 @@ def find_images(folder: Path, classes: Sequence[str], images: Mapping[str, int])
         missing = [f"{split}/{name}" for name in classes if name not in by_class]
         problems += [f"not a class: {named(unknown)}"] if unknown else []
         problems += [f"no such class folder: {named(missing)}"] if missing else []
-        for key in set(by_class).intersection(classes):
+        for key in (name for name in classes if name in by_class):
             inside = [name for given in by_class[key] for name in _lossless(folder, f"{split}/{given}", wrong)]
             if len(inside) != count // len(classes):
                 problems.append(f"{split}/{key} has {len(inside)} images, expected {count // len(classes)}")

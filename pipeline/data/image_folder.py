@@ -1,8 +1,11 @@
 """Class folders of images, `train/<class>/<file>` and `val/<class>/<file>`, and the listing that fetch makes.
 
-The listing, ``files.csv``, lies beside the record of the source. It has a line for each file, sorted by name: its path
-`<split>/<class>/<file>`, the size in bytes, and 0 instead of 1 for a validation image that is excluded. In a source of
-kind `FLAT_KIND` the validation images lie in `val/` itself, and a file of Kaggle's tells their classes.
+The folder of a split may have another name, see `find_splits`.
+
+The listing, ``files.csv``, lies beside the record of the source. It has a line for each file, sorted by split, class
+and name: `<folder of the split>/<class>/<file>`, the size in bytes, and 0 instead of 1 for a validation image that is
+excluded. In a source of kind `FLAT_KIND` the validation images lie in `val/` itself, and a file of Kaggle's tells
+their classes.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.folders import is_archive, named, visible
+from pipeline.data.folders import folders_below, is_archive, named, visible
 from pipeline.data.manifest import has_checksum
 from pipeline.data.source import Source, record_files
 from pipeline.utils.errors import UserError, one_line
@@ -27,14 +30,23 @@ LISTING = "files.csv"
 EXCLUDED = "excluded.txt"
 SOLUTION = "LOC_val_solution.csv"
 SUFFIXES = (".jpeg", ".jpg", ".png")
+_SPLIT_OF = {
+    **{"train": "train", "ilsvrc2012_img_train": "train"},
+    **{"val": "val", "validation": "val", "ilsvrc2012_img_val": "val", "test": "val"},
+}
+"""The split that a folder is, by its name in lower case."""
 
 
 class Listed(NamedTuple):
-    """One file of the tree: its name `<split>/<class>/<file>`, its size in bytes, and whether it is used."""
+    """One file of the tree: its name `<split>/<class>/<file>`, its size in bytes, and whether it is used.
+
+    `folder` is the name of the folder of its split, where that is not the split's.
+    """
 
     name: str
     size: int
     used: bool = True
+    folder: str = ""
 
     @property
     def split(self) -> str:
@@ -48,7 +60,36 @@ class Listed(NamedTuple):
 
     def path(self, flat: bool) -> str:
         """Return its path below the tree, where the validation images have no class folders if `flat`."""
-        return f"val/{self.name.split('/')[2]}" if flat and self.split == "val" else self.name
+        split, class_name, file = self.name.split("/")
+        place = self.folder or split
+        return f"{place}/{file}" if flat and split == "val" else f"{place}/{class_name}/{file}"
+
+
+def find_splits(place: Path) -> dict[str, list[str]]:
+    """Return the names of the folders that may be each split: the usual one, or else all that name it.
+
+    These are `validation`, those of ILSVRC2012's archives, and any of them in another case. `test` is the validation
+    split only where no other folder is, and if it has class folders: ImageNet's test images have no classes.
+    """
+    names = sorted(path.name for path in folders_below(place)) if place.is_dir() else []
+    found = {split: [name for name in names if _SPLIT_OF.get(name.lower()) == split] for split in SPLITS}
+    found["val"] = [name for name in found["val"] if name.lower() != "test"] or [
+        name for name in found["val"] if any(has_class_folders(place / name, place / train) for train in found["train"])
+    ]
+    return {split: [split] if split in named_so else named_so for split, named_so in found.items()}
+
+
+def has_class_folders(val: Path, train: Path) -> bool:
+    """Return whether a folder of validation images has some of the class folders of the training images."""
+    classes = {path.name for path in folders_below(train)}
+    return any(path.name in classes for path in folders_below(val))
+
+
+def is_flat(val: Path, train: Path) -> bool:
+    """Return whether validation images lie in the folder itself, whatever other folders are there."""
+    entries = list(visible(val))
+    images = any(entry.name.lower().endswith(SUFFIXES) for entry in entries)
+    return not has_class_folders(val, train) and (images or not any(entry.is_dir() for entry in entries))
 
 
 def list_images(
@@ -57,6 +98,7 @@ def list_images(
     images: Mapping[str, int],
     solution: Mapping[str, str] | None = None,
     excluded: Path | None = None,
+    places: Mapping[str, Path] | None = None,
 ) -> list[Listed]:
     """List the images of a tree, sorted by name; those that are excluded are marked.
 
@@ -66,18 +108,20 @@ def list_images(
         images: files that each split must have, the excluded ones among them.
         solution: class of each validation image, by its name without suffix; None where `val/` has class folders.
         excluded: file that names the excluded validation images, by default ``excluded.txt`` in the tree.
+        places: folder of each split, by default the one with its name.
 
     Raises:
         UserError: with a list of all that is wrong: class folders, files that are not images by their names, counts.
     """
-    train, val = _scan(folder, "train"), _scan(folder, "val", solution)
+    places = places or {split: folder / split for split in SPLITS}
+    train, val = _scan(places["train"], "train"), _scan(places["val"], "val", solution)
     problems = [
         problem
         for split, scanned in (("train", train), ("val", val))
-        for problem in _problems(folder, split, scanned, class_count, images[split])
+        for problem in _problems(places[split], scanned, class_count, images[split])
     ]
     for split, names in (("train", train.classes - val.classes), ("val", val.classes - train.classes)):
-        problems += [f"{split}/ alone has {named(sorted(names))}"] if names else []
+        problems += [f"{places[split].name}/ alone has {named(sorted(names))}"] if names else []
     if problems:
         raise UserError(
             f"{folder}: {'; '.join(problems)}; needed are the same {class_count} class folders in train/ and val/,"
@@ -100,16 +144,20 @@ class _Scanned(NamedTuple):
     wrong: defaultdict[str, list[str]]
 
 
-def _scan(folder: Path, split: str, solution: Mapping[str, str] | None = None) -> _Scanned:
-    place = folder / split
+def _scan(place: Path, split: str, solution: Mapping[str, str] | None = None) -> _Scanned:
     classes, files, wrong = scanned = _Scanned(set(), [], defaultdict(list))
+    folder = "" if place.name == split else place.name
 
     def add(class_name: str, entry: os.DirEntry[str]) -> None:
         classes.add(class_name)
-        files.append(Listed(f"{split}/{class_name}/{checked_name(entry.name, str(place))}", entry.stat().st_size))
+        name = f"{split}/{class_name}/{checked_name(entry.name, str(place))}"
+        files.append(Listed(name, entry.stat().st_size, folder=folder))
 
     for entry in visible(place):
-        if entry.is_dir():
+        if entry.is_dir() and solution is not None:
+            if any(visible(Path(entry.path))):
+                wrong["folders beside the images"].append(entry.name)
+        elif entry.is_dir():
             classes.add(checked_name(entry.name, str(place)))
             for inside in visible(Path(entry.path)):
                 if inside.name.lower().endswith(SUFFIXES) and inside.is_file():
@@ -126,9 +174,10 @@ def _scan(folder: Path, split: str, solution: Mapping[str, str] | None = None) -
     return scanned
 
 
-def _problems(folder: Path, split: str, scanned: _Scanned, class_count: int, count: int) -> Iterator[str]:
+def _problems(place: Path, scanned: _Scanned, class_count: int, count: int) -> Iterator[str]:
     """Yield what is wrong with a split; where counts are wrong, the likely culprits, too."""
     classes, files, wrong = scanned
+    split = place.name
     if len(classes) != class_count:
         yield f"{split}/ has {len(classes)} class folders, expected {class_count}"
     if len(files) != count:
@@ -138,7 +187,7 @@ def _problems(folder: Path, split: str, scanned: _Scanned, class_count: int, cou
         ours = {name for name in classes if name[0] == "n" and name[1:].isdecimal()}  # as WordNet numbers its nouns
         if len(ours) > len(classes) // 2:
             wrong["class folders whose names are unlike the others"] += classes - ours
-        archives = [name for name in os.listdir(folder / split) if is_archive(name)]  # noqa: PTH208
+        archives = [name for name in os.listdir(place) if is_archive(name)]  # noqa: PTH208
         wrong["archives that are not extracted"] += [name for name in archives if name.partition(".")[0] not in classes]
     for reason, names in wrong.items():
         if names:
@@ -204,7 +253,7 @@ def _is_number(entry: str) -> bool:
 
 def record_listing(dataset: str, location: str, files: Sequence[Listed], raw: Path, kind: str = KIND) -> Source:
     """Write the listing into `raw`; return the record of a source whose tree lies at `location`."""
-    rows = ((listed.name, listed.size, int(listed.used)) for listed in files)
+    rows = ((listed.path(flat=False), listed.size, int(listed.used)) for listed in files)
     write_atomic(raw / LISTING, csv_text(("name", "bytes", "used"), rows))
     return Source(dataset, kind, location, record_files(raw, [LISTING]))
 
@@ -218,10 +267,15 @@ def read_listing(source: Source, raw: Path) -> list[Listed]:
         raise UserError(wrong)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [Listed(row["name"], int(row["bytes"]), row["used"] == "1") for row in csv.DictReader(file)]
+            rows = [_listed(row, str(path)) for row in csv.DictReader(file)]
     except (ValueError, KeyError, TypeError, csv.Error):
         raise UserError(wrong) from None
-    for listed in rows:
-        if checked_path(listed.name, str(path)).count("/") != 2 or listed.split not in SPLITS:
-            raise UserError(wrong)
     return rows
+
+
+def _listed(row: Mapping[str, str], place: str) -> Listed:
+    """Return the file of a row of the listing; ValueError, KeyError, TypeError or UserError for a wrong one."""
+    folder, class_name, file = checked_path(row["name"], place).split("/")
+    split = _SPLIT_OF[folder.lower()]
+    name = f"{split}/{class_name}/{file}"
+    return Listed(name, int(row["bytes"]), row["used"] == "1", "" if folder == split else folder)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pipeline.data import image_folder
 from pipeline.data.dataset import ImageFolderSet
-from pipeline.data.folders import is_archive, is_class_tree, named, visible
+from pipeline.data.folders import folders_below, is_archive, named
 from pipeline.data.image_folder import EXCLUDED, FLAT_KIND, KIND, SOLUTION, SPLITS
 from pipeline.data.source import Source, local_path
 from pipeline.utils.errors import UserError
@@ -32,51 +32,58 @@ class ImageNet(ImageFolderSet):
     def fetch(self, source: str, raw: Path) -> Source:
         """Count and list the tree at `source`; "official" is one that was put into `raw` by hand."""
         given = raw if source == "official" else local_path(source)
-        tree = self._find(given)
-        solution = None
-        if not any(entry.is_dir() for entry in visible(tree / "val")):
-            solution = image_folder.read_solution(self._solution(given, tree))
+        places = self._find(given)
+        tree, solution = places["val"].parent, None
+        if image_folder.is_flat(places["val"], places["train"]):
+            solution = image_folder.read_solution(self._solution(given, places["val"]))
         lists = [path for folder in dict.fromkeys((tree, given)) if os.path.lexists(path := folder / EXCLUDED)]
         if len(lists) > 1:
             raise UserError(f"{named([str(path) for path in lists])}: only one list of excluded images may be there")
-        files = image_folder.list_images(tree, self.class_count, self.images, solution, next(iter(lists), None))
+        excluded = next(iter(lists), None)
+        files = image_folder.list_images(tree, self.class_count, self.images, solution, excluded, places)
         location = tree.relative_to(raw).as_posix() if source == "official" else str(tree)
         return image_folder.record_listing(self.name, location, files, raw, KIND if solution is None else FLAT_KIND)
 
-    def _find(self, given: Path) -> Path:
-        """Return the one folder with train/ and val/ at a place or one level down; UserError if there is none."""
-        places = [given / place for place in _KAGGLE]
-        if given.is_dir():
-            below = sorted(Path(entry.path) for entry in visible(given) if entry.is_dir())
-            places += [folder / place for folder in below if folder.name not in SPLITS for place in _KAGGLE]
-        places = list(dict.fromkeys(places))
-        trees = [place for place in places if is_class_tree(place, SPLITS)]
-        if len(trees) == 1:
-            return trees[0]
-        if trees:
+    def _find(self, given: Path) -> dict[str, Path]:
+        """Return the folder of each split, from the one tree at a place or one level down; UserError without one."""
+        below = [path for path in folders_below(given) if path.name not in SPLITS] if given.is_dir() else []
+        places = dict.fromkeys(folder / place for folder in (given, *below) for place in _KAGGLE)
+        found = {place: image_folder.find_splits(place) for place in places}
+        trees = {place: splits for place, splits in found.items() if all(splits.values())}
+        if len(trees) > 1:
             raise UserError(f"{given}: has {self.name} in several places: {named([str(t) for t in trees])}; give one")
-        raise UserError(f"{given.absolute()}: no {self.name} there, {_reason(given, places)}; {_NEEDED}")
+        if not trees:
+            raise UserError(f"{given.absolute()}: no {self.name} there, {_reason(given, found)}; {_NEEDED}")
+        ((tree, splits),) = trees.items()
+        if several := {split: named(names) for split, names in splits.items() if len(names) > 1}:
+            problems = [f"{names} may each be {split}/, rename the right one so" for split, names in several.items()]
+            raise UserError(f"{tree}: {'; '.join(problems)}")
+        return {split: tree / names[0] for split, names in splits.items()}
 
-    def _solution(self, given: Path, tree: Path) -> Path:
-        """Return the file that tells the classes of a flat `val/`, from the folder that was given up to the tree."""
-        places = dict.fromkeys((given, tree, *tree.parents[:3]))  # Kaggle's lies beside ILSVRC/Data/CLS-LOC
-        found = next((place / SOLUTION for place in places if (place / SOLUTION).is_file()), None)
-        if found is None:
-            raise UserError(
-                f"{tree / 'val'}: has no class folders, and there is no {SOLUTION} in {given} that would tell the class"
-                " of each image; put Kaggle's there, or move the images into class folders"
-            )
-        return found
+    def _solution(self, given: Path, val: Path) -> Path:
+        """Return the file that tells the classes of a flat `val`, from there, its parents or the folder given."""
+        for place in dict.fromkeys((given, val, *val.parents[:4])):  # Kaggle's lies beside ILSVRC/Data/CLS-LOC
+            for name in sorted(os.listdir(place)) if os.access(place, os.R_OK) else ():  # noqa: PTH208
+                if name.lower() == SOLUTION.lower() and (place / name).is_file():
+                    return place / name
+        raise UserError(
+            f"{val}: has no class folders, and there is no {SOLUTION} in {given} that would tell the class"
+            " of each image; put Kaggle's there, or move the images into class folders"
+        )
 
 
-def _reason(given: Path, places: list[Path]) -> str:
-    """Describe why there is no tree at any of the places."""
+def _reason(given: Path, found: Mapping[Path, Mapping[str, list[str]]]) -> str:
+    """Describe why there is no tree at any of the places, with the folders of splits found there."""
     if not given.is_dir():
         return "it is a file, which must be extracted first" if os.path.lexists(given) else "there is no such folder"
-    half = [place / split for place in places for split in SPLITS if (place / split).is_dir()]
+    half = [
+        f"{place / name} is there, but no {other}/ beside it"
+        for place, splits in found.items()
+        for split, other in (SPLITS, SPLITS[::-1])
+        for name in splits[split]
+    ]
     if half:
-        other = {"train": "val", "val": "train"}
-        return "; ".join(f"{path} is there, but no {other[path.name]}/ beside it" for path in half)
+        return "; ".join(half)
     content = sorted(entry.name for entry in given.iterdir())
     if archives := [name for name in content if is_archive(name)]:
         return f"only archives that are not extracted: {named(archives)}"

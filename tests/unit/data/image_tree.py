@@ -13,6 +13,15 @@ from pipeline.data.imagenet import ImageNet
 
 CLASSES = ("n00000001", "n00000002", "n00000003")
 IMAGES = {"train": 12, "val": 6}
+LITTER_FILES = (
+    *("Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "_desktop.ini", "Picasa.ini", ".picasa.ini"),
+    *(".DS_Store", "._x.JPEG", "._0001.png", "x.JPEG~", "0001.png.tmp", "x.JPEG.part", "unpack.sh"),
+    *("n00000001.tar", "ILSVRC2012_img_val.TAR", "images.tar.xz"),
+)
+LITTER_FOLDERS = (
+    *(".ipynb_checkpoints", "__pycache__", "__MACOSX", "lost+found", "@eaDir", "#recycle", "$RECYCLE.BIN"),
+    "System Volume Information",
+)
 
 
 class SmallImageNet(ImageNet):

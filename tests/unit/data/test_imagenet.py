@@ -11,7 +11,7 @@ import pytest
 from pipeline import data
 from pipeline.data.shards import open_image_shards
 from pipeline.utils.errors import UserError
-from tests.unit.data.image_tree import CLASSES, SmallImageNet, write_tree
+from tests.unit.data.image_tree import CLASSES, LITTER_FILES, LITTER_FOLDERS, SmallImageNet, write_tree
 
 FIRST = f"{CLASSES[0]}/{CLASSES[0]}_0.JPEG"
 
@@ -126,13 +126,66 @@ def test_a_solution_that_does_not_fit_is_refused_with_what_is_wrong(
 def test_left_over_archives_scripts_and_litter_do_not_count(tree: Path, tmp_path: Path) -> None:
     expected = packed(tree, tmp_path / "a")
     for place in ("", "train", "val", f"train/{CLASSES[0]}", f"val/{CLASSES[1]}"):
-        for name in ("n00000001.tar", "ILSVRC2012_img_val.TAR", "valprep.sh", "Thumbs.db", "desktop.ini", "._x.JPEG"):
+        for name in LITTER_FILES:
             (tree / place / name).write_bytes(b"x")
-        for name in (".ipynb_checkpoints", "__MACOSX", "lost+found"):
+        for name in LITTER_FOLDERS:
             (tree / place / name).mkdir()
             (tree / place / name / "x.JPEG").write_bytes(b"x")
     (tree / "val" / "synsets.txt").write_text("x")
     assert packed(tree, tmp_path / "b") == expected
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("Train", "Val"),
+        ("TRAIN", "val"),
+        ("train", "validation"),
+        ("ILSVRC2012_img_train", "ILSVRC2012_img_val"),
+        ("train", "test"),
+    ],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_folders_of_splits_as_users_name_them_give_the_same_shards(
+    tree: Path, tmp_path: Path, train: str, val: str, flat: bool
+) -> None:
+    expected = packed(tree, tmp_path / "a")
+    top = make_kaggle(tree, tmp_path / "kaggle") if flat else tree
+    if flat:
+        (top / "test").rmdir()
+    for split, name in (("train", train), ("val", val)):
+        (top / split).rename(top / name)
+    if flat and val == "test":
+        assert f"{top}/train is there, but no val/ beside it" in refused(tmp_path / "kaggle", tmp_path / "b")
+    else:
+        assert packed(tmp_path / "kaggle" if flat else tree, tmp_path / "b") == expected
+
+
+def test_the_usual_folders_win_and_two_others_are_refused(tree: Path, tmp_path: Path) -> None:
+    expected = packed(tree, tmp_path / "a")
+    for name in ("ILSVRC2012_img_val", "Val", "test"):
+        shutil.copytree(tree / "val", tree / name)
+    assert packed(tree, tmp_path / "b") == expected
+    shutil.rmtree(tree / "val")
+    assert "ILSVRC2012_img_val, Val may each be val/, rename the right one so" in refused(tree, tmp_path / "c")
+
+
+@pytest.mark.parametrize("place", ["ILSVRC", "ILSVRC/Data/CLS-LOC/val"])
+@pytest.mark.parametrize("name", ["LOC_val_solution.csv", "loc_val_solution.CSV"])
+def test_the_solution_may_lie_elsewhere_in_any_case(tree: Path, tmp_path: Path, place: str, name: str) -> None:
+    make_kaggle(tree, tmp_path / "kaggle")
+    (tmp_path / "kaggle" / "LOC_val_solution.csv").rename(tmp_path / "kaggle" / place / name)
+    assert packed(tmp_path / "kaggle", tmp_path / "a") == packed(tree, tmp_path / "b")
+
+
+def test_folders_in_a_flat_val_do_not_hide_the_solution(tree: Path, tmp_path: Path) -> None:
+    place = make_kaggle(tree, tmp_path / "kaggle")
+    (place / "val" / "empty").mkdir()
+    assert packed(place, tmp_path / "a") == packed(tree, tmp_path / "b")
+    (place / "val" / "more").mkdir()
+    (place / "val" / "more" / "x.JPEG").write_bytes(b"")
+    message = refused(place, tmp_path / "c")
+    assert "folders beside the images: val/more; needed" in message and "outside of class" not in message
 
 
 @pytest.mark.parametrize("suffix", [".jpeg", ".JPG", ".jpg", ".Jpeg"])
@@ -214,7 +267,7 @@ def test_names_that_could_not_stand_on_a_page_or_in_a_list_are_refused(
 
 
 @pytest.mark.parametrize(
-    "line", ["../../outside.JPEG,9,1", "/etc/hostname,9,1", "train/n1,9,1", "train/n1/a.JPEG,x,1", "test/n1/a.JPEG,9,1"]
+    "line", ["../../outside.JPEG,9,1", "/etc/hostname,9,1", "train/n1,9,1", "train/n1/a.JPEG,x,1", "more/n1/a.JPEG,9,1"]
 )
 def test_a_listing_with_other_names_is_refused_even_with_its_checksum(tree: Path, tmp_path: Path, line: str) -> None:
     from pipeline.data.source import record_files, save_source
