@@ -77,7 +77,10 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int], place: str) -> NDA
     if pixels is None:
         raise UserError(f"{place}: {size[0]}x{size[1]} pixels, expected {shape[1]}x{shape[0]}")
     if mode not in _EXACT_MODES:
-        raise UserError(f"{place}: colour mode {mode}, allowed are {', '.join(_EXACT_MODES)}")
+        raise UserError(
+            f"{place}: colour mode {mode}, allowed are {', '.join(_EXACT_MODES)}; save it again, with the pixels of"
+            " the data set, as RGB with 8 bits and without transparency"
+        )
     return pixels
 
 

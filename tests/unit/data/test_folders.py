@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from PIL import Image
 from pipeline import data
 from pipeline.data.arrays import load
 from pipeline.utils.errors import UserError
+from tests.unit.data.image_tree import LITTER_FILES, LITTER_FOLDERS
 
 if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample
@@ -80,10 +82,10 @@ def test_another_spelling_of_a_class_is_that_class(either_sample: Sample, spelli
     assert prepared[0] == prepared[1]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "folder"])
+@pytest.mark.parametrize("name", ["notes.txt", "folder", "folder.tmp", "folder~"])
 def test_what_is_no_image_is_refused(tree: Path, name: str) -> None:
     path = tree / "train" / "cat" / name
-    path.mkdir() if name == "folder" else path.write_text("about cats")
+    path.mkdir() if "folder" in name else path.write_text("about cats")
     with pytest.raises(UserError, match=f"not an? .*: train/cat/{name};"):
         fetch(tree)
 
@@ -92,15 +94,25 @@ def test_litter_and_files_beside_the_classes_are_passed_over(tree: Path) -> None
     fetch(tree)
     before = data.prepare("cifar10", tree.parent / "data")["raw_checksum"]
     for name in ("", "train/", "train/cat/"):
-        for litter in (".DS_Store", "Thumbs.db", "desktop.ini", "._0001.png", "images.tar", "unpack.sh"):
+        for litter in LITTER_FILES:
             (tree / f"{name}{litter}").write_bytes(b"x")
-        for folder in (".ipynb_checkpoints", "__MACOSX"):
+        for folder in LITTER_FOLDERS:
             (tree / name / folder).mkdir()
             (tree / name / folder / "0001.png").write_bytes(b"x")
     (tree / "train" / "labels.txt").write_text("cat")
     (tree / "README").write_text("CIFAR-10")
     fetch(tree)
     assert data.prepare("cifar10", tree.parent / "data")["raw_checksum"] == before
+
+
+def test_classes_are_listed_in_their_order(tree: Path) -> None:
+    for path in (tree / "train").iterdir():
+        (path / "more").mkdir()
+        next(path.glob("*.png")).unlink()
+    with pytest.raises(UserError) as caught:
+        fetch(tree)
+    found = re.findall(r"train/(\w+) has 5 images", str(caught.value))
+    assert found == list(data.DATASETS["cifar10"].classes)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
@@ -116,7 +128,7 @@ def test_grey_and_palette_images_keep_their_pixels(sample: Sample, tree: Path, m
 def test_images_with_transparency_are_refused(tree: Path) -> None:
     Image.new("RGBA", (32, 32)).save(some_image(tree))
     fetch(tree)
-    with pytest.raises(UserError, match="colour mode RGBA, allowed are RGB, L, P"):
+    with pytest.raises(UserError, match=r"colour mode RGBA, allowed are RGB, L, P; save it again, .*, as RGB"):
         data.prepare("cifar10", tree.parent / "data")
 
 
