@@ -6,6 +6,7 @@ lists, numbers, strings and byte arrays.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import lzma
 import pickle
@@ -20,6 +21,15 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
 from pipeline.utils.errors import UserError, one_line
+
+_EXTRACT = "extract it, and give the folder as the source"
+_BEGINNINGS = {
+    b"PK\3\4": f"a zip archive; {_EXTRACT}",
+    b"7z\xbc\xaf": f"a 7z archive; {_EXTRACT}",
+    b"PAR1": "a single Parquet file; give the folder with all of train-*.parquet and test-*.parquet as the source",
+    b"\x80": "a single batch; give the folder with all of them, or the archive, as the source",
+}
+"""What a file is that was taken for a tar archive, and what to do, by its first bytes."""
 
 
 def read_members(archive: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
@@ -36,10 +46,20 @@ def read_members(archive: Path, folder: str, names: Sequence[str]) -> dict[str, 
                 if name in names and member.isreg() and (file := tar.extractfile(member)):
                     contents[name] = file.read()
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise UserError(f"{archive}: not a tar archive, or a damaged one ({one_line(error)})") from None
+        raise UserError(f"{archive}: {_mistaken(archive, one_line(error))}") from None
     if missing := [f"{folder}/{name}" for name in names if name not in contents]:
         raise UserError(f"{archive}: has no file {', '.join(missing)}; needed is the archive of the Python version")
     return {name: contents[name] for name in names}
+
+
+def _mistaken(archive: Path, error: str) -> str:
+    """Describe a file that is no tar archive, and say what to do."""
+    with contextlib.suppress(OSError), archive.open("rb") as file:
+        begin = file.read(4)
+        for known, advice in _BEGINNINGS.items():
+            if begin.startswith(known):
+                return advice
+    return f"not a tar archive, or a damaged one ({error}); download the archive of the Python version again"
 
 
 def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:

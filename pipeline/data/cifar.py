@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,7 +67,7 @@ class Cifar(DataSet):
         """Download the archive (`source` = "official"), or verify and record the local data at `source`.
 
         A folder may hold the data itself or have them one level down: an extracted archive, its parent, torchvision's
-        root, a clone from the hub.
+        root, a clone from the hub, or the hub's cache, with one snapshot of them.
         """
         if source == "official":
             return self._fetch_archive(raw)
@@ -77,7 +78,7 @@ class Cifar(DataSet):
             raise UserError(f"source {source!r} of {self.name}: no such file or folder; allowed are {_FORMS}")
         kind, place = self._find(given)
         if kind == "archive":
-            return self._record_archive(place / self.archive_name)
+            return self._record_archive(place)
         if kind == "batches":
             self._decode_batches(place, read_files(place, self._batches))
             return Source(self.name, kind, str(place), record_files(place, self._batches))
@@ -90,13 +91,18 @@ class Cifar(DataSet):
         return Source(self.name, kind, str(place), record_files(place, names))
 
     def _find(self, given: Path) -> tuple[str, Path]:
-        """Return the one form of data that a folder holds, and where; UserError if there is none, or several."""
-        below = sorted(Path(entry.path) for entry in folders.visible(given) if entry.is_dir())
-        found = [(kind, place) for place in (given, *below) for kind in self._forms(place, place == given)]
-        archives = [place / self.archive_name for kind, place in found if kind == "archive"]
-        if archives and any(kind == "batches" for kind, _ in found):  # torchvision keeps both
-            damaged = md5_file(archives[0]) != self._official.tgz_md5
-            found = [(kind, place) for kind, place in found if kind != ("archive" if damaged else "batches")]
+        """Return the one form of data that a folder holds, and its path; UserError if there is none, or several."""
+        snapshots = given if given.name == "snapshots" else given / "snapshots"  # of the hub's cache
+        roots = [given, *(folders.folders_below(snapshots) if snapshots.is_dir() else ())]
+        places = dict.fromkeys(place for root in roots for place in (root, *folders.folders_below(root)))
+        found = [form for place in places for form in self._forms(place, place == given)]
+        archives = [form for form in found if form[0] == "archive"]
+        if archives and len(found) > 1:  # torchvision keeps archive and batches, browsers keep several downloads
+            whole = [form for form in archives if md5_file(form[1]) == self._official.tgz_md5][:1]
+            if whole:
+                found = whole + [form for form in found if form[0] not in ("archive", "batches")]
+            elif any(kind == "batches" for kind, _ in found):
+                found = [form for form in found if form not in archives]
         if len(found) == 1:
             return found[0]
         if found:
@@ -105,18 +111,21 @@ class Cifar(DataSet):
         content = folders.named(sorted(entry.name for entry in given.iterdir())) or "nothing"
         raise UserError(f"{given}: no {self.name} there, it holds {content}; needed is {_FORMS}")
 
-    def _forms(self, place: Path, is_given: bool) -> Iterable[str]:
-        if (place / self.archive_name).is_file():
-            yield "archive"
+    def _forms(self, place: Path, is_given: bool) -> Iterator[tuple[str, Path]]:
+        stem = self.archive_name.removesuffix(".tar.gz")
+        name_form = re.compile(rf"{stem} ?(\(\d+\))?\.(tar(\.gz|\.bz2|\.xz)?|tgz)", re.IGNORECASE)
+        for path in sorted(place.iterdir()):
+            if name_form.fullmatch(path.name) and path.is_file():
+                yield "archive", path
         if any((place / name).is_file() for name in self._batches):
-            yield "batches"
+            yield "batches", place
         if parquet.find_shards(place):
-            yield "parquet"
+            yield "parquet", place
         elif folders.is_class_tree(place):
             # A tree one level down may belong to another data set, which would make the source ambiguous.
             inside = (folders.canonical(entry.name) for entry in folders.visible(place / "train"))
             if is_given or any(name in self.classes for name in inside):
-                yield "folders"
+                yield "folders", place
 
     def _fetch_archive(self, raw: Path) -> Source:
         """Download the archive that torchvision names, checked against the MD5 that torchvision gives."""

@@ -43,7 +43,11 @@ def test_all_sources_give_the_same_arrays_bit_for_bit(
         "folder of the archive": str(tmp_path / "downloads"),
         "torchvision's root": str(tmp_path / "torchvision"),
         "archive packed again": str(tmp_path / "again.tar"),
+        "folder with an archive packed again": str(tmp_path / "unpacked"),
+        "folder of two downloads": str(tmp_path / "twice"),
+        "folder of a second download": str(tmp_path / "second"),
     }
+    stem = sample.dataset.archive_name.removesuffix(".tar.gz")
     (tmp_path / "downloads").mkdir()
     served = tmp_path / "served" / "archive.tar.gz"
     (tmp_path / "downloads" / sample.dataset.archive_name).write_bytes(served.read_bytes())
@@ -51,6 +55,14 @@ def test_all_sources_give_the_same_arrays_bit_for_bit(
     (tmp_path / "torchvision" / sample.dataset.archive_name).write_bytes(served.read_bytes())
     with tarfile.open(tmp_path / "again.tar", "w") as tar:
         tar.add(tmp_path / "extracted" / sample.dataset.batch_folder, f"./{sample.dataset.batch_folder}")
+    for copy in (
+        f"twice/{stem}.tar.gz",
+        f"twice/{stem} (1).tar.gz",
+        f"second/{stem} (1).tar.gz",
+        f"unpacked/{stem}.tar",
+    ):
+        (tmp_path / copy).parent.mkdir(exist_ok=True)
+        (tmp_path / copy).write_bytes((tmp_path / "again.tar" if copy.endswith(".tar") else served).read_bytes())
     prepared = {form: prepared_bytes(name, source, tmp_path / form) for form, source in sources.items()}
     for form, arrays in prepared.items():
         assert arrays == prepared["archive"], form
@@ -109,6 +121,15 @@ def test_class_names_of_cifar100_are_the_hundred_fine_ones_in_alphabetical_order
         ("others", r"it holds cifar-100-python, test\.zip; needed is"),
         ("empty.tar.gz", r"empty\.tar\.gz: (not a tar archive, or a damaged one|has no file)"),
         ("cut.tar.gz", r"cut\.tar\.gz: not a tar archive, or a damaged one"),
+        ("archive.zip", r"archive\.zip: a zip archive; extract it, and give the folder as the source$"),
+        (
+            "shard",
+            r"shard: a single Parquet file; give the folder with all of train-\*\.parquet and test-\*\.parquet as",
+        ),
+        (
+            "one/cifar-10-batches-py/test_batch",
+            r"test_batch: a single batch; give the folder with all of them, or the ar",
+        ),
         ("matlab.tar.gz", r"has no file cifar-10-batches-py/data_batch_1, .*/test_batch; needed .* Python version"),
         ("cifar-10-batches-py", r"has no file data_batch_2, data_batch_3, data_batch_4, data_batch_5, test_batch"),
         ("two", r"in several places: .*two/a \(batches\), .*two/b \(folders\); give one of them as the source"),
@@ -122,6 +143,11 @@ def test_a_source_that_holds_no_data_or_several_is_refused_and_says_what_to_do(
     (tmp_path / "others" / "test.zip").write_bytes(b"")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "empty.tar.gz").write_bytes(b"")
+    (tmp_path / "archive.zip").write_bytes(b"PK\3\4" + bytes(1000))
+    (tmp_path / "shard").write_bytes(
+        (sample.write_parquet(tmp_path / "hub") / "test-00000-of-00001.parquet").read_bytes()
+    )
+    sample.write_batches(tmp_path / "one")
     sample.write_archive(tmp_path / "cut.tar.gz", sample.python2_pickle)
     (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "cut.tar.gz").read_bytes()[:50_000])
     sample.write_tar(tmp_path / "matlab.tar.gz", {"cifar-10-batches-mat/data_batch_1.mat": b""})
