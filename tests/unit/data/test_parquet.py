@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from tests.unit.data.conftest import Sample
 
 FIRST = "train-00000-of-00003.parquet"
+FORMS: dict[str, Callable[[int, list[str]], Any]] = {
+    **dict.fromkeys(("integer", "plain", "ClassLabel", "ClassLabel in another order"), lambda number, names: number),
+    **dict.fromkeys(("name", "dictionary"), lambda number, names: names[number]),
+    **dict.fromkeys(("float", "float in another order"), lambda number, names: float(number)),
+    **dict.fromkeys(("digits", "digits in another order"), lambda number, names: str(number)),
+}
+"""Labels in the column, by number and names of the classes; those in another order are told by the metadata."""
 
 
 @pytest.fixture
@@ -116,14 +124,21 @@ def test_a_wrong_number_of_rows_is_refused(shards: Path) -> None:
     ("change", "problem"),
     [
         (rename("img", "picture"), "columns label, picture; needed is one of img, image"),
-        (rename("label", "coarse_label"), "columns img, coarse_label; needed is one of label, labels, fine_label"),
+        (rename("label", "coarse_label"), "columns img, coarse_label; needed is one of label, labels, fine_labels?"),
         (lambda columns: columns.update(image=columns["img"]), "columns img, label, image; needed is one of img, im"),
-        (lambda columns: columns.update(img=["x"] * len(columns["img"])), "column img is string, needed is a struct"),
+        (
+            lambda columns: columns.update(img=["x"] * len(columns["img"])),
+            "column img is string, needed is binary, or a",
+        ),
         (
             lambda columns: columns.update(img=[{"bytes": "iVBOR", "path": "a.png"}] * len(columns["img"])),
             "column img.bytes is string, needed is binary",
         ),
-        (lambda columns: columns.update(label=[0.5] * len(columns["img"])), "column label is double, needed are int"),
+        (
+            lambda columns: columns.update(label=[0.5] * len(columns["img"])),
+            "column label has labels that are not cl.*: 0.5",
+        ),
+        (lambda columns: columns.update(label=[True] * len(columns["img"])), "column label is bool, needed are whole"),
     ],
 )
 def test_other_columns_than_those_needed_are_refused_at_once(
@@ -182,8 +197,8 @@ def test_lossy_images_are_refused(sample: Sample, shards: Path, image_format: st
         prepare(shards)
 
 
-@pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "labels"), ("image", "fine_label")])
-@pytest.mark.parametrize("form", ["integer", "name", "dictionary", "ClassLabel", "ClassLabel in another order"])
+@pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "labels"), ("image", "fine_labels")])
+@pytest.mark.parametrize("form", FORMS)
 def test_columns_and_labels_as_users_have_them_give_the_same_arrays(
     either_sample: Sample, image: str, label: str, form: str, tmp_path: Path
 ) -> None:
@@ -193,13 +208,16 @@ def test_columns_and_labels_as_users_have_them_give_the_same_arrays(
     expected = data.prepare(name, tmp_path)["checksum"]
     for path in folder.iterdir():
         images, numbers = (column.to_pylist() for column in pq.read_table(path).columns)
-        values = pa.array([classes[number] for number in numbers] if form in ("name", "dictionary") else numbers)
-        names = list(classes)
-        if form == "ClassLabel in another order":
-            names = [*reversed(classes)]
-            values = pa.array([len(classes) - 1 - number for number in numbers])
-        table = pa.table({image: images, label: values.dictionary_encode() if form == "dictionary" else values})
-        if form.startswith("ClassLabel"):
+        names = ["cra" if name == "crab" else name for name in classes]  # as on the hub
+        if "another order" in form:
+            names.reverse()
+            numbers = [len(classes) - 1 - number for number in numbers]
+        kind = form.partition(" ")[0]
+        values = pa.array([FORMS[kind](number, names) for number in numbers])
+        if kind == "plain":
+            images = [encoded["bytes"] for encoded in images]
+        table = pa.table({image: images, label: values.dictionary_encode() if kind == "dictionary" else values})
+        if form.startswith(("ClassLabel", "float in", "digits in")):
             info = {"info": {"features": {label: {"names": names, "_type": "ClassLabel"}}}}
             table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
         pq.write_table(table, path)
@@ -230,19 +248,58 @@ def test_names_of_classes_that_are_unknown_are_all_listed(shards: Path) -> None:
         rewrite(
             path, lambda columns: columns.update(label=["Truck", "lorry", "boat", *["cat"] * 30][: len(columns["img"])])
         )
-    with pytest.raises(UserError, match=r"names that are not classes: boat, lorry .the classes are airplane") as caught:
+    with pytest.raises(
+        UserError, match=r"labels that are not classes: boat, lorry; the classes are airplane"
+    ) as caught:
         fetch(shards)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("lorry") == 1 and f"{FIRST}, train-00001-of-00003.parquet" in str(caught.value)
 
 
-@pytest.mark.parametrize("form", ["{split}.parquet", "{split}_{index}.parquet", "{split}/{index:04d}.parquet"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("{split}.parquet", "{split}_{index}.parquet", "{split}/{index:04d}.parquet", "{split}.PARQUET"),
+        *("cifar10-{split}-00000-of-00001.parquet", "CIFAR10_{split}.parquet", "{upper}-00000-of-00001.parquet"),
+        "{upper}/0.parquet",
+    ],
+)
 def test_names_of_files_as_users_and_the_hub_write_them(sample: Sample, form: str, tmp_path: Path) -> None:
     written = sample.write_parquet(tmp_path / "written", shards=1)
     for path in written.iterdir():
-        target = tmp_path / "hub" / "plain_text" / form.format(split=path.name.partition("-")[0], index=0)
+        split = path.name.partition("-")[0]
+        target = tmp_path / "hub" / "plain_text" / form.format(split=split, upper=split.upper(), index=0)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     prepare(tmp_path / "hub")
+
+
+@pytest.mark.parametrize("given_as", ["", "snapshots", "snapshots/0123abc", "snapshots/0123abc/plain_text"])
+def test_the_cache_of_the_hub_is_a_source(sample: Sample, given_as: str, tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "snapshots" / "0123abc" / "plain_text"
+    written = sample.write_parquet(tmp_path / "hub" / "blobs")
+    snapshot.mkdir(parents=True)
+    for path in [*written.iterdir()]:
+        blob = path.rename(path.with_name(hashlib.sha256(path.read_bytes()).hexdigest()))
+        (snapshot / path.name).symlink_to(f"../../../blobs/{blob.name}")
+    data.fetch("cifar10", str(tmp_path / "hub" / given_as), tmp_path)
+    data.prepare("cifar10", tmp_path)
+
+
+def test_shards_in_two_snapshots_are_refused(sample: Sample, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        sample.write_parquet(tmp_path / "hub" / "snapshots" / place / "data")
+    with pytest.raises(UserError, match=r"in several places: .*one/data \(parquet\), .*two/data \(parquet\); give one"):
+        fetch(tmp_path / "hub")
+
+
+@pytest.mark.parametrize("missing", ["CIFAR10-Train-00001-of-00003.parquet"])
+def test_a_missing_shard_is_named_in_the_spelling_of_the_others(shards: Path, missing: str) -> None:
+    for path in [*shards.glob("train*")]:
+        path.rename(path.with_name(path.name.replace("train", "CIFAR10-Train")))
+    (shards / missing).unlink()
+    with pytest.raises(UserError, match=f"missing: {missing}"):
+        fetch(shards)
 
 
 def test_other_splits_are_passed_over(shards: Path) -> None:
