@@ -17,7 +17,8 @@ _LITTER = {  # of file managers, discs, network storage and Python
     *("__macosx", "lost+found", "@eadir", "#recycle", "$recycle.bin", "system volume information", "__pycache__"),
 }
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
-_LEFT_OVER = (*_ARCHIVES, ".sh", ".bat", ".py", "~", ".tmp", ".part")  # also scripts, backups and unfinished downloads
+UNFINISHED = (".tmp", ".part")  # downloads and copies
+_LEFT_OVER = (*_ARCHIVES, *UNFINISHED, ".sh", ".bat", ".py", "~")  # also scripts and backups
 _SPELT = {"cra": "crab"}  # the hub's list of CIFAR-100's classes has it so
 _SHOWN = 20  # names in a message
 

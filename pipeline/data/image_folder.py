@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.folders import folders_below, is_archive, named, visible
+from pipeline.data.folders import UNFINISHED, folders_below, is_archive, named, visible
 from pipeline.data.manifest import has_checksum
 from pipeline.data.source import Source, record_files
 from pipeline.utils.errors import UserError, one_line
@@ -189,6 +189,9 @@ def _problems(place: Path, scanned: _Scanned, class_count: int, count: int) -> I
             wrong["class folders whose names are unlike the others"] += classes - ours
         archives = [name for name in os.listdir(place) if is_archive(name)]  # noqa: PTH208
         wrong["archives that are not extracted"] += [name for name in archives if name.partition(".")[0] not in classes]
+        inside = ((folder, name) for folder in (place, *folders_below(place)) for name in os.listdir(folder))  # noqa: PTH208
+        parts = [(folder / name).relative_to(place) for folder, name in inside if name.lower().endswith(UNFINISHED)]
+        wrong["unfinished downloads or copies"] += [part.as_posix() for part in parts]
     for reason, names in wrong.items():
         if names:
             yield f"{reason}: {named([f'{split}/{name}' for name in sorted(names)])}"

@@ -188,7 +188,7 @@ def _class_label(schema: Any, label: str, classes: Sequence[str]) -> Mapping[Any
         return None  # no names, the usual case
     if names == [str(index) for index in range(len(classes))]:
         return None
-    # The hub's CIFAR-100 has a misspelt class: where all other names are in our order, so is that one.
+    # Where all names that are classes are in our order, so are a few that are spelt in an unknown way.
     in_order = all(index in (None, position) for position, index in enumerate(found))
     if len(found) == len(classes) and in_order and found.count(None) <= len(classes) // 10:
         return None

@@ -243,6 +243,7 @@ def test_all_that_is_wrong_with_a_tree_is_listed_in_one_line(tree: Path, tmp_pat
     (tree / "val" / CLASSES[2] / "more").mkdir()
     shutil.rmtree(tree / "val" / CLASSES[0])
     (tree / "val" / f"{CLASSES[0]}.tar").write_bytes(b"")
+    (tree / "train" / f"{FIRST}.part").write_bytes(b"x")
     message = refused(tree, tmp_path)
     for problem in (
         "train/ has 4 class folders, expected 3",
@@ -252,6 +253,7 @@ def test_all_that_is_wrong_with_a_tree_is_listed_in_one_line(tree: Path, tmp_pat
         "val/ has 2 class folders, expected 3",
         f"not images by their names: val/{CLASSES[1]}/notes.txt, val/{CLASSES[2]}/more",
         f"archives that are not extracted: val/{CLASSES[0]}.tar",
+        f"unfinished downloads or copies: train/{FIRST}.part",
         f"train/ alone has {CLASSES[0]}, n00000009",
     ):
         assert problem in message
