@@ -23,7 +23,7 @@ class NetworkCounts:
     """Parameters and multiply-adds of networks, read from a file if the same code has counted them before.
 
     Args:
-        folder: has the file, or will have it. A file that is damaged or of other code is not used.
+        folder: has the file, or will have it if the folder exists. A file that is damaged or of other code is not used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,8 +42,10 @@ class NetworkCounts:
             from models.counting import count
 
             self._known[key] = asdict(count(network.name, network.num_classes, image_size, **network.options))
-            with suppress(OSError):  # of a folder that cannot be written: they are counted again next time
-                write_json(self._path, {"code": self._code, "counts": self._known, "sha256": _checksum(self._known)})
+            if self._path.parent.is_dir():
+                with suppress(OSError):  # of a folder that cannot be written: they are counted again next time
+                    kept = {"code": self._code, "counts": self._known, "sha256": _checksum(self._known)}
+                    write_json(self._path, kept)
         return Counts(**self._known[key])
 
 
