@@ -60,12 +60,19 @@ class _PrintCompletion(argparse.Action):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command; what it prints cannot control the terminal.
 
     Returns:
         The exit status: 0 done, 1 something failed, 2 a user's mistake, 75 paused inside a stage, and 128 plus the
         number of the signal that interrupted it.
     """
+    from pipeline.utils.terminal import escaped_output
+
+    with escaped_output():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     from pipeline.utils import signals
     from pipeline.utils.errors import FailedError, UserError
 

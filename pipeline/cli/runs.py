@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from pipeline.launch.driver import Driver
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
-
 
 def _runs(commands: Commands) -> None:
     command = add_command(commands, "runs", _run_list, "list, publish, import or archive runs")
@@ -51,11 +49,13 @@ def _driver() -> Driver:
 def _run_list(options: argparse.Namespace) -> None:
     from pipeline import runs
     from pipeline.utils.files import write_atomic
+    from pipeline.utils.text import spreadsheet_cell
 
     driver = _driver()
     frame = runs.as_frame(driver.plan.store, Path.cwd())
     if options.csv:
-        write_atomic(options.csv, frame.map(_plain_cell).to_csv(lineterminator="\n"))
+        cells = frame.reset_index().map(spreadsheet_cell)
+        write_atomic(options.csv, cells.to_csv(index=False, lineterminator="\n"))
         print(f"{options.csv}: {len(frame)} runs")
     elif options.json:
         print(frame.reset_index().to_json(orient="records", indent=2, double_precision=15))
@@ -63,10 +63,6 @@ def _run_list(options: argparse.Namespace) -> None:
         width = max(map(len, driver.plan.runs), default=0)
         for name, run in driver.plan.runs.items():
             print(f"{name:{width}}  {run.identity}  {_line(run.spec, frame, driver)}".rstrip())
-
-
-def _plain_cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _line(spec: Any, frame: pd.DataFrame, driver: Driver) -> str:

@@ -257,7 +257,7 @@ def _is_number(entry: str) -> bool:
 def record_listing(dataset: str, location: str, files: Sequence[Listed], raw: Path, kind: str = KIND) -> Source:
     """Write the listing into `raw`; return the record of a source whose tree lies at `location`."""
     rows = ((listed.path(flat=False), listed.size, int(listed.used)) for listed in files)
-    write_atomic(raw / LISTING, csv_text(("name", "bytes", "used"), rows))
+    write_atomic(raw / LISTING, csv_text(("name", "bytes", "used"), rows, exact=True))
     return Source(dataset, kind, location, record_files(raw, [LISTING]))
 
 

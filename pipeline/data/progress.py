@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pipeline.utils.terminal import raw_stderr
+
 BYTES = "bytes"
 
 
@@ -22,7 +24,7 @@ def progress_bar(title: str, total: int | None, *, done: int = 0, unit: str = ""
         TransferSpeedColumn,
     )
 
-    console = Console(stderr=True)
+    console = Console(file=raw_stderr())
     amounts = (DownloadColumn(), TransferSpeedColumn()) if unit == BYTES else (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

@@ -13,7 +13,7 @@ from pipeline.runs.finished import read_spec
 from pipeline.runs.records import CONFIG, Metrics, Provenance, Segment
 from pipeline.runs.spec import RunSpec
 from pipeline.settings.plan import PASSES, Plan
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, printable
 
 if TYPE_CHECKING:
     from pipeline.launch.driver import Driver
@@ -87,7 +87,8 @@ def outlook(driver: Driver, specs: Sequence[RunSpec], probed: Sequence[Throughpu
     lines.append(f"{len(specs)} of {total} runs pending: {sum(work.values()):.3g} multiply-adds")
     for throughput in measured:
         hours = sum(throughput.hours(spec.network.name, work[spec.name]) for spec in specs)
-        lines.append(f"  about {_describe(throughput, hours)} at {throughput.source} on {throughput.device}")
+        where = f"{throughput.source} on {printable(throughput.device)}"
+        lines.append(f"  about {_describe(throughput, hours)} at {where}")
     if not measured:
         lines.append("  time unknown: no run was measured here yet (`python -m pipeline launch --stop-after 2` does)")
     return "\n".join(lines)

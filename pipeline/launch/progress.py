@@ -16,6 +16,8 @@ from rich.text import Text
 
 from pipeline.runs.records import HISTORY, Evaluation, Progress, read_rows
 from pipeline.runs.spec import RunSpec
+from pipeline.utils.terminal import raw_stderr
+from pipeline.utils.text import without_controls
 
 LOG_SECONDS = 30.0  # between two lines on one run in a log
 LEAST_PACE = 1e-3  # share of all work that must be done before the rest is estimated
@@ -80,7 +82,7 @@ class ProgressTable:
     """
 
     def __init__(self, total: int, console: Console | None = None, measure: str = "test error") -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(file=raw_stderr(), highlight=False)
         self.total, self.ended_runs, self.measure = total, 0, measure
         self.lines: dict[str, Line] = {}
         self.work: Mapping[str, float] = {}
@@ -102,7 +104,7 @@ class ProgressTable:
     def note(self, text: str) -> None:
         """Print a line of its own."""
         with suppress(OSError):  # nobody reads it any more, e.g. `dvc` was killed; runs still take their checkpoints
-            self.console.print(text, soft_wrap=True, markup=False)
+            self.console.print(without_controls(text), soft_wrap=True, markup=False)
 
     def expect(self, work: Mapping[str, float]) -> None:
         """Set the amount of work of each run, in any unit; the remaining time is estimated from it."""

@@ -17,7 +17,7 @@ from pipeline.report.figures import draw
 from pipeline.report.figures.attention import find_masks
 from pipeline.report.figures.overview import noise_matrices
 from pipeline.report.figures.style import ReportFigure
-from pipeline.report.forms import claims_csv, csv_text, table_csv, table_latex
+from pipeline.report.forms import claims_csv, rounded_csv, table_csv, table_latex
 from pipeline.report.matching import gather
 from pipeline.report.page import KEY_FIGURE_NAME, page, run_rows, tally, traces
 from pipeline.report.records import scan
@@ -29,7 +29,7 @@ from pipeline.report.tables import Table, build_tables
 from pipeline.report.trace import machine_page
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, printable
 from pipeline.utils.files import read_json, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 
@@ -117,7 +117,7 @@ def build_report(
         runs_done=len(evidence.runs),
         runs_planned=len(plan.runs),
         verdicts=tally(verdicts),
-        problems=tuple(f"{problem.path}: {problem.reason}" for problem in evidence.problems),
+        problems=tuple(printable(f"{problem.path}: {problem.reason}") for problem in evidence.problems),
         report=out / "report.html",
         changed=changed,
     )
@@ -132,7 +132,7 @@ def _data_files(
         files[f"tables/{table.paper.id}.csv"] = table_csv(table)
         files[f"tables/{table.paper.id}.tex"] = table_latex(table, evidence.plan.label.statement)
     files["claims.csv"] = claims_csv(verdicts)
-    files["runs.csv"] = csv_text(*run_rows(evidence))
+    files["runs.csv"] = rounded_csv(*run_rows(evidence))
     for name, content in (
         ("summary.json", summarise(evidence, tables, verdicts)),
         ("metrics.json", metrics(evidence, verdicts)),

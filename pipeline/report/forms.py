@@ -10,6 +10,7 @@ from pipeline.report.claims import Verdict
 from pipeline.report.evidence import MARKS
 from pipeline.report.tables import Cell, Table
 from pipeline.settings.paper import COUNTED, Printed
+from pipeline.utils.files import csv_text
 from pipeline.utils.statistics import Estimate
 
 _DECIMALS = {"test_error": 2, "top5_error": 2, "parameters": 2, "multiply_adds": 2, "depth": 0}
@@ -71,17 +72,20 @@ CLAIM_HEADER = (
 )  # fmt: skip
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with LF line ends; None is an empty cell, and floats have at most six digits after the point."""
-    import pandas as pd
+def rounded_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV in which floats have at most six digits after the point; NaN is an empty cell, as None is."""
+    return csv_text(header, ([_rounded(cell) for cell in row] for row in rows))
 
-    rounded = [[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows]
-    return pd.DataFrame(rounded, columns=list(header), dtype=object).to_csv(index=False, lineterminator="\n")
+
+def _rounded(cell: Any) -> Any:
+    if not isinstance(cell, float):
+        return cell
+    return None if math.isnan(cell) else round(cell, 6)
 
 
 def table_csv(table: Table) -> str:
     """One line for each cell of the table; a pending one has no `measured`."""
-    return csv_text(CSV_HEADER, [_csv_row(cell) for cell in table.cells])
+    return rounded_csv(CSV_HEADER, [_csv_row(cell) for cell in table.cells])
 
 
 def _csv_row(cell: Cell) -> list[Any]:
@@ -118,7 +122,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
         outcome = (verdict.text, verdict.reason, verdict.seeds_needed, "; ".join(verdict.marks))
         start = (claim.id, claim.table, claim.kind, verdict.printed, value, verdict.unit)
         rows.append([*start, *measured, verdict.adjusted_p, *seeds, *outcome])
-    return csv_text(CLAIM_HEADER, rows)
+    return rounded_csv(CLAIM_HEADER, rows)
 
 
 def measured_text(cell: Cell) -> str:

@@ -29,6 +29,7 @@ from pipeline.runs.records import (
 )
 from pipeline.runs.spec import Configured, RunSpec
 from pipeline.runs.store import PUBLISHED
+from pipeline.utils.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,7 @@ def scan(sources: Sequence[Path]) -> Scan:
     problems = []
     for source in sources:
         for folder in _folders(Path(source)):
-            shown = str(Path(source).name / folder.relative_to(source))
+            shown = printable(str(Path(source).name / folder.relative_to(source)))
             profile = _profile_of(folder.relative_to(source).parts)
             try:
                 run = _read(folder, shown, profile)
@@ -184,8 +185,8 @@ def _folders(source: Path) -> Iterator[Path]:
 def _profile_of(parts: tuple[str, ...]) -> str | None:
     """Profile in results/<profile>/<experiment>/seed<k> or published/<profile>/<run>; a store has none."""
     if len(parts) == 3 and parts[2].startswith("seed"):
-        return parts[0]
-    return parts[0] if len(parts) == 2 and not parts[1].startswith("seed") else None
+        return printable(parts[0])
+    return printable(parts[0]) if len(parts) == 2 and not parts[1].startswith("seed") else None
 
 
 def _problem(folder: Path, shown: str, profile: str | None, reason: str) -> Problem:
@@ -200,7 +201,7 @@ def _problem(folder: Path, shown: str, profile: str | None, reason: str) -> Prob
         run, identity = f"{config['experiment']}-s{config['seed']}", str(config["identity"])
     with suppress(DamagedError):
         profile = profile or str(read_object(folder / PROVENANCE).get("profile"))
-    return Problem(shown, reason, run, identity, profile)
+    return Problem(shown, printable(reason), run and printable(run), identity, profile and printable(profile))
 
 
 def _config(folder: Path) -> dict[str, Any]:

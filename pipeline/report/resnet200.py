@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.benchmark.table import Speed
 from pipeline.report.counts import CountsByNetwork
 from pipeline.report.evidence import Evidence
-from pipeline.report.forms import DASH, MINUS, PENDING, csv_text, number, printed
+from pipeline.report.forms import DASH, MINUS, PENDING, number, printed, rounded_csv
 from pipeline.report.speed import PAIR, Cost, Recipe, Times, costs_csv, pair_times, times_csv, training_costs
 from pipeline.settings.paper import COUNTED, UNITS, PaperCell, Printed, load_paper
 
@@ -207,10 +207,10 @@ def section_files(section: Section) -> dict[str, str]:
     ]
     names = ("attention92", "resnet200", "percent")
     return {
-        "tables/resnet200-sizes.csv": csv_text(
+        "tables/resnet200-sizes.csv": rounded_csv(
             ("quantity", *(f"printed_{name}" for name in names), *(f"here_{name}" for name in names)), sizes
         ),
         "tables/resnet200-times.csv": times_csv(section.times),
         "tables/resnet200-cost.csv": costs_csv(section.costs),
-        "tables/resnet200-claims.csv": csv_text(("claim", "stated", "arithmetic", "verdict", "here"), claims),
+        "tables/resnet200-claims.csv": rounded_csv(("claim", "stated", "arithmetic", "verdict", "here"), claims),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.benchmark.table import Speed, read_table
-from pipeline.report.forms import DASH, csv_text
+from pipeline.report.forms import DASH, rounded_csv
 from pipeline.report.records import Problem
 from pipeline.utils.errors import UserError
 
@@ -75,7 +75,7 @@ def times_csv(times: Sequence[Times]) -> str:
             done = speed is not None and speed.ms_per_image is not None
             cells += [speed.ms_per_image, _spread(speed)] if speed is not None and done else [None, None]
         rows.append([*cells, row.percent])
-    return csv_text([*header, "percent"], rows)
+    return rounded_csv([*header, "percent"], rows)
 
 
 def read_speeds(folder: Path | None) -> tuple[list[Speed], list[Problem]]:
@@ -208,4 +208,4 @@ def costs_csv(costs: Sequence[Cost]) -> str:
         )
         for cost in costs
     ]  # fmt: skip
-    return csv_text(header, rows)
+    return rounded_csv(header, rows)

@@ -21,7 +21,7 @@ from pipeline.report.tables import Cell, build_tables
 from pipeline.runs.records import Provenance, Segment
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, printable
 from pipeline.utils.names import did_you_mean
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
@@ -54,7 +54,7 @@ def trace(
         hint = f"{did_you_mean(name.lower(), allowed, least=0.0)} allowed: {_alike(name, allowed)}".lstrip()
         raise UserError(f"number {name!r} is not in the report: {hint}")
     width = max(len(key) for group in groups for key, _ in group)
-    blocks = ["\n".join(f"{key:<{width}}  {value}" for key, value in group) for group in groups]
+    blocks = ["\n".join(f"{key:<{width}}  {printable(value)}" for key, value in group) for group in groups]
     return f"{name}\n\n" + "\n\n".join(blocks) + "\n"
 
 

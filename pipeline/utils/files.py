@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.utils.errors import UserError
+from pipeline.utils.text import spreadsheet_cell
 
 
 def _sibling(path: Path) -> Path:
@@ -48,12 +49,18 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with LF line ends; None is an empty cell."""
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], *, exact: bool = False) -> str:
+    """CSV with LF line ends; None is an empty cell.
+
+    Args:
+        header: the names of the columns.
+        rows: their cells.
+        exact: keep text as it is, for a file that is read back; else no cell is a formula (`spreadsheet_cell`).
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows(rows if exact else ([spreadsheet_cell(cell) for cell in row] for row in rows))
     return text.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import importlib
 import io
 import random
@@ -254,6 +255,14 @@ def test_every_command_names_the_file_or_has_the_right_number(
     for command in QUICK:
         if command[0] != "train" or runs.finished(folder, SPEC.identity):  # else it would be trained again
             answers(command, capsys, name)
+
+
+@pytest.mark.parametrize(("name", "cell"), [("=1+1|x\x1b\n", "'=1+1|x\\x1b\\n"), ("-2+3", "'-2+3")])
+def test_the_name_of_a_folder_is_no_formula_in_the_table_of_runs(project: Path, name: str, cell: str) -> None:
+    shutil.copytree(project / "runs" / SPEC.folder_name, project / "runs" / name)
+    assert main(["runs", "list", "--csv", "runs.csv"]) == 0
+    with (project / "runs.csv").open(newline="") as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {SPEC.folder_name, cell}
 
 
 @pytest.mark.slow
