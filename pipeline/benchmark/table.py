@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from models.registry import natural_order
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, one_line, shown
 from pipeline.utils.files import csv_text, write_atomic
 
 MEASURED: Final = "measured"
 OUT_OF_MEMORY: Final = "out of memory"
 OUT_OF_TIME: Final = "out of time"
+SMALLEST: Final = 1e-9
+LARGEST: Final = 10**12
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class Speed:
     commit: str
     our_reading: str
     joules_per_image: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a size, a count or a time that cannot be."""
+        for name in ("image_size", "batch_size", "threads", "warm_up", "repeats"):
+            fewest = 0 if name in ("warm_up", "repeats") else 1
+            if not fewest <= getattr(self, name) <= LARGEST:
+                raise ValueError(f"{name} = {shown(getattr(self, name))}: must be from {fewest} to {LARGEST}")
+        for name in ("median_ms", "iqr_ms", "images_per_second", "peak_memory_mib", "joules_per_image"):
+            value = getattr(self, name)
+            least = SMALLEST if name in ("median_ms", "images_per_second") else 0  # one divides by them
+            if value is not None and not least <= value <= LARGEST:
+                raise ValueError(f"{name} = {shown(value)}: must be a number from {least:g} to {LARGEST}")
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -88,16 +102,25 @@ def read_table(path: str | Path) -> list[Speed]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) not in (COLUMNS, WITHOUT_ENERGY):
                 raise ValueError("other columns than those of python -m pipeline benchmark networks")
-            return [_row(cells) for cells in reader]
+            return [_row(cells, reader.line_num) for cells in reader]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:  # a folder, a loop of links, no permission
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a table of measured speed ({error})") from None
+        raise UserError(f"{path}: not a table of measured speed ({one_line(error)})") from None
 
 
-def _row(cells: Mapping[str, str]) -> Speed:
+def _row(cells: Mapping[str, str], line: int) -> Speed:
+    try:
+        return _speed(cells)
+    except ValueError as error:
+        raise ValueError(f"line {line}: {error}") from None
+
+
+def _speed(cells: Mapping[str, str]) -> Speed:
     if None in cells.values() or None in cells:
-        raise ValueError("a line with other columns than the first")
+        raise ValueError("other columns than in the first line")
 
     def number(name: str) -> float | None:
         return float(cells[name]) if cells.get(name) else None

@@ -95,9 +95,9 @@ def build_report(
         out = local / INCOMPLETE
     masks = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
-    counted, not_counted = read_counts(counts)
+    counted = read_counts(counts)
     speeds, not_read = read_speeds(benchmarks)
-    problems = (*evidence.problems, *changed_labels, *not_counted, *not_read)
+    problems = (*evidence.problems, *changed_labels, *not_read)
     evidence = replace(evidence, problems=problems)
     tables, verdicts = build_tables(evidence, counted), judge(evidence, counted, margin)
     figures = draw(evidence, counted, masks, matrices)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from models import find_network, list_models
 from pipeline.data.progress import progress_bar
-from pipeline.report.records import Problem
+from pipeline.runs.reading import DamagedError, read_verified, write_checksums
 from pipeline.runs.spec import NetworkSpec
 from pipeline.settings.counts import NetworkCounts
 from pipeline.settings.paper import Printed, load_paper
+from pipeline.utils.errors import UserError, one_line, shown
 from pipeline.utils.files import write_atomic
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 OTHER_SIZES: Final = {"inception_resnet_v1": (), "inception_resnet_v2": (), "attentioninception56": (299,)}
 """Image sizes that are counted besides a network's own; 320 for the other ImageNet networks."""
+
+REMEDY: Final = "`python -m pipeline counts` writes it again"
+LARGEST: Final = 10**15
 
 PRINTED_IN: Final = ("table6", "table7")
 """The tables of the paper whose sizes are compared. Table 2 prints 6.2 for Attention-56 where Table 7 prints 6.3."""
@@ -47,6 +53,12 @@ class Count:
     depth: int
     reading: str
     multiply_adds_at: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse counts that cannot be."""
+        for name in ("image_size", "parameters", "multiply_adds", "depth"):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ValueError(f"{name} = {shown(getattr(self, name))}: must be a whole number from 1 to {LARGEST}")
 
     def of(self, quantity: str) -> int:
         """Return one of `parameters`, `multiply_adds` and `depth`."""
@@ -81,9 +93,10 @@ def counts_json(known: NetworkCounts) -> str:
 
 
 def write_counts(folder: Path, known: NetworkCounts) -> Path:
-    """Write `networks.csv` and return its path."""
-    path = folder / "networks.csv"
-    write_atomic(path, count_all(known).to_csv(index=False, lineterminator="\n"))
+    """Write `networks.csv` with its SHA-256 in `checksums.json` beside it, and return its path."""
+    path, data = folder / "networks.csv", count_all(known).to_csv(index=False, lineterminator="\n").encode()
+    write_atomic(path, data)
+    write_checksums(folder, [path.name])
     return path
 
 
@@ -140,38 +153,39 @@ def _difference(counted: float, printed: float | None) -> str | None:
     return None if printed is None else f"{100 * (counted / printed - 1):+.1f}"
 
 
-def read_counts(folder: Path | None) -> tuple[dict[str, Count], list[Problem]]:
-    """Read the CSV files of a folder.
+def read_counts(folder: Path | None) -> dict[str, Count]:
+    """The counts of a folder by network.
+
+    The first row of a network gives its counts; the others add multiply-adds at further image sizes.
 
     Args:
-        folder: where `write_counts` wrote; None, or a folder without such files, has no counts.
+        folder: where `write_counts` wrote; None, or a folder without such a table, has no counts.
 
-    Returns:
-        the counts by network, and the files that cannot be read. The first row of a network gives its counts; the
-        others add multiply-adds at further image sizes.
+    Raises:
+        UserError: if the table is not one of counts, or not the one that was written.
     """
-    import pandas as pd
-
     counts: dict[str, Count] = {}
-    problems = []
     for path in sorted(folder.glob("*.csv")) if folder is not None else ():
         try:
-            for row in pd.read_csv(path, keep_default_na=False, dtype=str).to_dict("records"):
+            table = csv.DictReader(io.StringIO(read_verified(path).decode(), newline=""), strict=True)
+            for row in table:
                 count = _count(row)
                 first = counts.get(count.network, count)
                 at = {count.image_size: count.multiply_adds} | dict(first.multiply_adds_at)
                 counts[count.network] = replace(first, multiply_adds_at=at)
-        except (KeyError, ValueError) as error:
-            problems.append(Problem(f"{path.parent.name}/{path.name}", f"not a table of counts ({error})"))
-    return counts, problems
+        except DamagedError as damage:
+            raise UserError(f"{damage}; {REMEDY}") from None
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError(f"{path}: not a table of counts ({one_line(error)}); {REMEDY}") from None
+    return counts
 
 
-def _count(row: Mapping[Any, Any]) -> Count:
+def _count(row: Mapping[str, str]) -> Count:
     return Count(
         network=row["network"],
         image_size=int(row["image_size"]),
         parameters=int(row["parameters"]),
         multiply_adds=int(row["multiply_adds"]),
         depth=int(row["trunk_depth"]),
-        reading=row.get("our_reading", ""),
+        reading=row.get("our_reading") or "",
     )

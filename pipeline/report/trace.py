@@ -42,7 +42,7 @@ def trace(
     `counts`, `data` and `margin` are those of `build_report`. UserError for a name that the report does not have.
     """
     evidence = gather(plan, scan(sources), load_paper(), read_current_state(data))
-    counted = read_counts(counts)[0]
+    counted = read_counts(counts)
     cells = {cell.id: cell for table in build_tables(evidence, counted) for cell in table.cells}
     verdicts = {verdict.cell: verdict for verdict in judge(evidence, counted, margin)}
     if name in cells:

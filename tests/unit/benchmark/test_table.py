@@ -83,6 +83,14 @@ def test_rows_are_sorted_whatever_the_order_of_measurement(tmp_path: Path) -> No
         lambda text: text.replace("812.5", "fast"),
         lambda text: text.replace("812.5", ""),
         lambda text: text.replace("measured", "out of time"),
+        lambda text: text.replace("812.5", "nan"),
+        lambda text: text.replace("812.5", "inf"),
+        lambda text: text.replace("812.5", "-812.5"),
+        lambda text: text.replace("812.5", "1e-320"),
+        lambda text: text.replace("3.25", "-3.25"),
+        lambda text: text.replace("19.6923", "0"),
+        lambda text: text.replace(",16,float32", ",0,float32"),
+        lambda text: text.replace(",16,float32", f",{'9' * 400},float32"),
         lambda text: text[: text.rindex(",0123")],
         lambda text: "",
     ],
@@ -94,6 +102,14 @@ def test_a_damaged_table_is_refused_in_one_line(tmp_path: Path, damage: object) 
     with pytest.raises(UserError, match="not a table of measured speed") as caught:
         read_table(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop"])
+def test_what_is_no_file_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "t.csv"
+    path.mkdir() if kind == "folder" else path.symlink_to(path)
+    with pytest.raises(UserError, match=r"t\.csv: cannot be read"):
+        read_table(path)
 
 
 def test_the_committed_tables_can_be_read() -> None:

@@ -36,7 +36,7 @@ def section(counts: CountsByNetwork, *speeds: Speed) -> Section:
 
 @pytest.fixture(scope="module")
 def counts() -> CountsByNetwork:
-    return read_counts(Path(__file__).parents[3] / "reports" / "counts")[0]
+    return read_counts(Path(__file__).parents[3] / "reports" / "counts")
 
 
 def in_tables(entry: Statement, cell: PaperCell) -> set[float | None]:
