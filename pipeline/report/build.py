@@ -6,8 +6,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os.path import lexists
 from pathlib import Path
-from typing import Any
 
 from pipeline.report import coverage
 from pipeline.report.claims import Verdict, judge
@@ -24,23 +24,18 @@ from pipeline.report.records import scan
 from pipeline.report.render import render
 from pipeline.report.resnet200 import against_resnet200, section_files
 from pipeline.report.speed import read_speeds
-from pipeline.report.summary import INDEXED, metrics, summarise
+from pipeline.report.summaries import SUMMARY, Summary
+from pipeline.report.summary import metrics, summarise
 from pipeline.report.tables import Table, build_tables
 from pipeline.report.trace import machine_page
+from pipeline.runs.reading import DamagedError
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
-from pipeline.utils.errors import UserError, printable
-from pipeline.utils.files import read_json, write_atomic
+from pipeline.utils.errors import printable
+from pipeline.utils.files import write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 
 INCOMPLETE = "incomplete"
-_LATER_KEYS: Mapping[str, Any] = {
-    "results": "This report was made by an earlier version.",
-    "key_numbers": [],
-    "iterations": 0,
-}
-"""What summaries of earlier versions lack; the index still links to their reports."""
-
 KEY_FIGURE = f"figures/{KEY_FIGURE_NAME}.svg"
 
 
@@ -134,7 +129,7 @@ def _data_files(
     files["claims.csv"] = claims_csv(verdicts)
     files["runs.csv"] = rounded_csv(*run_rows(evidence))
     for name, content in (
-        ("summary.json", summarise(evidence, tables, verdicts)),
+        (SUMMARY, summarise(evidence, tables, verdicts)),
         ("metrics.json", metrics(evidence, verdicts)),
     ):
         files[name] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -169,22 +164,18 @@ def build_index(reports: Path, profiles: Mapping[str, str] | None = None, leave_
     which are not listed.
     """
     entries, problems = [], []
-    for path in sorted(reports.glob("*/summary.json")):
+    for path in sorted(folder / SUMMARY for folder in reports.glob("*") if lexists(folder / SUMMARY)):
         if path.parent.name in leave_out:
             continue
         try:
-            summary = read_json(path)
-        except (UserError, OSError, RecursionError):
-            summary = None
-        if isinstance(summary, dict) and summary.keys() >= INDEXED:
-            entries.append({**_LATER_KEYS, **summary})
-        else:
-            problems.append(path.relative_to(reports).as_posix())
-    there = {entry["profile"] for entry in entries}
+            entries.append(Summary.read(path))
+        except DamagedError as damage:
+            problems.append((path.relative_to(reports).as_posix(), damage.reason))
+    there = {entry.profile for entry in entries}
     pending = {name: statement for name, statement in (profiles or {}).items() if name not in there}
-    pending |= {entry["profile"]: entry["statement"] for entry in entries if not _runs(entry)}
-    entries = sorted((entry for entry in entries if _runs(entry)), key=_distance)
-    keyed = (entry["profile"] for entry in entries if (reports / entry["profile"] / KEY_FIGURE).is_file())
+    pending |= {entry.profile: entry.statement for entry in entries if not entry.runs.finished}
+    entries = sorted((entry for entry in entries if entry.runs.finished), key=_distance)
+    keyed = (entry.profile for entry in entries if (reports / entry.profile / KEY_FIGURE).is_file())
     context = {
         "paper": load_paper(),
         "entries": entries,
@@ -199,11 +190,6 @@ def build_index(reports: Path, profiles: Mapping[str, str] | None = None, leave_
     _write(reports, {name: render(f"{name}.j2", context) for name in ("index.md", "index.html", "coverage.md")})
 
 
-def _runs(summary: Mapping[str, Any]) -> int:
-    """How many finished runs a report has."""
-    return int(summary["runs"]["done"]) + int(summary["runs"].get("published_seeds", 0))
-
-
-def _distance(summary: Mapping[str, Any]) -> tuple[bool, int, str]:
+def _distance(summary: Summary) -> tuple[bool, int, str]:
     """How far a report is from the paper: real data before stand-in data, longer schedules first."""
-    return bool(summary["standin"]), -int(summary["iterations"]), str(summary["profile"])
+    return summary.standin, -summary.iterations, summary.profile

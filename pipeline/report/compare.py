@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.utils.files import read_json
+from pipeline.report.summaries import SUMMARY, Prediction, read_predictions
+from pipeline.runs.reading import read_object
+from pipeline.utils.errors import UserError, one_line, printable
 
-SUMMARY = "summary.json"
 PRINTED_DECIMALS = 2  # of errors in the report's tables
 
 
@@ -21,12 +22,19 @@ def compare(profile: str, root: Path) -> str:
     committed = subprocess.run(
         ["git", "-C", str(root), "show", f"HEAD:{path.as_posix()}"], capture_output=True, check=False
     )
-    now = read_json(root / path)
-    before = json.loads(committed.stdout) if committed.returncode == 0 else None
+    now = read_object(root / path)
+    before = _parsed(committed.stdout, path) if committed.returncode == 0 else None
     lines = [f"{page}: {_committed(before, now)}"]
-    if now.get("predictions"):
-        lines += _predicted(before or {}, now["predictions"])
+    if predictions := read_predictions(now, root / path):
+        lines += _predicted(read_predictions(before or {}, Path(f"HEAD:{path}")), predictions)
     return "\n".join(lines)
+
+
+def _parsed(committed: bytes, path: Path) -> Any:
+    try:
+        return json.loads(committed)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"HEAD:{path}: not valid JSON ({one_line(error)})") from None
 
 
 def _committed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
@@ -52,19 +60,19 @@ def _same_when_printed(old: float | None, new: float | None) -> bool:
     return old is not None and new is not None and round(old, PRINTED_DECIMALS) == round(new, PRINTED_DECIMALS)
 
 
-def _predicted(before: Mapping[str, Any], predictions: Mapping[str, Any]) -> list[str]:
+def _predicted(known: Mapping[str, Prediction], predictions: Mapping[str, Prediction]) -> list[str]:
     """How many of the runs trained here are equal to the committed ones, within or outside the prediction intervals."""
-    known = before.get("predictions") or {}
     equal, within, outside = 0, 0, []
     for experiment, expected in predictions.items():
-        for run, error in expected["trained"].items():
-            if known.get(experiment, {}).get("trained", {}).get(run) == error:
+        before = known[experiment].trained if experiment in known else {}
+        for run, error in expected.trained.items():
+            if before.get(run) == error:
                 equal += 1
-            elif expected["low"] <= error <= expected["high"]:
+            elif expected.low <= error <= expected.high:
                 within += 1
             else:
-                outside.append(f"{run}: {error:.2f} %, expected {expected['low']:.2f} to {expected['high']:.2f} %")
-    seeds = sorted({expected["n"] for expected in predictions.values()})
+                outside.append(printable(f"{run}: {error:.2f} %, expected {expected.low:.2f} to {expected.high:.2f} %"))
+    seeds = sorted({expected.n for expected in predictions.values()})
     n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     trained = equal + within + len(outside)
     lines = [

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.report.forms import DASH, number, printed
+from pipeline.report.summaries import Summary
 from pipeline.settings.paper import COUNTED, Paper, PaperCell
-
-Summary = Mapping[str, Any]
 
 FULL = "the paper's data and protocol"
 SHORT = "the paper's data, another schedule or protocol"
@@ -37,7 +35,7 @@ def cells(paper: Paper, summaries: Sequence[Summary]) -> list[Coverage]:
 
     Args:
         paper: the paper's tables.
-        summaries: content of the reports' summary.json, the nearest to the paper first.
+        summaries: those of the reports, the nearest to the paper first.
     """
     found = []
     for table in paper.tables:
@@ -58,15 +56,17 @@ def _measured(
 ) -> tuple[str, str, str]:
     """Level, basis and result of a cell by the first report that has measured it."""
     for summary in summaries:
-        entry = summary["tables"].get(table, {}).get(name)
-        if entry is None or entry["measured"] is None:
+        entry = summary.tables.get(table, {}).get(name)
+        if entry is None or entry.measured is None:
             continue
         if quantity in COUNTED:
-            return COUNT, "", number(entry["measured"], quantity)
-        own = f"profile {summary['profile']}," in entry["basis"]
-        seeds = len(entry["seeds"])
-        basis = f"{entry['basis']}, {seeds} seed{'' if seeds == 1 else 's'}"
-        return _level(summary) if own else FULL, basis, number(entry["measured"], quantity)
+            return COUNT, "", number(entry.measured, quantity)
+        if not entry.basis:  # says not on what it stands
+            continue
+        own = f"profile {summary.profile}," in entry.basis
+        seeds = len(entry.seeds)
+        basis = f"{entry.basis}, {seeds} seed{'' if seeds == 1 else 's'}"
+        return _level(summary) if own else FULL, basis, number(entry.measured, quantity)
     return IMPLEMENTED, cell.experiment or cell.network or "", DASH
 
 
@@ -76,12 +76,12 @@ def claims(paper: Paper, summaries: Sequence[Summary]) -> list[Coverage]:
     for claim in paper.claims:
         level, basis, result = IMPLEMENTED, "", "not run"
         for summary in summaries:
-            entry = summary["claims"].get(claim.id)
-            if entry is None or entry["verdict"] == "not run":
+            entry = summary.claims.get(claim.id)
+            if entry is None or entry.verdict == "not run":
                 continue
             level = COUNT if claim.kind == "ratio" else _level(summary)
-            basis = "" if claim.kind == "ratio" else f"profile {summary['profile']}, n = {entry['n']}"
-            result = entry["verdict"]
+            basis = "" if claim.kind == "ratio" else f"profile {summary.profile}, n = {entry.n}"
+            result = entry.verdict
             break
         found.append(
             Coverage(f"claims/{claim.id}", claim.text, printed(claim.printed, claim.quantity), level, basis, result)
@@ -90,9 +90,9 @@ def claims(paper: Paper, summaries: Sequence[Summary]) -> list[Coverage]:
 
 
 def _level(summary: Summary) -> str:
-    if summary["standin"]:
+    if summary.standin:
         return STAND_IN
-    return FULL if summary["reproduction"] else SHORT
+    return FULL if summary.reproduction else SHORT
 
 
 def shares(coverage: Sequence[Coverage]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,15 +18,18 @@ from pipeline.report.evidence import MARKS
 from pipeline.report.figures.style import THEME, ReportFigure
 from pipeline.report.forms import difference_text, interval, measured_text, number, printed, seeds_text, thousands
 from pipeline.settings.paper import COUNTED
+from pipeline.utils.text import CONTROLS, Markdown, markdown, markdown_code, without_controls
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 @cache
-def _environment() -> Environment:
+def _environment(is_html: bool) -> Environment:
+    """Jinja as it fills pages of HTML, or of Markdown; every value is escaped unless a filter gives it its markup."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        autoescape=is_html,
+        finalize=_html if is_html else markdown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -34,14 +38,15 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "printed": printed,
-        "interval": interval,
+        "interval": lambda *estimate: Markdown(interval(*estimate)),
         "thousands": thousands,
         "measured": measured_text,
         "difference": difference_text,
         "seeds": seeds_text,
-        "code": _markdown_code,
-        "cell": _markdown_cell,
-        "p_value": lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}",
+        "code": markdown_code,
+        "ours": Markdown,
+        "path": lambda path: Markdown(quote(path)),
+        "p_value": lambda p: Markdown("< 0.001" if p < 0.001 else f"= {p:.3f}"),
         "inline": inline_figure,
         "data_json": _data_json,
     }
@@ -51,17 +56,12 @@ def _environment() -> Environment:
 
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Fill a template of this package; a name that the context lacks is an error."""
-    return _environment().get_template(template).render(context)
+    return _environment(template.endswith(".html.j2")).get_template(template).render(context)
 
 
-def _markdown_cell(text: object) -> str:
-    """Text that cannot break out of a Markdown table's cell, nor become markup."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text)).replace("\n", " ")
-
-
-def _markdown_code(text: object) -> str:
-    """Text between backticks, which it cannot leave."""
-    return "`" + str(text).replace("`", "'").replace("\n", " ") + "`"
+def _html(value: Any) -> Any:
+    """A value without control characters, which Jinja then escapes; markup stays as it is."""
+    return without_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset(name: str) -> Markup:
@@ -72,6 +72,7 @@ def _asset(name: str) -> Markup:
 def _data_json(value: Any) -> Markup:
     """JSON that can stand inside a script element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pipeline import runs, tracking
 from pipeline.launch.driver import Driver
-from pipeline.report.compare import SUMMARY
+from pipeline.report.summaries import SUMMARY, RunCount
+from pipeline.runs.reading import DamagedError, parse, read_object
 from pipeline.runs.records import CONFIG, METRICS
 from pipeline.runs.run_store import Mirror, RunStore
 from pipeline.runs.store import PUBLISHED, RESULTS, store_folder
@@ -24,7 +25,6 @@ from pipeline.tuning.results import REPORTS as SEARCH_REPORTS
 from pipeline.tuning.tracking import sync_search
 from pipeline.tuning.trials import SEARCH, SearchConfig, searches
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json
 from pipeline.utils.names import checked_plain_name
 from pipeline.utils.object_store import is_url
 
@@ -126,9 +126,9 @@ def write_report(profile: str | None, root: Path, *, replace: bool = False) -> s
 def _finished(report: Path) -> int:
     """How many finished runs stand in a report; 0 where there is none."""
     try:
-        runs = read_json(report / SUMMARY)["runs"]
-        return int(runs["done"]) + int(runs.get("published_seeds", 0))
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        path = report / SUMMARY
+        return parse(RunCount, read_object(path).get("runs"), path).finished
+    except DamagedError:
         return 0
 
 

@@ -12,9 +12,6 @@ from pipeline.report.tables import Cell, Table
 from pipeline.settings.paper import COUNTED
 from pipeline.utils.statistics import Estimate
 
-INDEXED = {"profile", "statement", "standin", "reproduction", "runs", "claims", "tables"}
-"""What the index over all profiles reads of a summary."""
-
 HEADLINES = {
     "ARL56": "attention56",
     "NAL56": "attention56-nal",

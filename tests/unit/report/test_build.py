@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -308,6 +309,24 @@ def test_names_of_runs_cannot_inject_markup(world: Any) -> None:
     (folder.with_name("<img src=x onerror=alert(1)>|`x`") / "metrics.json").unlink()
     build(world, plan)
     assert "<img src=x" not in (world.root / "reports/digits/report.html").read_text()
+
+
+def test_nothing_from_outside_becomes_markdown_or_controls_a_terminal(world: Any) -> None:
+    statement = "<img src=x> **b** [l](javascript:x)"
+    plan = world.plan(experiments={"attention56": 5.5})
+    plan = replace(plan, label=replace(plan.label, statement=statement))
+    stored = world.stored(plan.runs["attention56-s0"].config, status="paused")
+    provenance = json.loads((stored / "provenance.json").read_text())
+    (stored / "provenance.json").write_text(json.dumps(provenance | {"error": "why\x1b[31m"}))
+    (world.results / os.fsdecode(b"digits/a\x1b]0;t\x07\n\xff/seed0")).mkdir(parents=True)
+    summary = build(world, plan)
+    assert len(summary.problems) == 2
+    pages = [(world.root / "reports/digits" / name).read_text() for name in ("report.md", "report.html")]
+    for text in (str(summary), *pages):
+        assert "x1b]0;t" in text.replace("\\]", "]")
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", text)
+    assert len(str(summary).splitlines()) == 4 + len(summary.verdicts)
+    assert not re.search(r"(?<!\\)(<img|\[l\])|[^*\\]\*\*b", pages[0]) and "img src=x" in pages[0]
 
 
 def test_figures_and_tables_that_are_no_more_are_taken_away(world: Any) -> None:

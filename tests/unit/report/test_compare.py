@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.report.compare import compare
+from pipeline.utils.errors import UserError
 
 EXPECTED = {"attention56": {"low": 3.0, "high": 7.0, "n": 4, "trained": {"attention56-s0": 4.44}}}
 
@@ -66,6 +67,28 @@ def test_numbers_that_differ_only_in_digits_that_are_not_printed_are_said_to(pro
     commit(project, summary(4.44))
     write(project, summary(4.440001))
     assert "agrees with the committed report in all printed digits" in compare("digits", project)
+
+
+@pytest.mark.parametrize("predictions", [[1], {"a": {}}, {"a": 5}, {"a": {**EXPECTED["attention56"], "low": "x"}}])
+@pytest.mark.parametrize("committed", [False, True])
+def test_predictions_that_are_none_are_one_line(project: Path, predictions: Any, committed: bool) -> None:
+    bad, good = {"predictions": predictions}, summary(4.44)
+    commit(project, bad if committed else good)
+    write(project, good if committed else bad)
+    with pytest.raises(UserError, match=r"summary\.json: (predictions|has no predictions)") as error:
+        compare("digits", project)
+    assert "\n" not in str(error.value)
+
+
+def test_a_committed_summary_that_is_no_json_is_one_line(project: Path) -> None:
+    (project / "reports/digits").mkdir(parents=True)
+    (project / "reports/digits/summary.json").write_text("{")
+    git = ["git", "-C", str(project), "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "report"], check=True)
+    write(project, summary(4.44))
+    with pytest.raises(UserError, match=r"HEAD:reports/digits/summary\.json: not valid JSON"):
+        compare("digits", project)
 
 
 def test_without_published_seeds_nothing_is_predicted(project: Path) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pipeline.report.build import build_index
 from pipeline.report.coverage import COUNT, FULL, IMPLEMENTED, SHORT, STAND_IN, cells, claims, shares
+from pipeline.report.summaries import Summary
 from pipeline.settings.paper import load_paper
 from tests.unit.report.test_build import build
 
 
-def summary(world: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+def summary(world: Any, *arguments: Any, **options: Any) -> Summary:
     plan = world.plan(*arguments, **options)
     world.train(plan)
     build(world, plan)
-    return json.loads((world.root / "reports" / plan.profile / "summary.json").read_text())  # type: ignore[no-any-return]
+    return Summary.read(world.root / "reports" / plan.profile / "summary.json")
 
 
 def test_every_printed_cell_and_claim_is_there_once() -> None:
@@ -32,7 +32,7 @@ def test_the_report_nearest_to_the_paper_counts(world: Any) -> None:
     short = summary(world, "short", dataset="cifar10", experiments=few)
     digits = summary(world, "digits", experiments=few)
 
-    def level(*summaries: dict[str, Any]) -> str:
+    def level(*summaries: Summary) -> str:
         return {entry.name: entry.level for entry in cells(load_paper(), summaries)}["table3/attention56/nal"]
 
     assert level(full, short, digits) == FULL
