@@ -20,11 +20,11 @@ from pipeline.settings.plan import PLAN, Plan
 from pipeline.settings.planning import build_plan
 from pipeline.settings.reading import read_yaml
 from pipeline.tracking.database import sqlite_path
-from pipeline.tracking.describe import PAGE
+from pipeline.tracking.describe import PAGE, Described
 from pipeline.tuning.results import REPORTS as SEARCH_REPORTS
 from pipeline.tuning.tracking import sync_search
-from pipeline.tuning.trials import SEARCH, SearchConfig, searches
-from pipeline.utils.errors import UserError
+from pipeline.tuning.trials import SearchConfig, searches
+from pipeline.utils.errors import UserError, printable
 from pipeline.utils.names import checked_plain_name
 from pipeline.utils.object_store import is_url
 
@@ -154,11 +154,12 @@ def _sync_models(driver: Driver, uri: str) -> int:
         if not (folder / METRICS).is_file():
             continue
         try:
-            run = runs.read_finished(folder)
+            runs.read_finished(folder)
+            provenance = Described.read(folder).provenance
         except UserError:
             continue  # `sync` has named it
-        if run.provenance is not None:
-            finished[run.provenance.profile].append(folder)
+        if provenance is not None:
+            finished[provenance.profile].append(folder)
     wanted = {profile: _plan_of(driver, profile).tracking.models for profile in finished}
     if any(models != "none" for models in wanted.values()):
         driver.fetch(weights=True)
@@ -192,22 +193,33 @@ def log_report(plan: Plan, root: Path) -> None:
 def synchronise(driver: Driver, uri: str) -> Iterator[tuple[str, bool]]:
     """Log whatever MLflow lacks of runs, searches, models and reports; yield lines about it, and whether it went well.
 
+    A folder that cannot be taken is named; everything else goes on.
+
     Raises:
-        UserError: if a store behind a URL does not answer, or a search has no proper name.
+        UserError: if a store behind a URL does not answer.
     """
     driver.fetch()
     published = sorted(path.parent for path in (driver.root / runs.PUBLISHED).glob(f"*/*/{CONFIG}"))
     done = tracking.sync(uri, [*runs.folders(driver.store), *published])
     yield f"{done.runs} runs ({done.created} of them new), {done.points} points that were missing", not done.failed
     for name in done.failed:
-        yield f"{name}: not taken", False
+        yield printable(f"{name}: not taken"), False
     for folder in searches(driver.store):
-        search, trials = sync_search(uri, folder)
-        results = driver.root / SEARCH_REPORTS / checked_plain_name(SearchConfig.read(folder).name, folder / SEARCH)
+        try:
+            search, trials = sync_search(uri, folder)
+            results = driver.root / SEARCH_REPORTS / SearchConfig.read(folder).name
+        except UserError as error:
+            yield printable(f"search {folder.name}: not taken: {error}"), False
+            continue
         if search is not None and results.is_dir():
             tracking.log_artifacts(uri, search, results)
-        yield f"search {folder.name}: {trials} trials", search is not None
+        yield printable(f"search {folder.name}: {trials} trials"), search is not None
     yield f"{_sync_models(driver, uri)} logged models", True
     for page in sorted((driver.root / "reports").glob(f"*/{PAGE}")):
         profile = page.parent.name
+        try:
+            checked_plain_name(profile, "profile")
+        except UserError as error:
+            yield f"report of {printable(profile)}: not taken: {error}", False
+            continue
         yield f"report of {profile}", tracking.log_report(uri, profile, page.parent) is not None

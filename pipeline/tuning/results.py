@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings.reading import check
 from pipeline.tuning.override import write_override
 from pipeline.tuning.space import Space, Value, override
 from pipeline.tuning.trials import Progress, SearchConfig, trials
 from pipeline.utils.files import csv_text, write_atomic
+from pipeline.utils.text import markdown
 
 REPORTS = Path("reports/tune")
 ORDER = ("finished", "pruned", "running", "failed")
@@ -30,8 +30,7 @@ class SearchResults:
     def read(cls, folder: Path) -> SearchResults:
         """Of the folder of a search."""
         config = SearchConfig.read(folder)
-        space = check(Space, config.space, str(folder))
-        return cls(config, space, tuple(sorted(trials(folder), key=_rank)))
+        return cls(config, config.searched(folder), tuple(sorted(trials(folder), key=_rank)))
 
     def count(self, state: str) -> int:
         """Trials in a state."""
@@ -113,12 +112,12 @@ def as_markdown(found: SearchResults, figures: Sequence[str]) -> str:
     lines = [
         f"# Search `{config.name}`",
         "",
-        config.statement,
+        markdown(config.statement),
         "",
         f"`{config.experiment}` on `{config.dataset}`, profile `{config.profile}`, seed {config.seed}: up to"
         f" {config.iterations:,} iterations on {config.train_images:,} training images. Errors are those of"
         f" {config.validation_images:,} other training images, held out; no test image was used. Code:"
-        f" {config.commit[:12] if config.commit else 'outside git'}.",
+        f" {markdown(config.commit[:12]) if config.commit else 'outside git'}.",
         "",
         f"{len(found.trials)} of {config.wanted} trials: {found.count('finished')} finished, {found.count('pruned')}"
         f" stopped early, {found.count('failed')} failed. First compared at iteration {found.first_comparison:,}.",
@@ -159,8 +158,8 @@ def _row(found: SearchResults, progress: Progress, names: Sequence[str]) -> str:
     epochs = f"{progress.rows[-1].epoch:.1f}" if progress.rows else ""
     state = {"pruned": "stopped"}.get(progress.trial.state, progress.trial.state)
     if progress.trial.reason:
-        state = f"{state}: {progress.trial.reason}"
-    values = [str(_plain(progress.trial.values[name])) for name in names]
+        state = f"{state}: {markdown(progress.trial.reason)}"
+    values = [markdown(_plain(progress.trial.values[name])) for name in names]
     return f"| {' | '.join([str(progress.trial.number), state, epochs, shown, *values])} |"
 
 

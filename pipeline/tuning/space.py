@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,22 @@ from pydantic import Discriminator, Field, PlainValidator, Tag, field_validator,
 from pipeline.settings import config
 from pipeline.settings.reading import Settings, check, read_yaml
 from pipeline.settings.tree import Config, NetworkOptions, Positive
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, shown
 from pipeline.utils.names import NAME
 
 SPACES = Path("conf/tune")
 PROTOCOL: Final = ("learning_rate", "weight_decay", "momentum", "nesterov", "gamma", "padding", "flip")
 MILESTONE: Final = re.compile(r"protocol\.milestones\.([1-9])")
 DIGITS = 4  # significant ones, of a number that is drawn
+LARGEST: Final = 2**53  # whole numbers up to it are exact as floats
 
 Value = bool | int | float | str
 Values = Mapping[str, Value]
 
 
 def _number(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("must be a finite number (in YAML 1.0e-5 is one, 1e-5 is text)")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ValueError(f"must be a number from -{LARGEST} to {LARGEST} (in YAML 1.0e-5 is one, 1e-5 is text)")
     return value
 
 
@@ -62,7 +62,9 @@ class Range(Settings):
 
     def contains(self, value: Value) -> bool:
         """Whether the space holds a value."""
-        return not isinstance(value, bool | str) and self.low <= value <= self.high
+        if isinstance(value, bool | str) or not self.low <= value <= self.high:
+            return False
+        return not self.is_integer or float(value).is_integer()
 
     @property
     def extremes(self) -> tuple[Value, ...]:
@@ -160,6 +162,15 @@ class Space(Settings):
                     f"{name!r} cannot be searched; allowed: {', '.join(allowed)}, protocol.milestones.1 ..."
                 )
         return parameters
+
+    def misfit(self, values: Values) -> str | None:
+        """Why values are not those of a trial in this space, in one line; None where they are."""
+        if values.keys() != self.parameters.keys():
+            return f"values: must have {', '.join(self.parameters)}"
+        for name, value in values.items():
+            if not self.parameters[name].contains(value):
+                return f"values.{name} = {shown(value)}: not in the space of the search"
+        return None
 
     @model_validator(mode="after")
     def _milestones_rise(self) -> Space:

@@ -27,11 +27,11 @@ def sync_search(uri: str, folder: Path) -> tuple[str | None, int]:
     Returns:
         the run of the search (None where MLflow fails), and the number of its trials.
     """
-    config = SearchConfig.read(folder)
+    config, begun = SearchConfig.read(folder), trials(folder)
     parent = tracking.open_parent(uri, "search", config.folder_name, config.profile)
     if parent is None:
         return None, 0
-    synced, begun = 0, trials(folder)
+    synced = 0
     for progress in begun:
         provenance = Provenance.read(progress.folder)
         if provenance is None or progress.trial.state not in STATUS:

@@ -6,15 +6,21 @@ A trial is a run with a run folder of its own in the folder of the search; ``tri
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from os.path import lexists
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
+
+from pipeline.runs.reading import DamagedError, read_record
 from pipeline.runs.records import HISTORY, TRIAL, Evaluation, read_rows
-from pipeline.tuning.space import Value
-from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json, write_json
+from pipeline.settings.reading import check
+from pipeline.tuning.space import LARGEST, Space, Value
+from pipeline.utils.files import write_json
+from pipeline.utils.names import checked_plain_name
 
+Positive = Annotated[int, Ge(1), Le(LARGEST)]
 SEARCH = "search.json"
 State = Literal["running", "finished", "pruned", "failed"]
 
@@ -31,21 +37,16 @@ class Trial:
         reason: why it failed.
     """
 
-    number: int
+    number: Annotated[int, Ge(0), Le(LARGEST)]
     values: Mapping[str, Value]
     state: State = "running"
-    iteration: int = 0
+    iteration: Annotated[int, Ge(0), Le(LARGEST)] = 0
     reason: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Trial:
-        """The trial of a run folder."""
-        path = folder / TRIAL
-        content = read_json(path)
-        try:
-            return cls(**{f.name: content[f.name] for f in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a trial ({error})") from None
+        """The trial of a run folder; DamagedError where it is none."""
+        return read_record(cls, folder / TRIAL)
 
     def write(self, folder: Path) -> None:
         """Write ``trial.json``."""
@@ -84,8 +85,16 @@ def read_progress(folder: Path) -> Progress:
 
 
 def trials(search: Path) -> list[Progress]:
-    """The trials of a search, by number."""
-    found = [read_progress(path.parent) for path in search.glob(f"*/{TRIAL}")]
+    """The trials of a search, by number.
+
+    Raises:
+        UserError: for a trial that is damaged, or has values that are not of the search's space.
+    """
+    found = [read_progress(folder) for folder in sorted(search.glob("*")) if lexists(folder / TRIAL)]
+    space = SearchConfig.read(search).searched(search) if found else None
+    for progress in found:
+        if space is not None and (problem := space.misfit(progress.trial.values)):
+            raise DamagedError(progress.folder / TRIAL, problem)
     return sorted(found, key=lambda progress: progress.trial.number)
 
 
@@ -110,24 +119,28 @@ class SearchConfig:
     experiment: str
     dataset: str
     seed: int
-    wanted: int
+    wanted: Positive
     space: Mapping[str, Any]
     baseline: Mapping[str, Value] | None
-    iterations: int
-    train_images: int
-    validation_images: int
+    iterations: Positive
+    train_images: Positive
+    validation_images: Positive
     commit: str | None
-    rungs: Sequence[int] = ()
+    rungs: Sequence[Positive] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that cannot be part of a path, or of a query to MLflow."""
+        for key in ("name", "identity", "profile", "experiment", "dataset"):
+            checked_plain_name(getattr(self, key), key)
 
     @classmethod
     def read(cls, folder: Path) -> SearchConfig:
-        """Read the ``search.json`` of a search's folder."""
-        path = folder / SEARCH
-        content = read_json(path)
-        try:
-            return cls(**{f.name: content[f.name] for f in fields(cls) if f.default is MISSING or f.name in content})
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a search ({error})") from None
+        """Read the ``search.json`` of a search's folder; DamagedError where it is none."""
+        return read_record(cls, folder / SEARCH)
+
+    def searched(self, folder: Path) -> Space:
+        """The space, checked; `folder` is where it was read from."""
+        return check(Space, self.space, f"{folder / SEARCH}: space")
 
     def write(self, folder: Path) -> None:
         """Write ``search.json``."""
@@ -140,5 +153,5 @@ class SearchConfig:
 
 
 def searches(store: Path) -> Iterator[Path]:
-    """The folders of all searches in a run store."""
-    yield from sorted(path.parent for path in (store / "tune").glob(f"*/{SEARCH}"))
+    """The folders of all searches in a run store, also those whose ``search.json`` cannot be read."""
+    yield from sorted(folder for folder in (store / "tune").glob("*") if lexists(folder / SEARCH))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,14 @@ def test_a_rebuilt_search_holds_its_trials_and_has_ended_as_they_have(
     search = tmp_path / "runs" / "tune" / "digits-small-0123456789ab"
     for number, state in enumerate(("finished", last)):
         folder = write_run(search, make_spec(f"attention56-trial{number:03d}"))
-        Trial(number, {"lr": 0.1}, state).write(folder)
+        Trial(number, {"protocol.gamma": 0.1}, state).write(folder)
+    space = {
+        "trials": 2,
+        "stopping": {"grace": 0.3, "reduction_factor": 3},
+        "parameters": {"protocol.gamma": {"low": 0.1, "high": 0.9}},
+    }
     SearchConfig(
-        "digits-small", "0123456789ab", "digits", "Made up.", "attention56", "digits", 0, 2, {}, None, 60, 1, 1, None
+        "digits-small", "0123456789ab", "digits", "Made up.", "attention56", "digits", 0, 2, space, None, 60, 1, 1, None
     ).write(search)
     for _ in range(2):
         assert all(dict(synchronise(driver, uri)).values())
@@ -105,6 +111,31 @@ def test_a_rebuilt_search_holds_its_trials_and_has_ended_as_they_have(
     trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
     assert sorted(run.data.tags["trial.state"] for run in trials) == sorted({"finished", last} - {"running"})
+
+
+def test_what_has_no_proper_name_is_named_and_everything_else_goes_on(
+    uri: str, tmp_path: Path, saved: list[str]
+) -> None:
+    driver = project(tmp_path)
+    one = write_run(tmp_path / "runs", make_spec("attention92"), profile="a'b").name
+    other = write_run(tmp_path / "runs", replace(make_spec(), experiment="a'b")).name
+    search = tmp_path / "runs" / "tune" / "a'b\x1b[31m"
+    search.mkdir(parents=True)
+    (search / "search.json").symlink_to(search / "search.json")
+    for profile in ("a'b", "digits"):
+        (tmp_path / "reports" / profile).mkdir(parents=True)
+        (tmp_path / "reports" / profile / "report.html").write_text("<html>")
+    lines = dict(synchronise(driver, uri))
+    assert [line for line, well in lines.items() if well] == ["1 logged models", "report of digits"]
+    failed = " ".join(line for line, well in lines.items() if not well)
+    for text in (
+        f"{one}: not taken",
+        f"{other}: not taken",
+        r"search a'b\x1b[31m: not taken: ",
+        "report of a'b: not tak",
+    ):
+        assert text in failed
+    assert saved == ["attention56-s1"]
 
 
 def test_an_export_that_fails_is_told_and_stops_nothing(

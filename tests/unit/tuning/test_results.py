@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,9 +17,10 @@ import yaml
 from pipeline.settings import config, reading
 from pipeline.tuning.figures import draw_importance
 from pipeline.tuning.override import read_arguments
-from pipeline.tuning.results import SearchResults, best_override, verdict, write_results
+from pipeline.tuning.results import SearchResults, as_markdown, best_override, verdict, write_results
 from pipeline.tuning.search import Search
 from pipeline.tuning.study import evaluator, study_of
+from pipeline.tuning.trials import SearchConfig, searches
 from pipeline.utils.errors import UserError
 from tests.unit.tuning.conftest import pretend, search, space
 
@@ -74,6 +78,66 @@ def test_the_files_are_written_and_hold_every_trial(done: Search, tmp_path: Path
     assert "6 of 6 trials: 2 finished, 3 stopped early, 1 failed" in page
     assert "| 5 | failed: the loss is not finite |" in page
     assert "30.00 ± 7.25" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("trial.json", {"values": "abc"}, "values = 'abc': "),
+        ("trial.json", {"values": {}}, "values: must have protocol.learning_rate, "),
+        ("trial.json", {"values": {"options.t": 1}}, "values: must have protocol.learning_rate, "),
+        ("trial.json", {"values.protocol.learning_rate": 5.0}, "values.protocol.learning_rate = 5.0: not in the space"),
+        ("trial.json", {"values.protocol.learning_rate": "x"}, "values.protocol.learning_rate = 'x': not in the space"),
+        ("trial.json", {"values.options.t": 1.5}, "values.options.t = 1.5: not in the space"),
+        ("trial.json", {"state": [1]}, "state = [1]: "),
+        ("trial.json", {"state": "nonsense"}, "state = 'nonsense': "),
+        ("trial.json", {"iteration": "x"}, "iteration = 'x': "),
+        ("trial.json", {"number": "1"}, "number = '1': "),
+        ("trial.json", {"number": -1}, "number = -1: "),
+        ("search.json", {"wanted": "x"}, "wanted = 'x': "),
+        ("search.json", {"wanted": None}, "wanted = None: "),
+        ("search.json", {"wanted": -5}, "wanted = -5: "),
+        ("search.json", {"validation_images": 0}, "validation_images = 0: "),
+        ("search.json", {"name": "a'b"}, 'name: "a\'b" is not a name'),
+        ("search.json", {"identity": "a' or '1' = '1"}, "is not a name"),
+        ("search.json", {"space": []}, "space = []: "),
+    ],
+)
+def test_a_damaged_file_of_a_search_is_named_in_one_line(
+    root: Path, name: str, change: dict[str, object], complaint: str
+) -> None:
+    made = search(root)
+    job = next(made.jobs())
+    path = (job.execution.folder if name == "trial.json" else made.folder) / name
+    content = json.loads(path.read_text())
+    for key, value in change.items():
+        group, _, inner = key.partition(".")
+        (content[group] if inner else content)[inner or key] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        SearchResults.read(made.folder)
+    assert str(error.value).startswith(f"{path}: ") and complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_search_whose_file_is_a_loop_of_links_is_found_and_named(root: Path) -> None:
+    made = search(root)
+    path = made.folder / "search.json"
+    path.unlink()
+    path.symlink_to(path)
+    assert list(searches(root / "runs")) == [made.folder]
+    with pytest.raises(UserError, match=r"search\.json: Too many levels of symbolic links"):
+        SearchConfig.read(made.folder)
+
+
+def test_texts_of_a_search_cannot_leave_their_place_on_its_page(root: Path) -> None:
+    hostile = "a | b\n<img src=x> **c** [l](javascript:x) \x1b[31m"
+    made = search(root, wanted=1)
+    made.config = replace(made.config, statement=hostile)
+    made.config.write(made.folder)
+    made.end(next(made.jobs()), f"failed: {hostile}", 0)
+    page = as_markdown(SearchResults.read(made.folder), [])
+    assert not re.search(r"(?<!\\)(<|\*\*|\[l)|\x1b", page) and page.count("img src=x") == 2
+    assert len(re.findall(r"(?<!\\)\|", page.splitlines()[-1])) == 10
 
 
 def test_the_same_trials_give_the_same_bytes(done: Search, tmp_path: Path) -> None:

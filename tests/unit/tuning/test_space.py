@@ -56,6 +56,10 @@ def test_an_unknown_space_is_refused_with_those_that_there_are() -> None:
             {"parameters": {"protocol.gamma": {"low": "1e-5", "high": 0.1}}},
             "low = '1e-5': .*1.0e-5 is one, 1e-5 is",
         ),
+        (
+            {"parameters": {"protocol.gamma": {"low": 0, "high": 10**400}}},
+            "high = a number of 401 digits: must",
+        ),
         ({"parameters": {"protocol.gamma": {"low": 0, "high": 0.1, "log": True}}}, "must be above 0 where log is true"),
         ({"parameters": {"protocol.flip": {"choices": [True, True]}}}, "each value may stand there once"),
         ({"parameters": {"protocol.milestones.2": {"low": 0.1, "high": 0.2}}}, "must stand there in this order"),
