@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,14 @@ def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], about: Mappin
 
     Returns:
         The manifest: `about`, then `checksum`, a SHA-256 over all files, and `files`, the SHA-256 of each.
+
+    Raises:
+        UserError: if the folder is a link, or has a file that is neither of these nor in its manifest.
     """
-    with replace_folder(folder) as fresh:
+    own = {MANIFEST, *(f"{name}.npy" for name in arrays)}
+    with suppress(UserError):
+        own |= read_manifest(folder)["files"].keys()
+    with replace_folder(folder, own) as fresh:
         for name, array in arrays.items():
             np.save(fresh / f"{name}.npy", array, allow_pickle=False)
         files = {f"{name}.npy": sha256_file(fresh / f"{name}.npy") for name in arrays}

@@ -70,7 +70,7 @@ class ImageNetMini(ImageFolderSet):
 
         pixels = {name: _read(image) for name, image in IMAGES.items()}
         for split in SPLITS:
-            with replace_folder(raw / split) as fresh:
+            with replace_folder(raw / split, [f"*/{split}_*.JPEG"]) as fresh:
                 for name, patch in cut_patches(pixels, split):
                     path = fresh / name
                     path.parent.mkdir(exist_ok=True)

@@ -30,9 +30,19 @@ from pipeline.data.shards import CHANNEL_MEAN, CHANNEL_STD, INDEX, KIND, UNUSUAL
 from pipeline.data.source import Source, load_source
 from pipeline.utils.cores import available_cores
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import csv_text, read_json, replace_folder, sha256_file, write_atomic, write_json
+from pipeline.utils.files import (
+    check_replaceable,
+    csv_text,
+    read_json,
+    replace_folder,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 
 SHARD_BYTES = 2**30
+OWN = (MANIFEST, UNUSUAL, *(f"{split}{rest}" for split in SPLITS for rest in (".npy", "-*.bin")))
+"""Patterns of the files of a prepared folder."""
 UNREADABLE = "unreadable.csv"
 _AT_ONCE = 256  # files in memory
 
@@ -91,12 +101,14 @@ def prepare_images(
         pack_shards: where and how the shards are packed.
 
     Raises:
-        UserError: naming the files that cannot be decoded; all of them are then in ``unreadable.csv`` in `raw`.
+        UserError: naming the files that cannot be decoded; all of them are then in ``unreadable.csv`` in `raw`. Also
+            if `prepared` must not be replaced.
     """
     source = load_source(dataset, raw)
     listing = read_listing(source, raw)
     if manifest := intact(prepared, {"raw_checksum": source.checksum()}, _verify):
         return manifest
+    check_replaceable(prepared, OWN)
     classes = sorted({listed.class_name for listed in listing})
     partial = prepared.with_name(f".{prepared.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -226,7 +238,7 @@ def _assemble(shards: Sequence[Shard], partial: Path, prepared: Path, about: dic
     """Replace `prepared` by the finished shards, with one index for each split and the manifest."""
     unusual: list[tuple[str, str]] = []
     files: dict[str, str] = {}
-    with replace_folder(prepared) as fresh:
+    with replace_folder(prepared, OWN) as fresh:
         for split in SPLITS:
             parts = [shard for shard in shards if shard.name.startswith(f"{split}-")]
             np.save(fresh / f"{split}.npy", np.concatenate([np.load(shard.parts[1]) for shard in parts]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.data.manifest import has_checksum
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json, sha256_file, write_json
+from pipeline.utils.files import read_json, real_path, sha256_file, write_json
 from pipeline.utils.names import checked_path
 
 RECORD = "source.json"
@@ -55,8 +55,7 @@ def local_path(source: str) -> Path:
     """Return the absolute path of a local source, without links."""
     if "\0" in source:
         raise UserError(f"source {source!r}: a path has no NUL character")
-    # Unlike Path.expanduser and Path.resolve these two accept an unknown user and a loop of links.
-    return Path(os.path.realpath(os.path.expanduser(source)))  # noqa: PTH111
+    return real_path(os.path.expanduser(source))  # noqa: PTH111 - unlike Path.expanduser it accepts an unknown user
 
 
 def record_files(folder: Path, names: Iterable[str]) -> dict[str, File]:

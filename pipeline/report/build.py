@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os.path import lexists
@@ -31,11 +32,12 @@ from pipeline.report.trace import machine_page
 from pipeline.runs.reading import DamagedError
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
-from pipeline.utils.errors import printable
-from pipeline.utils.files import write_atomic
+from pipeline.utils.errors import UserError, printable
+from pipeline.utils.files import refuse_link, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 
 INCOMPLETE = "incomplete"
+PAGE, KINDS = "report.md", ("figures", "tables")
 KEY_FIGURE = f"figures/{KEY_FIGURE_NAME}.svg"
 
 
@@ -84,10 +86,15 @@ def build_report(
             and how the labels were confused.
         margin: points of test error within which two errors count as equal.
         at_least: a report with fewer runs does not replace that in `out`: it is written below `local` instead.
+
+    Raises:
+        UserError: if there is a link in the place of one of its folders.
     """
     evidence = gather(plan, scan(sources), load_paper(), read_current_state(data))
     if len(evidence.finished) < at_least:
         out = local / INCOMPLETE
+    for folder in (out, *(out / kind for kind in KINDS), local):
+        refuse_link(folder)
     masks = find_masks(evidence)
     matrices, changed_labels = noise_matrices(evidence, data)
     counted = read_counts(counts)
@@ -101,8 +108,8 @@ def build_report(
     context["resnet200"] = section
     context["local_traces"] = Path(os.path.relpath(local, out), "traces.html").as_posix()
     files = _data_files(evidence, tables, verdicts, figures) | section_files(section)
-    files |= {name: render(f"{name}.j2", context) for name in ("report.md", "report.html")}
-    changed = (*_write(out, files), *_take_away(out, files))
+    files |= {name: render(f"{name}.j2", context) for name in (PAGE, "report.html")}
+    changed = (*_take_away(out, files), *_write(out, files))
     base = Path(os.path.relpath(out, local)).as_posix() + "/"
     machine = traces(evidence, tables, verdicts, machine=True)
     context |= {"machine": machine_page(evidence), "traces": machine, "base": base, "local_traces": ""}
@@ -148,9 +155,16 @@ def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
 
 
 def _take_away(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
-    """Remove the tables and figures of an earlier report that this one does not have; their paths."""
-    kept = {folder / name for name in files}
-    old = [path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*")) if path not in kept]
+    """Remove the tables and figures that the earlier report there names and this one does not have; their paths.
+
+    Whatever else lies in these folders is the user's.
+    """
+    try:
+        earlier = (folder / PAGE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    named = set(re.findall(rf"\b(?:{'|'.join(KINDS)})/[\w.-]+", earlier)) - files.keys()
+    old = [folder / name for name in sorted(named) if (folder / name).is_file()]
     for path in old:
         path.unlink()
     return old

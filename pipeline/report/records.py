@@ -226,20 +226,12 @@ def _own_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _ended(folder: Path) -> Provenance | None:
-    """The provenance of a run that has ended."""
-    provenance = Provenance.read(folder)
-    if provenance is not None and provenance.status != "finished":
-        reached = max((segment.to_iteration for segment in provenance.segments), default=0)
-        because = f" ({' '.join(provenance.error.split())})" if provenance.error else ""
-        raise DamagedError(folder / PROVENANCE, f"unfinished: {provenance.status} at iteration {reached}{because}")
-    return provenance
-
-
 def _read(folder: Path, shown: str, profile: str | None) -> Run:
     import pandas as pd
 
-    config, provenance = _own_config(folder), _ended(folder)
+    config, provenance = _own_config(folder), Provenance.read(folder)
+    if provenance is not None:
+        provenance.check_finished(folder)
     if not (folder / METRICS).is_file():
         raise DamagedError(folder / METRICS, f"unfinished: {METRICS} is missing")
     metrics, history = Metrics.read(folder), read_rows(folder / HISTORY, Evaluation)

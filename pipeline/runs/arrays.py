@@ -60,6 +60,8 @@ class Masks:
         maps = {name: array for name, array in arrays.items() if MAP.fullmatch(name)}
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
             raise DamagedError(path, "has no images")
+        if any(not np.issubdtype(array.dtype, np.floating) for array in maps.values()):
+            raise DamagedError(path, "its masks are not floating-point numbers")
         if any(array.ndim != 3 or len(array) != len(images) or not array.size for array in maps.values()):
             raise DamagedError(path, "its masks do not fit its images")
         return cls(images, maps)
@@ -91,8 +93,11 @@ def read_mistakes(folder: Path) -> NDArray[np.bool_] | None:
         return None
     arrays = _read_arrays(path)
     try:
-        packed, images = arrays["wrong"], int(arrays["images"])
-        if packed.dtype != np.uint8 or not 8 * len(packed) - 7 <= images <= 8 * len(packed):
+        packed, count = arrays["wrong"], arrays["images"]
+        if packed.dtype != np.uint8 or packed.ndim != 1 or count.ndim or not np.issubdtype(count.dtype, np.integer):
+            raise ValueError(f"{packed.dtype} {list(packed.shape)} for {count.dtype} {list(count.shape)} images")
+        images = int(count)
+        if not 8 * len(packed) - 7 <= images <= 8 * len(packed):
             raise ValueError(f"{len(packed)} bytes for {images} images")
         return np.unpackbits(packed, count=images).astype(bool)
     except (KeyError, TypeError, ValueError) as error:

@@ -66,7 +66,10 @@ def read_finished(folder: Path) -> FinishedRun:
         raise DamagedError(folder, f"has the mistakes on {len(wrong)} of {metrics.test_images} test images")
     if not verified and lexists(folder / WEIGHTS):
         _check_weights(folder / WEIGHTS, metrics)
-    return FinishedRun(folder, spec, metrics, tuple(history), Provenance.read(folder), verified)
+    provenance = Provenance.read(folder)
+    if provenance is not None:
+        provenance.check_finished(folder)
+    return FinishedRun(folder, spec, metrics, tuple(history), provenance, verified)
 
 
 def _check_weights(path: Path, metrics: Metrics) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from pipeline.utils.errors import UserError, one_line
-from pipeline.utils.files import sha256_file, write_json
+from pipeline.utils.files import open_regular, sha256_file, write_json
 from pipeline.utils.names import checked_name
 
 CHECKSUMS = "checksums.json"
@@ -114,11 +114,13 @@ def _compare(path: Path, found: str, expected: str) -> None:
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > LARGEST:
-            raise DamagedError(path, f"larger than {LARGEST} bytes")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise DamagedError(path, _os_reason(error)) from None
+    if len(data) > LARGEST:
+        raise DamagedError(path, f"larger than {LARGEST} bytes")
+    return data
 
 
 def _os_reason(error: OSError) -> str:
@@ -190,7 +192,8 @@ def _validate(kind: Any, content: Any, path: Path) -> None:
         if first["type"] == "missing":
             raise DamagedError(path, f"has no {key}") from None
         message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-        shown = f"{key} = {reprlib.repr(first['input'])}: " if key else ""
+        value = "" if isinstance(first["input"], dict) else f" = {reprlib.repr(first['input'])}"
+        shown = f"{key}{value}: " if key else ""
         raise DamagedError(path, f"{shown}{message[0].lower()}{message[1:]}") from None
 
 
@@ -201,10 +204,15 @@ def _adapter(kind: Any) -> Any:
     return TypeAdapter(kind)
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _build(kind: Any, value: Any) -> Any:
     """A value of JSON as the type of a field: dataclasses, and tuples and dictionaries of them, or None."""
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         return kind(**{f.name: _build(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value})
     arguments = get_args(kind)
     if get_origin(kind) is tuple:

@@ -11,17 +11,21 @@ import csv
 import io
 import json
 import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import datetime
 from os.path import lexists
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pipeline.runs.reading import CHECKSUMS, DamagedError, read_record, read_verified
-from pipeline.utils.errors import one_line
+from pipeline.runs.execution import YEAR
+from pipeline.runs.reading import CHECKSUMS, DamagedError, parse, read_record, read_verified
+from pipeline.utils.errors import one_line, shown
 from pipeline.utils.files import csv_text, write_atomic, write_json
-from pipeline.utils.names import checked_name
+from pipeline.utils.limits import Ge, Gt, Le, Lt
+from pipeline.utils.names import checked_plain_name
 
 CONFIG, METRICS, HISTORY = "config.json", "metrics.json", "history.csv"
 RESPONSES, MASKS, MISTAKES = "responses.json", "masks.npz", "mistakes.npz"
@@ -32,10 +36,21 @@ TRIAL = "trial.json"  # marks the folder of a trial of a search, which is not a 
 REQUIRED = (CONFIG, HISTORY, METRICS, RESPONSES, MASKS)
 DETERMINISTIC = (*REQUIRED, MISTAKES)  # runs finished before there were mistakes have none
 MACHINE = (PROVENANCE, TIMING)
+SYSTEM = "system-*.csv"  # samples of the machines' load
 
 UNITS = 2**20  # of the fixed point in which losses are summed: rounded to a millionth
 Status = Literal["running", "paused", "finished", "failed"]
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")  # as Python writes it
+LAST_YEAR = 9000
 TOLERANCE = 0.01  # points between the last test error of the history and that of the metrics
+
+
+Measured = Annotated[float, Ge(0), Le(1e30)]  # a loss or a rate: finite, as a run that diverges stops before its row
+Response = Annotated[float, Ge(0), Le(sys.float_info.max)]
+Percent = Annotated[float, Ge(0), Le(100)]
+Iteration = Annotated[int, Ge(0), Le(10**7)]  # RunSpec allows no more
+Seconds = Annotated[float, Ge(0), Le(100 * YEAR)]
+Count = Annotated[int, Gt(0), Lt(2**63)]
 
 
 @dataclass(frozen=True)
@@ -45,24 +60,24 @@ class Evaluation:
     `top5_error` is that of the test images; None, and no column, where it is not measured.
     """
 
-    epoch: float
-    iteration: int
-    learning_rate: float
-    train_loss: float
-    train_error: float
-    test_loss: float
-    test_error: float
-    top5_error: float | None = None
+    epoch: Measured
+    iteration: Iteration
+    learning_rate: Measured
+    train_loss: Measured
+    train_error: Percent
+    test_loss: Measured
+    test_error: Percent
+    top5_error: Percent | None = None
 
 
 @dataclass(frozen=True)
 class Timing:
     """One row of the timing: seconds of the run so far, and training images a second since the row before."""
 
-    epoch: float
-    iteration: int
-    seconds: float
-    images_per_second: float
+    epoch: Measured
+    iteration: Iteration
+    seconds: Seconds
+    images_per_second: Measured
 
 
 @dataclass(frozen=True)
@@ -73,27 +88,31 @@ class Segment:
         gpus: share of a GPU that each worker had.
     """
 
-    from_iteration: int
-    to_iteration: int
+    from_iteration: Iteration
+    to_iteration: Iteration
     started: str
-    seconds: float
-    images_per_second: float
+    seconds: Seconds
+    images_per_second: Measured
     hostname: str
     device: str
-    threads: int
-    workers: int
+    threads: Annotated[int, Gt(0), Le(1024)]
+    workers: Annotated[int, Gt(0), Le(1024)]
     versions: dict[str, str]
     commit: str | None
     dirty: bool
     command: str
-    gpus: float = 0.0
+    gpus: Annotated[float, Ge(0), Le(1024)] = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a moment or a duration that cannot be."""
-        datetime.fromisoformat(self.started)
-        for name in ("seconds", "images_per_second", "gpus"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be finite and at least 0")
+        """Refuse a moment that cannot be, and an end before the beginning."""
+        try:
+            year = datetime.fromisoformat(self.started).year
+        except ValueError:
+            year = LAST_YEAR
+        if year >= LAST_YEAR:
+            raise ValueError(f"started = {shown(self.started)}: must be a moment before the year {LAST_YEAR}")
+        if self.from_iteration > self.to_iteration:
+            raise ValueError(f"from_iteration = {self.from_iteration}: is beyond to_iteration = {self.to_iteration}")
 
     @property
     def hardware(self) -> str:
@@ -119,8 +138,10 @@ class Provenance:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a profile that cannot be a part of a path."""
-        checked_name(self.profile, "profile")
+        """Refuse a profile that is no name, and more time than there can have been."""
+        checked_plain_name(self.profile, "profile")
+        if not self.seconds <= 100 * YEAR:
+            raise ValueError("segments: their seconds are more than a hundred years")
 
     @property
     def was_moved(self) -> bool:
@@ -148,6 +169,13 @@ class Provenance:
         (folder / CHECKSUMS).unlink(missing_ok=True)
         write_json(folder / PROVENANCE, asdict(self))
 
+    def check_finished(self, folder: Path) -> None:
+        """Raise DamagedError, for the file in `folder`, where it does not say that the run is finished."""
+        if self.status != "finished":
+            reached = max((segment.to_iteration for segment in self.segments), default=0)
+            because = f" ({' '.join(self.error.split())})" if self.error else ""
+            raise DamagedError(folder / PROVENANCE, f"unfinished: {self.status} at iteration {reached}{because}")
+
     def ended(self, status: Status, error: str | None = None) -> Provenance:
         """This provenance with another status."""
         return replace(self, status=status, error=error)
@@ -174,9 +202,10 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     data = read_verified(path)
     try:
         table = csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True)
-        rows = [_row(kind, row) for row in table]
+        rows: list[Row] = list(parse(tuple[kind, ...], [_row(kind, row) for row in table], path))  # type: ignore[valid-type]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise DamagedError(path, f"malformed ({one_line(error)})") from None
+        reason = error.reason if isinstance(error, DamagedError) else one_line(error)
+        raise DamagedError(path, f"malformed ({reason})") from None
     names = list(table.fieldnames or ())
     expected = [f.name for f in fields(kind) if f.default is MISSING or f.name in names]
     if names != expected:
@@ -184,11 +213,18 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     return rows
 
 
-def _row(kind: type[Row], content: Mapping[str, str]) -> Row:
-    values: dict[str, Any] = {f.name: float(content[f.name]) for f in fields(kind) if f.name in content}
+def _row(kind: type[Row], content: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of a row, which `write_rows` wrote with `repr`."""
+    values = {f.name: _number(content[f.name]) for f in fields(kind) if f.name in content}
     if len(values) < len(content):
         raise ValueError(f"a row has {len(content)} cells instead of {len(values)}")
-    return kind(**(values | {"iteration": int(content["iteration"])}))
+    return values | {"iteration": int(content["iteration"])}
+
+
+def _number(text: str) -> float:
+    if not NUMBER.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a finite number")
+    return float(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,29 +237,22 @@ class Metrics:
         top5_error: None, and not in the file, where it is not measured.
     """
 
-    test_error: float
-    test_loss: float
-    top5_error: float | None = None
-    train_error: float
-    train_loss: float
-    best_test_error: float
-    best_epoch: float
-    iterations: int
-    epochs: float
-    parameters: int
-    multiply_adds: int
-    test_images: int
+    test_error: Percent
+    test_loss: Measured
+    top5_error: Percent | None = None
+    train_error: Percent
+    train_loss: Measured
+    best_test_error: Percent
+    best_epoch: Measured
+    iterations: Count
+    epochs: Measured
+    parameters: Count
+    multiply_adds: Count
+    test_images: Count
     weights_sha256: str
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be: an error that is not a percentage, a count below 1, a best error above the last."""
-        for name, value in self.to_json().items():
-            if name.endswith("_error") and not 0 <= value <= 100:
-                raise ValueError(f"{name} = {value}: must be a percentage")
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"{name} = {value}: must be at least 1")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} = {value}: must be finite")
+        """Refuse a best error above the last."""
         if self.best_test_error > self.test_error:
             raise ValueError(f"best_test_error = {self.best_test_error}: must be at most test_error, {self.test_error}")
 
@@ -262,8 +291,8 @@ class Metrics:
 class Responses:
     """Mean absolute response of each stage over the test images (Figure 4), and the same relative to the first."""
 
-    stages: tuple[float, ...]
-    relative: tuple[float, ...]
+    stages: tuple[Response, ...]
+    relative: tuple[Response, ...]
 
     def __post_init__(self) -> None:
         """Refuse empty lists, and lists of different lengths."""

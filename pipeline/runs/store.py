@@ -17,30 +17,36 @@ from typing import Any
 
 from pipeline.runs.execution import STOP_FILE
 from pipeline.runs.finished import FinishedRun, read_finished, read_spec
-from pipeline.runs.reading import DamagedError, read_object, write_checksums
+from pipeline.runs.reading import CHECKSUMS, DamagedError, read_object, write_checksums
 from pipeline.runs.records import (
     CHECKPOINTS,
     CONFIG,
     DETERMINISTIC,
+    LOG,
     MACHINE,
     METRICS,
+    PROGRESS,
     PROVENANCE,
     REQUIRED,
+    SYSTEM,
     TIMING,
     TRIAL,
     WEIGHTS,
     Provenance,
 )
+from pipeline.runs.run_lock import LOCK
 from pipeline.runs.run_store import RunStore
 from pipeline.runs.spec import RunSpec
 from pipeline.utils.errors import UserError, one_line
-from pipeline.utils.files import replace_folder
-from pipeline.utils.names import checked_name
+from pipeline.utils.files import check_replaceable, real_path, replace_folder
+from pipeline.utils.names import checked_plain_name
 from pipeline.utils.object_store import is_url
 from pipeline.utils.project import home
 
 PUBLISHED = Path("published")
 RESULTS = Path("results")
+OWN = (*DETERMINISTIC, *MACHINE, WEIGHTS, CHECKSUMS, PROGRESS, LOG, LOCK, SYSTEM, STOP_FILE, TRIAL, f"{CHECKPOINTS}/*")
+"""Patterns of all files that may be in a run's folder."""
 
 
 def store_folder(store: str, root: Path) -> Path:
@@ -86,7 +92,7 @@ def status(spec: RunSpec, store: Path, published: Path = PUBLISHED) -> str:
 
 def result_folder(spec: RunSpec, profile: str, results: Path = RESULTS) -> Path:
     """Where a run's results are collected for DVC: ``results/<profile>/<experiment>/seed<k>``."""
-    return results / checked_name(profile, "profile") / spec.experiment / f"seed{spec.seed}"
+    return results / checked_plain_name(profile, "profile") / spec.experiment / f"seed{spec.seed}"
 
 
 def collect(source: Path, target: Path) -> FinishedRun:
@@ -100,8 +106,8 @@ def collect(source: Path, target: Path) -> FinishedRun:
     except DamagedError as error:
         again = f"restore it, or delete {source} to train the run again"
         raise DamagedError(error.path, f"{error.reason}; {again}") from None
-    check_replaceable(target)
-    with replace_folder(target) as fresh:
+    check_run_folder(target, parents=2)
+    with replace_folder(target, OWN) as fresh:
         _copy(source, fresh, DETERMINISTIC)
         if run.verified:
             write_checksums(fresh, DETERMINISTIC)
@@ -120,9 +126,9 @@ def publish(spec: RunSpec, profile: str, store: Path, published: Path = PUBLISHE
     provenance = read_finished(source).provenance
     if provenance is None:
         raise UserError(f"{source}: no {PROVENANCE}, so the origin of its numbers is unknown")
-    target = published / checked_name(profile, "profile") / spec.folder_name
-    check_replaceable(target, spec.identity)
-    with replace_folder(target) as fresh:
+    target = published / checked_plain_name(profile, "profile") / spec.folder_name
+    check_run_folder(target, spec.identity, parents=1)
+    with replace_folder(target, OWN) as fresh:
         _copy(source, fresh, (*DETERMINISTIC, TIMING))
         segments = tuple(replace(segment, hostname="") for segment in provenance.segments)
         replace(provenance, segments=segments).write(fresh)
@@ -159,11 +165,11 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
         raise UserError(f"{folder}: holds no run (no {CONFIG} at any depth)")
     new = {path: spec for path, spec in found.items() if _is_wanted(path, spec, store, behind)}
     for path, spec in new.items():
-        _check_importable(path, folder)
-        check_replaceable(store / spec.folder_name, spec.identity)
+        _check_importable(path)
+        check_run_folder(store / spec.folder_name, spec.identity)
     for path, spec in new.items():
         try:
-            with replace_folder(store / spec.folder_name) as fresh:
+            with replace_folder(store / spec.folder_name, OWN) as fresh:
                 shutil.copytree(path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", STOP_FILE))
         except shutil.Error as error:
             raise UserError(f"{path}: cannot be copied ({one_line(error)})") from None
@@ -173,34 +179,36 @@ def import_runs(folder: Path, store: Path, behind: RunStore | None = None) -> li
 def _is_wanted(path: Path, spec: RunSpec, store: Path, behind: RunStore | None) -> bool:
     """Whether a run from elsewhere is one that the store does not have, or has not come as far with."""
     target = store / spec.folder_name
-    if target.resolve() == path.resolve() or (finished(target, spec.identity) and _is_behind(spec, behind)):
+    if real_path(target) == real_path(path) or (finished(target, spec.identity) and _is_behind(spec, behind)):
         return False
     return lexists(path / METRICS) or _reached_here(store, spec.folder_name, behind) <= _reached(path)
 
 
-def _check_importable(path: Path, folder: Path) -> None:
-    """Refuse a run that is damaged, or has a link that leads out of the folder that is imported."""
+def _check_importable(path: Path) -> None:
+    """Refuse a run that is damaged, or has anything but files and folders in it: links may lead anywhere."""
     for file in path.rglob("*"):
-        if file.is_symlink() and not (file.exists() and file.resolve().is_relative_to(folder.resolve())):
-            raise DamagedError(file, f"a link that leads out of {folder}")
+        if file.is_symlink():
+            raise DamagedError(file, "a link; a run is imported with its files themselves")
+        if not file.is_dir() and not file.is_file():
+            raise DamagedError(file, "not a regular file")
     if lexists(path / METRICS):
         read_finished(path)
 
 
-def check_replaceable(target: Path, identity: str | None = None) -> None:
-    """Refuse to replace anything but a run's own folder, or an empty one.
+def check_run_folder(target: Path, identity: str | None = None, *, parents: int = 0) -> None:
+    """Refuse to replace anything but a run's own folder, or one without files.
 
     Args:
         identity: what the run in the folder must be; None for any run.
+        parents: how many of the folders above it must not be links, either.
+
+    Raises:
+        UserError: for a folder that is another one; nothing in it has changed.
     """
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UserError(f"{target}: is not a run's folder, so it is not replaced; move it away")
-    if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
-        found: Any = identity
-        with suppress(DamagedError):
-            found = read_object(target / CONFIG).get("identity")
-        is_run = lexists(target / CONFIG) or lexists(target / CHECKPOINTS)
-        if not is_run or identity not in (None, found):
+    check_replaceable(target, OWN, parents=parents)
+    with suppress(DamagedError):  # a damaged run is replaced, too
+        found: Any = read_object(target / CONFIG).get("identity")
+        if not isinstance(found, str) or identity not in (None, found):
             raise UserError(f"{target}: is not the folder of this run, so it is not replaced; move it away")
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.runs.records import HISTORY, TIMING, Provenance
+from pipeline.runs.records import HISTORY, SYSTEM, TIMING, Provenance
 from pipeline.tracking.points import add_points, read_points
 from pipeline.tracking.store import tolerate_errors
-from pipeline.tracking.system import PATTERN
 from pipeline.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class _Followed:
         """Size and time of change of the files that hold the curves."""
         paths = [self.folder / HISTORY, self.folder / TIMING]
         if time.monotonic() - self.looked >= SYSTEM_SECONDS:
-            paths += sorted(self.folder.glob(PATTERN))
+            paths += sorted(self.folder.glob(SYSTEM))
         found = [path.stat() for path in paths if path.exists()]
         return [(stat.st_size, stat.st_mtime_ns) for stat in found]
 

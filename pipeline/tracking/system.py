@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-PATTERN = "system-*.csv"
+from pipeline.runs.records import SYSTEM
+
 TIME = "milliseconds"
 SHORTEST, LONGEST = 5.0, 30.0  # seconds between samples
 SAMPLES = 20  # a short run has at least about so many
@@ -108,7 +109,7 @@ def read_system(folder: Path) -> list[tuple[int, int, dict[str, float]]]:
     A line that a killed worker left unfinished is passed over.
     """
     found = []
-    for path in sorted(folder.glob(PATTERN)):
+    for path in sorted(folder.glob(SYSTEM)):
         node = path.stem.removeprefix("system-")
         with path.open(newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.DictReader(file)):

@@ -61,7 +61,7 @@ class Snapshot:
             its folder, ``<run>/checkpoints/<iteration>``.
         """
         folder = run / CHECKPOINTS / f"{self.iteration:09d}"
-        with replace_folder(folder) as fresh:
+        with replace_folder(folder, (*self.files, STATE)) as fresh:
             checksums = {}
             for name, tensors in self.files.items():
                 data = serialise(dict(tensors))

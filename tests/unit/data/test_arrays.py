@@ -111,6 +111,34 @@ def test_an_array_of_pickled_objects_is_refused(root: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("stage", ["prepare", "corrupt"])
+@pytest.mark.parametrize("there", ["link", "file"])
+def test_nothing_of_the_users_is_replaced(root: Path, tmp_path: Path, stage: str, there: str) -> None:
+    folder = data.prepared_folder(root, "digits") if stage == "prepare" else data.noisy_folder(root, "digits", 10)
+    mine = (tmp_path if there == "link" else folder) / "precious.txt"
+    if there == "link":
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path)
+    elif stage == "prepare":
+        (folder / "mean.npy").unlink()  # so that it is written again
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=f"{folder}: .*not replaced"):
+        data.prepare("digits", root) if stage == "prepare" else data.corrupt("digits", 10, root)
+    assert mine.read_text() == "mine"
+
+
+def test_arrays_that_are_links_into_the_cache_of_dvc_are_used_and_replaced(root: Path, tmp_path: Path) -> None:
+    folder, cache = data.noisy_folder(root, "digits", 10), tmp_path / "cache"
+    cache.mkdir()
+    for path in list(folder.iterdir()):
+        path.rename(cache / path.name).chmod(0o444)
+        path.symlink_to(cache / path.name)
+    load_all(root)
+    data.corrupt("digits", 10, root)
+    assert not any(path.is_symlink() for path in folder.iterdir()) and len(list(cache.iterdir())) == 3
+    load_all(root)
+
+
 @pytest.mark.parametrize("key", ["image_shape", "train_images", "classes", "files", "checksum"])
 @pytest.mark.parametrize("value", [None, "gone"])
 def test_a_manifest_without_its_keys_is_refused(root: Path, key: str, value: Any) -> None:

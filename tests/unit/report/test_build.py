@@ -20,6 +20,7 @@ from pipeline.report.build import ReportSummary, build_index, build_report
 from pipeline.runs.spec import NUMERICS
 from pipeline.settings.plan import Plan
 from pipeline.tracking.describe import cells
+from pipeline.utils.errors import UserError
 
 
 def build(world: Any, plan: Plan) -> ReportSummary:
@@ -338,6 +339,28 @@ def test_figures_and_tables_that_are_no_more_are_taken_away(world: Any) -> None:
     shutil.rmtree(world.results)
     assert old in build(world, plan).changed
     assert not old.exists()
+
+
+def test_files_and_folders_of_the_user_in_a_report_are_kept(world: Any) -> None:
+    plan = world.plan(experiments={"attention56": 5.5})
+    build(world, plan)
+    figures = world.root / "reports/digits/figures"
+    (figures / "photo.png").write_bytes(b"mine")
+    (figures / "more").mkdir()
+    build(world, plan)
+    assert (figures / "photo.png").read_bytes() == b"mine" and (figures / "more").is_dir()
+
+
+@pytest.mark.parametrize("linked", ["", "figures", "tables"])
+def test_a_report_is_not_written_through_a_link(world: Any, linked: str) -> None:
+    elsewhere, place = world.root / "elsewhere", world.root / "reports" / "digits" / linked
+    elsewhere.mkdir()
+    (elsewhere / "photo.png").write_bytes(b"mine")
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere)
+    with pytest.raises(UserError, match=f"digits/?{linked}: is a link"):
+        build(world, world.plan(experiments={"attention56": 5.5}))
+    assert [path.name for path in elsewhere.iterdir()] == ["photo.png"]
 
 
 def test_damaged_pictures_and_manifests_are_named(world: Any) -> None:

@@ -61,7 +61,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "error NaN": (lambda f: replace_text(f, "metrics.json", '{"test_error": NaN}'), "NaN is not a finite number"),
     "error a fraction above 100": (
         lambda f: change(f, "metrics.json", test_error=550),
-        "test_error = 550.0: must be a percentage",
+        "test_error = 550: input should be less than or equal to 100",
     ),
     "error absent": (lambda f: change(f, "metrics.json", test_error=None), "has no test_error"),
     "stopped early": (lambda f: change(f, "metrics.json", iterations=90), "unfinished: 90 of 180"),
@@ -81,7 +81,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "protocol.milestones.0 = 'late'",
     ),
     "config with true iterations": (lambda f: change_protocol(f, iterations=True), "protocol.iterations = True"),
-    "no test image": (lambda f: change(f, "metrics.json", test_images=0), "test_images = 0: must be at least 1"),
+    "no test image": (
+        lambda f: change(f, "metrics.json", test_images=0),
+        "test_images = 0: input should be greater than 0",
+    ),
     "part of the test images": (lambda f: change(f, "metrics.json", test_images=300), "300 of 360 test images"),
     "top-5 error a word": (
         lambda f: change(f, "metrics.json", top5_error="low"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.utils.errors import UserError
-from pipeline.utils.files import read_json, replace_folder, sha256_file, write_atomic, write_json
+from pipeline.utils.files import check_replaceable, read_json, replace_folder, sha256_file, write_atomic, write_json
 
 
 def test_a_file_is_written_with_its_folder(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path, monkeypa
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with replace_folder(tmp_path / "folder") as fresh:
+        with replace_folder(tmp_path / "folder", ("old", "new")) as fresh:
             assert list(fresh.iterdir()) == []
             (fresh / content).write_text(content)
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
@@ -46,7 +47,7 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_failed_replacement_leaves_the_old_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "old").touch()
-    with pytest.raises(RuntimeError), replace_folder(tmp_path / "folder") as fresh:
+    with pytest.raises(RuntimeError), replace_folder(tmp_path / "folder", ["old"]) as fresh:
         (fresh / "half").touch()
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]
@@ -72,12 +73,75 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"folder", *others}
 
 
-def test_a_linked_folder_is_replaced_where_it_lies(tmp_path: Path) -> None:
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "mine", ["folder/mine", "folder/.mine/x", "folder/own/mine", "folder", "link", "loop", "dangling"]
+)
+def test_what_is_not_our_own_is_not_replaced(tmp_path: Path, mine: str) -> None:
+    disk, path = tmp_path / "disk", tmp_path / mine
+    disk.mkdir()
+    (disk / "own").write_text("precious")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mine in ("link", "loop", "dangling"):
+        path.symlink_to({"link": disk, "loop": path, "dangling": tmp_path / "nowhere"}[mine])
+    else:
+        path.write_text("precious")
+    before = contents(tmp_path)
+    target = path if path.is_symlink() else tmp_path / "folder"
+    with (
+        pytest.raises(UserError, match=r"is not (a folder, so it is not )?replaced") as refused,
+        replace_folder(target, ["own"]),
+    ):
+        pytest.fail("the work was begun in vain")
+    assert str(target) in str(refused.value) and "\n" not in str(refused.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mine"), replace_folder(tmp_path / "folder"):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "mine").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "mine"]
+
+
+def test_a_link_above_the_folder_is_refused_where_that_is_asked(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    with replace_folder(tmp_path / "link") as fresh:
-        (fresh / "new").touch()
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "new").is_file()
+    check_replaceable(tmp_path / "link" / "folder")
+    with pytest.raises(UserError, match="link: is a link"):
+        check_replaceable(tmp_path / "link" / "folder", parents=1)
+
+
+def test_files_that_are_links_into_a_cache_are_replaced_and_the_cache_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "own").symlink_to(tmp_path / "cache")
+    (tmp_path / "folder" / ".own.host-1-a.tmp").touch()  # of a process that was killed
+    with replace_folder(tmp_path / "folder", ["own"]) as fresh:
+        (fresh / "own").write_text("new")
+    assert (tmp_path / "cache").read_text() == "old" and (tmp_path / "folder" / "own").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["folder", "x" * 300, "file/x"])
+def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / name.partition("/")[0]))) as refused:
+        write_atomic(tmp_path / name, "text")
+    assert "tmp'" not in str(refused.value) and len(list(tmp_path.rglob("*"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_could_keep_us_waiting_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.json"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"a\.json: cannot be read \(not a regular file\)"):
+        read_json(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        sha256_file(path)
 
 
 def test_json_keeps_its_order_and_ends_with_a_line(tmp_path: Path) -> None:
