@@ -32,7 +32,7 @@ from pipeline.report.trace import machine_page
 from pipeline.runs.reading import DamagedError
 from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
-from pipeline.utils.errors import UserError, printable
+from pipeline.utils.errors import printable
 from pipeline.utils.files import refuse_link, write_atomic
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pipeline.runs.reading import DamagedError, parse
-from pipeline.utils.errors import UserError
-from pipeline.utils.limits import Ge, Gt, Le, Lt
-from pipeline.utils.names import checked_name
+from pipeline.utils.errors import UserError, one_line, shown
+from pipeline.utils.limits import Ge, Gt, Le, Len, Lt
+from pipeline.utils.names import checked_name, checked_plain_name
 
 # The version of the arithmetic of training, a part of every run's identity. Raise it in the change that makes the same
 # run give other numbers (the test of golden losses fails then and says so); leave it alone in every other change.
@@ -24,6 +25,9 @@ NOT_IN_IDENTITY_OF_DATA = frozenset({"classes"})
 IDENTITY_DIGITS = 12
 LONGEST_NAME = 120  # bytes: a temporary folder's name has the host and a process number, too, and ends at 255
 
+LARGEST_OPTION = 1000
+
+Images = Annotated[int, Gt(0), Lt(2**40)]
 Precision = Literal["float32", "bfloat16"]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 NoiseDraw = Annotated[int, Ge(0), Le(999)]
@@ -34,8 +38,18 @@ class NetworkSpec:
     """A network of `models.create_model`."""
 
     name: str
-    num_classes: int
+    num_classes: Annotated[int, Gt(0), Le(10**6)]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse names that are none, and values of options that no network has."""
+        checked_plain_name(self.name, "network.name")
+        for key, value in self.options.items():
+            checked_plain_name(key, "network.options")
+            if not isinstance(value, int):
+                checked_plain_name(value, f"network.options.{key}")
+            elif not 0 <= value <= LARGEST_OPTION:
+                raise UserError(f"network.options.{key} = {shown(value)}: must be from 0 to {LARGEST_OPTION}")
 
 
 @dataclass(frozen=True)
@@ -48,14 +62,27 @@ class DataSpec:
     """
 
     dataset: str
-    noise: int
-    checksum: str
-    noise_checksum: str | None
-    image_size: int
-    train_images: int
-    test_images: int
-    classes: tuple[str, ...]
+    noise: Annotated[int, Ge(0), Le(99)]
+    checksum: Annotated[str, Len(64, 64)]
+    noise_checksum: Annotated[str, Len(64, 64)] | None
+    image_size: Annotated[int, Gt(0), Le(4096)]
+    train_images: Images
+    test_images: Images
+    classes: Annotated[tuple[str, ...], Len(1)]
     noise_draw: NoiseDraw = 0
+
+    def __post_init__(self) -> None:
+        """Refuse names that are none, and checksums that do not go with the noise; a plan without data has none."""
+        checked_plain_name(self.dataset, "data.dataset")
+        for key in ("checksum", "noise_checksum"):
+            if not re.fullmatch("[0-9a-f]*", getattr(self, key) or ""):
+                raise UserError(f"data.{key} = {shown(getattr(self, key))}: must be a SHA-256 in hex")
+        if self.checksum and bool(self.noise) != bool(self.noise_checksum):
+            raise UserError(
+                f"data.noise_checksum = {shown(self.noise_checksum)}: does not go with data.noise = {self.noise}"
+            )
+        for name in self.classes:
+            checked_name(name, "data.classes")
 
 
 @dataclass(frozen=True)
@@ -74,15 +101,29 @@ class Protocol:
 
     iterations: Annotated[int, Gt(0), Le(10**7)]
     batch_size: Annotated[int, Gt(0), Le(2**20)]
-    learning_rate: Annotated[float, Gt(0)]
+    learning_rate: Annotated[float, Gt(0), Le(10**6)]
     milestones: tuple[Annotated[int, Gt(0)], ...]
     gamma: Annotated[float, Gt(0), Le(1)]
     momentum: Annotated[float, Ge(0), Lt(1)]
     nesterov: bool
-    weight_decay: Annotated[float, Ge(0)]
+    weight_decay: Annotated[float, Ge(0), Le(10**6)]
     padding: Annotated[int, Ge(0), Le(64)]
     flip: bool
-    batch_norm_group: Annotated[int, Ge(2)]
+    batch_norm_group: Annotated[int, Ge(2), Le(2**20)]
+
+
+def check_protocol(protocol: Protocol) -> Protocol:
+    """Return a protocol, unless some of its values do not go together: then ValueError."""
+    milestones, iterations = list(protocol.milestones), protocol.iterations
+    if milestones != sorted(set(milestones)) or any(m >= iterations for m in milestones):
+        raise ValueError(f"milestones = {shown(milestones)}: must rise and lie below iterations = {iterations}")
+    if protocol.batch_size % protocol.batch_norm_group:
+        raise ValueError(
+            f"batch_norm_group = {protocol.batch_norm_group}: must divide batch_size = {protocol.batch_size}"
+        )
+    if protocol.nesterov and protocol.momentum == 0:
+        raise ValueError("nesterov = true: needs a momentum above 0")
+    return protocol
 
 
 @dataclass(frozen=True)
@@ -99,7 +140,7 @@ class Crops:
 
     train: Annotated[int, Gt(0), Le(4096)]
     test: Annotated[int, Gt(0), Le(4096)]
-    colour: Annotated[float, Ge(0)]
+    colour: Annotated[float, Ge(0), Le(100)]
     decoder: Literal["libjpeg-turbo", "nvjpeg"] = "libjpeg-turbo"
 
 
@@ -160,13 +201,12 @@ class RunSpec:
     precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False
-    numerics: int = NUMERICS
+    numerics: Annotated[int, Ge(0), Le(10**6)] = NUMERICS
     crops: Crops | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an experiment, a seed or a data set that cannot be a part of a folder's name."""
-        checked_name(self.experiment, "experiment")
-        checked_name(self.data.dataset, "data.dataset")
+        """Refuse an experiment or a seed that cannot be a part of a folder's name."""
+        checked_plain_name(self.experiment, "experiment")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise UserError(f"seed = {self.seed!r}: must be an integer from 0 to 2**63 - 1")
         if len(self.name.encode()) > LONGEST_NAME:
@@ -212,12 +252,14 @@ class RunSpec:
         """
         try:
             spec = parse(cls, content, Path(source))
-        except DamagedError as error:
-            raise DamagedError(error.path, f"not the configuration of a run ({error.reason})") from None
+            check_protocol(spec.protocol)
+        except ValueError as error:
+            reason = error.reason if isinstance(error, DamagedError) else one_line(error)
+            raise DamagedError(Path(source), f"not the configuration of a run ({reason})") from None
         if content.get("identity") != spec.identity:
             raise DamagedError(
                 Path(source),
-                f"identity = {content.get('identity')!r} does not belong to this configuration, whose identity is"
+                f"identity = {shown(content.get('identity'))} does not belong to this configuration, whose identity is"
                 f" {spec.identity!r}",
             )
         if _plain(content) != spec.to_json():

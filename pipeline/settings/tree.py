@@ -12,7 +12,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 from models.options import MOST_PIXELS, MOST_UNITS
 from pipeline.runs.execution import Checkpoints, Resources
-from pipeline.runs.spec import Crops, NoiseDraw, Precision, Protocol, Seed
+from pipeline.runs.spec import Crops, NoiseDraw, Precision, Protocol, Seed, check_protocol
 from pipeline.settings.places import free_place, simple_name
 from pipeline.settings.plan import Label, Report, Tracking
 from pipeline.settings.reading import Settings
@@ -104,20 +104,6 @@ class Experiment(Settings):
         return _one_of(network, list_models())
 
 
-def _rates_and_groups(protocol: Protocol) -> Protocol:
-    """Refuse values of a protocol that do not go together."""
-    milestones, iterations = list(protocol.milestones), protocol.iterations
-    if milestones != sorted(set(milestones)) or any(m >= iterations for m in milestones):
-        raise ValueError(f"milestones = {milestones}: must rise and lie below iterations = {iterations}")
-    if protocol.batch_size % protocol.batch_norm_group:
-        raise ValueError(
-            f"batch_norm_group = {protocol.batch_norm_group}: must divide batch_size = {protocol.batch_size}"
-        )
-    if protocol.nesterov and protocol.momentum == 0:
-        raise ValueError("nesterov = true: needs a momentum above 0")
-    return protocol
-
-
 class Config(Settings):
     """The whole tree of one profile."""
 
@@ -126,7 +112,7 @@ class Config(Settings):
     data: Data
     experiments: Annotated[dict[Name, Experiment], Len(1, MOST_RUNS)]
     seeds: Annotated[tuple[Seed, ...], Len(1, MOST_RUNS), AfterValidator(_distinct)]
-    protocol: Annotated[Protocol, AfterValidator(_rates_and_groups)]
+    protocol: Annotated[Protocol, AfterValidator(check_protocol)]
     crops: Crops | None = None
     precision: Precision
     channels_last: bool

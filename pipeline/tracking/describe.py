@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from models import resolve_options
 from pipeline.runs.finished import read_spec
-from pipeline.runs.records import CONFIG, METRICS, PROVENANCE, RESPONSES, Metrics, Provenance, Responses
+from pipeline.runs.records import METRICS, RESPONSES, Metrics, Provenance, Responses
 from pipeline.settings.paper import load_paper
 from pipeline.utils.git import Origin, origin
-from pipeline.utils.names import checked_plain_name
 
 PAPER_URL = "https://arxiv.org/abs/1704.06904"
 ABOUT = f"From a reproduction of [Residual Attention Network for Image Classification]({PAPER_URL})."
@@ -75,9 +74,6 @@ class Described:
     def read(cls, folder: Path, search: str | None = None) -> Described:
         """Read a run folder; UserError where its configuration is missing, or is not that of a run."""
         spec, provenance = read_spec(folder), Provenance.read(folder)
-        checked_plain_name(spec.experiment, folder / CONFIG)
-        if provenance is not None:
-            checked_plain_name(provenance.profile, folder / PROVENANCE)
         return cls(folder, spec.to_json(), provenance, search)
 
     @property

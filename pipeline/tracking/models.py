@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.runs.records import PROVENANCE, WEIGHTS, Metrics
+from pipeline.runs.records import WEIGHTS, Metrics
 from pipeline.tracking.describe import IDENTITY, Described
 from pipeline.tracking.runs import find_run
 from pipeline.tracking.store import tolerate_errors
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import sha256_file
-from pipeline.utils.names import checked_plain_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -181,7 +180,7 @@ def _register(client: MlflowClient, run_id: str, run: Described, logged: LoggedM
     from mlflow.exceptions import MlflowException
 
     assert run.provenance is not None
-    profile = checked_plain_name(run.provenance.profile, run.folder / PROVENANCE)
+    profile = run.provenance.profile
     name = model_name(profile)
     try:
         client.create_registered_model(name, description=f"The networks of profile `{profile}`, a version a run.")

@@ -1,4 +1,8 @@
-"""The one rule for names that enter from outside and become part of a path or of a page."""
+"""The rules for names that enter from outside and become part of a path or of a page.
+
+`checked_name` is for the files, classes and folders of others; `checked_plain_name`, the stricter one, for what
+settings may name.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.utils.errors import UserError
+from pipeline.utils.errors import UserError, shown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # of profiles, experiments and data sets
 
@@ -28,9 +32,8 @@ def checked_name(value: Any, what: str) -> str:
             characters, surrounding blanks, ".", and "..".
     """
     if problem := _problem(value):
-        shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
         raise UserError(
-            f'{what}: {shown} {problem}; a name has 1 to {LONGEST} bytes, without any of / \\ < > " and control'
+            f'{what}: {shown(value)} {problem}; a name has 1 to {LONGEST} bytes, without any of / \\ < > " and control'
             ' characters, and is neither "." nor ".."'
         )
     assert isinstance(value, str)
@@ -54,15 +57,17 @@ def _problem(value: Any) -> str | None:
 
 
 def checked_plain_name(value: Any, what: str | Path) -> str:
-    """Return `value` if it is a name that settings may have for a profile, an experiment or a data set.
+    """Return `value` if it is a name that settings may have for a profile, an experiment, a network or a data set.
 
     It then is also safe in an address and in a query.
 
     Raises:
         UserError: for anything else, beginning with `what`.
     """
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise UserError(f"{what}: {value!r} is not a name: lower-case letters, digits, '-' and '_' only")
+    if not isinstance(value, str) or not NAME.fullmatch(value) or len(value) > LONGEST:
+        raise UserError(
+            f"{what}: {shown(value)} is not a name: 1 to {LONGEST} lower-case letters, digits, '-' and '_', not first"
+        )
     return value
 
 

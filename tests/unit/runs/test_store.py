@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import pytest
 
 from pipeline import runs
 from pipeline.runs.reading import CHECKSUMS, DamagedError, read_checksums
-from pipeline.runs.records import CONFIG, DETERMINISTIC, MACHINE, MISTAKES, WEIGHTS, Provenance
+from pipeline.runs.records import CONFIG, DETERMINISTIC, MACHINE, METRICS, MISTAKES, TIMING, WEIGHTS, Provenance
 from pipeline.utils.errors import UserError
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 BAD_NAMES = [
     *("../../x", "/etc/x", "a/b", "a\\b", "..", ".", "", "a\nb", "<script>", "a\0b", "\x1b[2J", "x" * 121),
+    *("=1+1|x", ".hidden", "Aa", "`x`"),
     *(5, None, True, ["x"]),
 ]
 BAD_SEEDS = ["0", "../0", True, None, 0.0, -1, 2**64]
@@ -99,12 +102,71 @@ def test_one_bad_run_among_several_stops_the_import_of_all(tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_link_out_of_an_imported_folder_is_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "elsewhere", make_spec(), 2, "paused")
-    (tmp_path / "secret").write_text("secret")
-    (run / "log.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(UserError, match=r"log\.txt: a link that leads out"):
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("log.txt", lambda path: path.symlink_to("/etc/passwd")),  # out of the folder
+        ("a", lambda path: path.symlink_to(".")),  # without end
+        ("log.txt", os.mkfifo),
+        (CONFIG, os.mkfifo),
+        (TIMING, os.mkfifo),
+        (METRICS, lambda path: path.symlink_to("/dev/zero")),
+    ],
+)
+def test_links_pipes_and_devices_are_not_imported(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    run = write_run(tmp_path / "elsewhere", make_spec())
+    (run / CHECKSUMS).unlink()
+    (run / name).unlink(missing_ok=True)
+    make(run / name)
+    with pytest.raises(UserError, match=rf"/{name}: (a link|not a regular file)"):
         runs.import_runs(tmp_path / "elsewhere", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("status", ["failed", "paused", "running"])
+def test_a_run_that_does_not_say_that_it_is_finished_is_not_used(tmp_path: Path, status: Any) -> None:
+    run = write_run(tmp_path / "runs", make_spec())
+    provenance = Provenance.read(run)
+    assert provenance is not None
+    provenance.ended(status, "why").write(run)
+    for action in (
+        lambda: runs.collect(run, tmp_path / "seed0"),
+        lambda: runs.publish(make_spec(), "digits", tmp_path / "runs", tmp_path / "published"),
+        lambda: runs.import_runs(run, tmp_path / "elsewhere"),
+    ):
+        with pytest.raises(UserError, match=rf"provenance\.json: unfinished: {status} at iteration 60 \(why\)"):
+            action()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize("mine", ["seed0/mine", "seed0/.mine/x", "seed0/config.json", "linked"])
+def test_collecting_keeps_what_is_not_a_runs(tmp_path: Path, mine: str) -> None:
+    run = write_run(tmp_path / "runs", make_spec())
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "results" / "attention56" / "seed0"
+    target.parent.parent.mkdir()
+    if mine == "linked":
+        runs.collect(run, elsewhere / "seed0")
+        target.parent.symlink_to(elsewhere)
+    else:
+        (target.parent / mine).parent.mkdir(parents=True)
+        (target.parent / mine).write_text("{}")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match="is not replaced"):
+        runs.collect(run, target)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_nothing_is_published_through_a_link(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", make_spec())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "digits").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="published/digits: is a link"):
+        runs.publish(make_spec(), "digits", tmp_path / "runs", tmp_path / "published")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=r"Too many levels of symbolic links: .*loop"):
+        runs.publish(make_spec(), "digits", tmp_path / "runs", tmp_path / "loop")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_collecting_replaces_no_folder_that_is_not_a_runs(tmp_path: Path) -> None:
