@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,6 +119,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tens
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise OSError("it is not a regular file")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
@@ -141,6 +143,8 @@ def _verify(path: Path, configuration: Mapping[str, Any], tensors: Mapping[str, 
     """Refuse weights that are not those of the finished run in whose folder they lie."""
     for record in (path.with_name(name) for name in RECORDS):
         try:
+            if record.exists() and not record.is_file():
+                raise OSError("not a regular file")
             content = json.loads(record.read_bytes())
             expected = content["files"].get(path.name) if "files" in content else content["weights_sha256"]
         except FileNotFoundError:
@@ -166,8 +170,13 @@ def complete_file(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename != str(temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the name that the user knows
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _serialise(tensors: Mapping[str, torch.Tensor], configuration: Mapping[str, Any]) -> bytes:

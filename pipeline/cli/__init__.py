@@ -7,6 +7,7 @@ needs when it runs, because each stage of DVC is a Python process of its own.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 PYTHON = (3, 11)
 FAILED, USAGE, SIGNALLED = 1, 2, 128
+NO_PLACE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)  # a path that no file can have
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     from pipeline.utils import signals
-    from pipeline.utils.errors import FailedError, UserError
+    from pipeline.utils.errors import FailedError, UserError, printable
 
     if arguments is None:
         signals.raise_on_termination()
@@ -107,8 +109,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
-        return FAILED
+        print(f"error: {printable(os.fsdecode(error.filename))}: {error.strerror}", file=sys.stderr)
+        return USAGE if error.errno in NO_PLACE else FAILED
     except KeyboardInterrupt as error:
         print("interrupted; the same command continues", file=sys.stderr)
         return SIGNALLED + (error.number if isinstance(error, signals.Interrupted) else signal.SIGINT)

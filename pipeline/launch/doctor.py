@@ -154,7 +154,7 @@ def mlflow(settings: Config, root: Path) -> Finding:
     shown, path = redacted(uri), sqlite_path(uri)
     if not settings.tracking.enabled:
         return Finding("MLflow", f"off (tracking.enabled = false); {shown} is not asked")
-    if path is not None and not path.exists():
+    if path is not None and not os.path.lexists(path):
         return Finding("MLflow", f"{shown} will be made by the first run")
     try:
         probe(uri)

@@ -11,6 +11,8 @@ from pathlib import Path
 from shlex import quote
 from urllib.parse import unquote, urlsplit
 
+from pipeline.utils.files import real_path
+
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"
 EXPERIMENTS = "residual-attention/"  # followed by the profile
@@ -35,7 +37,7 @@ class UnusableError(OSError):
 
 def sqlite_uri(path: Path) -> str:
     """The URI of a database: its absolute path, or the one from here where that would not be read as it stands."""
-    path = path.resolve()
+    path = real_path(path)
     shown = os.path.relpath(path) if any(character in str(path) for character in UNQUOTED) else str(path)
     return f"{SQLITE}{shown}"
 
@@ -51,10 +53,12 @@ def check(path: Path) -> None:
     Raises:
         UnusableError: if there is something of that name that this MLflow cannot use.
     """
+    if real_path(path).is_symlink():
+        raise UnusableError("a link that leads in a circle", put_aside(path))
     if not path.exists():
         return
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
+        with closing(sqlite3.connect(f"{real_path(path).as_uri()}?mode=rw", uri=True)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             found = database.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
             unknown = [version for (version,) in found if version not in _known_versions()]
@@ -89,8 +93,8 @@ def moved_from(path: Path) -> Path | None:
     """The folder that a database was in when its artifacts were recorded, if it is another one now."""
     if not path.is_file():
         return None
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        return next(_former_folders(database, path.resolve().parent), None)
+    with closing(sqlite3.connect(f"{real_path(path).as_uri()}?mode=ro", uri=True)) as database:
+        return next(_former_folders(database, real_path(path).parent), None)
 
 
 def _former_folders(database: sqlite3.Connection, folder: Path) -> Iterator[Path]:
@@ -109,7 +113,7 @@ def _former_folders(database: sqlite3.Connection, folder: Path) -> Iterator[Path
 
 def relocate(path: Path) -> Path | None:
     """Let the artifacts of a database that was moved or copied be those beside it; the folder it was in before."""
-    folder, before = path.resolve().parent, None
+    folder, before = real_path(path).parent, None
     with closing(sqlite3.connect(path, timeout=20)) as database, database:
         for former in set(_former_folders(database, folder)):
             before = former

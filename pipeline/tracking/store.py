@@ -33,6 +33,7 @@ from pipeline.tracking.database import (
     sqlite_uri,
 )
 from pipeline.utils.errors import one_line
+from pipeline.utils.files import real_path
 from pipeline.utils.project import home
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def tracking_uri(root: Path) -> str:
     The path of an SQLite database is made absolute, so that the URI means the same to every process.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    path = sqlite_path(uri) if uri else home(root).resolve() / "mlflow.db"
+    path = sqlite_path(uri) if uri else real_path(home(root)) / "mlflow.db"
     return uri if uri and path is None else sqlite_uri(path or root)
 
 
@@ -71,10 +72,10 @@ def artifact_root(uri: str) -> str | None:
     """
     path = sqlite_path(uri)
     if path is not None:
-        return (path.resolve().parent / ARTIFACTS).as_uri()
+        return (real_path(path).parent / ARTIFACTS).as_uri()
     if urlsplit(uri).scheme in ("http", "https"):
         return None
-    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or Path(ARTIFACTS).resolve().as_uri()
+    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or real_path(ARTIFACTS).as_uri()
 
 
 class Store:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
+import os
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -76,6 +78,44 @@ def test_a_python_without_the_packages_says_what_to_type(
 
 def _needs_a_package(options: object) -> None:
     raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "{}", "a.png"],
+        ["predict", "{}/weights", "a.png"],
+        ["runs", "crate", "{}", "--profile", "cifar10-short"],
+        ["fetch", "cifar10", "--source", "{}"],
+        ["tune", "--space", "{}"],
+        ["export", "{}", "--onnx", "a.onnx"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_file_can_have_is_one_line_with_status_2(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    try:
+        status = cli.main([part.replace("{}", "x" * 300) for part in command])
+    except SystemExit as usage:
+        status = int(usage.code or 0)
+    printed = capsys.readouterr().err
+    assert status == 2 and "xxx" in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.ENAMETOOLONG, 2), (errno.ELOOP, 2), (errno.EISDIR, 2), (errno.ENOSPC, 1)]
+)
+def test_a_path_that_cannot_be_is_a_mistake_and_a_full_disk_is_none(
+    number: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> None:
+        raise OSError(number, os.strerror(number), "a\nb")
+
+    monkeypatch.setattr(cli, "enter_project", fail)
+    assert cli.main(["doctor"]) == status
+    assert capsys.readouterr().err == f"error: a\\nb: {os.strerror(number)}\n"
 
 
 @pytest.mark.parametrize("shell", cli.SHELLS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a complete safetensors file"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "metrics.json", "checksums.json"])
+def test_a_pipe_is_not_waited_for(saved: Path, name: str) -> None:
+    path = saved.rename(saved.with_name("weights.safetensors"))
+    path.with_name(name).unlink(missing_ok=True)
+    os.mkfifo(path.with_name(name))
+    with pytest.raises(ValueError, match=f"{name}: (damaged|not a complete)"):
+        load_model(path)
 
 
 def test_a_truncated_file_is_refused(saved: Path) -> None:

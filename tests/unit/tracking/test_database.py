@@ -126,6 +126,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
@@ -137,6 +141,7 @@ def newer(path: Path) -> None:
         (a_folder, "a folder, not a database"),
         (garbage, "file is not a database"),
         (cut, "malformed"),
+        (loop, "a link that leads in a circle"),
         (newer, "made by a newer MLflow"),
     ],
 )
