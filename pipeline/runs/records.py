@@ -45,7 +45,7 @@ LAST_YEAR = 9000
 TOLERANCE = 0.01  # points between the last test error of the history and that of the metrics
 
 
-Measured = Annotated[float, Ge(0), Le(1e30)]  # a loss or a rate: finite, as a run that diverges stops before its row
+Measured = Annotated[float, Ge(0), Le(1e39)]  # a loss or a rate of float32: a run that diverges stops before its row
 Response = Annotated[float, Ge(0), Le(sys.float_info.max)]
 Percent = Annotated[float, Ge(0), Le(100)]
 Iteration = Annotated[int, Ge(0), Le(10**7)]  # RunSpec allows no more

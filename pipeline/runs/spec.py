@@ -101,12 +101,12 @@ class Protocol:
 
     iterations: Annotated[int, Gt(0), Le(10**7)]
     batch_size: Annotated[int, Gt(0), Le(2**20)]
-    learning_rate: Annotated[float, Gt(0), Le(10**6)]
+    learning_rate: Annotated[float, Gt(0), Le(1e30)]
     milestones: tuple[Annotated[int, Gt(0)], ...]
     gamma: Annotated[float, Gt(0), Le(1)]
     momentum: Annotated[float, Ge(0), Lt(1)]
     nesterov: bool
-    weight_decay: Annotated[float, Ge(0), Le(10**6)]
+    weight_decay: Annotated[float, Ge(0), Le(1e30)]
     padding: Annotated[int, Ge(0), Le(64)]
     flip: bool
     batch_norm_group: Annotated[int, Ge(2), Le(2**20)]
