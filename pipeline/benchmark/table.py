@@ -16,7 +16,7 @@ MEASURED: Final = "measured"
 OUT_OF_MEMORY: Final = "out of memory"
 OUT_OF_TIME: Final = "out of time"
 SMALLEST: Final = 1e-9
-LARGEST: Final = 10**12
+LARGEST: Final = 10**15
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -107,12 +106,7 @@ def contradicted(client: MlflowClient, run_id: str, points: Iterable[Point]) -> 
     That happens when a run is resumed on other hardware from a checkpoint before its last evaluation.
     """
     truth = {point.step: point.metrics[SENSITIVE] for point in points if SENSITIVE in point.metrics}
-    for metric in client.get_metric_history(run_id, SENSITIVE):
-        expected = truth.get(metric.step)
-        # MLflow has no infinity: what diverged cannot be compared.
-        if expected is None or (math.isfinite(expected) and metric.value != expected):
-            return True
-    return False
+    return any(metric.value != truth.get(metric.step) for metric in client.get_metric_history(run_id, SENSITIVE))
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:

@@ -85,6 +85,7 @@ def test_a_pattern_that_fits_nothing_is_refused(driver: Driver) -> None:
 def test_a_run_that_fails_stops_no_other_and_is_named_with_its_log(driver: Driver, how: str) -> None:
     def train(run: RunSpec, execution: Execution) -> str:
         if run.name == "bb-s0":
+            (execution.folder / "log.txt").write_text("began\n")
             if how == "raises":
                 raise RuntimeError("no such thing")
             if how == "dies":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,8 +116,11 @@ def test_what_has_no_proper_name_is_named_and_everything_else_goes_on(
     uri: str, tmp_path: Path, saved: list[str]
 ) -> None:
     driver = project(tmp_path)
-    one = write_run(tmp_path / "runs", make_spec("attention92"), profile="a'b").name
-    other = write_run(tmp_path / "runs", replace(make_spec(), experiment="a'b")).name
+    one, other = (write_run(tmp_path / "runs", make_spec(name)) for name in ("attention92", "attention128"))
+    for folder, file, name in ((one, "provenance.json", "digits"), (other, "config.json", "attention128")):
+        path = folder / file
+        path.write_text(path.read_text().replace(f'"{name}"', '"a\'b"'))
+        (folder / "checksums.json").unlink()
     search = tmp_path / "runs" / "tune" / "a'b\x1b[31m"
     search.mkdir(parents=True)
     (search / "search.json").symlink_to(search / "search.json")
@@ -129,8 +131,8 @@ def test_what_has_no_proper_name_is_named_and_everything_else_goes_on(
     assert [line for line, well in lines.items() if well] == ["1 logged models", "report of digits"]
     failed = " ".join(line for line, well in lines.items() if not well)
     for text in (
-        f"{one}: not taken",
-        f"{other}: not taken",
+        f"{one.name}: not taken",
+        f"{other.name}: not taken",
         r"search a'b\x1b[31m: not taken: ",
         "report of a'b: not tak",
     ):

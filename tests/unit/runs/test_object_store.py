@@ -237,7 +237,7 @@ def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = tmp_path / "project"
-    make_plan(store=store.url).write(project / "plan.json")
+    make_plan([make_spec()], store=store.url).write(project / "plan.json")
     monkeypatch.chdir(project)
     elsewhere = tmp_path / "elsewhere"
     spec = paused(elsewhere / "run", 20)
@@ -264,7 +264,7 @@ def test_an_import_never_sets_a_run_back_that_has_come_further_in_the_store(
 def test_an_import_that_broke_off_is_completed_by_the_next(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_plan(store=store.url).write(tmp_path / "plan.json")
+    make_plan([make_spec()], store=store.url).write(tmp_path / "plan.json")
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     spec = make_spec()

@@ -30,7 +30,7 @@ def _export_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(store: Path, name: str, error: float, *, noise: int = 0, iterations: int = 60, dirty: bool = False) -> Path:
     spec = make_spec(name, noise=noise)
-    spec = replace(spec, protocol=replace(spec.protocol, iterations=iterations))
+    spec = replace(spec, protocol=replace(spec.protocol, iterations=iterations, milestones=()))
     folder = write_run(store, spec, error=error, weights=name.encode())
     provenance = Provenance.read(folder)
     assert provenance is not None

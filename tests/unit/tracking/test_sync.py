@@ -2,11 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from pipeline import tracking
-from pipeline.runs.reading import CHECKSUMS
 from tests.unit.tracking.run_folders import make_spec, write_run
 
 
@@ -58,19 +56,6 @@ def test_a_second_sync_changes_nothing(uri: str, client: MlflowClient, tmp_path:
     before = everything(client)
     assert tracking.sync(uri, folders) == tracking.SyncResult(runs=2, created=0, points=0, failed=())
     assert everything(client) == before
-
-
-@pytest.mark.parametrize("loss", ["inf", "nan"])
-def test_a_run_that_diverged_is_synchronised_once_too(
-    uri: str, client: MlflowClient, tmp_path: Path, loss: str
-) -> None:
-    folder = write_run(tmp_path, make_spec())
-    history = (folder / "history.csv").read_text()
-    (folder / "history.csv").write_text(history.replace("0.0625", loss))
-    (folder / CHECKSUMS).unlink()
-    run_id = tracking.close_run(uri, None, folder, "FINISHED")
-    assert tracking.sync(uri, [folder]) == tracking.SyncResult(runs=1, created=0, points=0, failed=())
-    assert client.get_run(run_id).info.lifecycle_stage == "active"
 
 
 def test_a_run_still_training_is_left_running(uri: str, client: MlflowClient, tmp_path: Path) -> None:
