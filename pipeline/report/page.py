@@ -126,9 +126,17 @@ def results(evidence: Evidence, verdicts: Sequence[Verdict]) -> str:
         return f"{done}."
     holds, fails, open_ = (sum(verdict.outcome is outcome for verdict in tested) for outcome in (True, False, None))
     claims = f"{len(tested)} trainable claim{'' if len(tested) == 1 else 's'}"
-    hold = "are reproduced" if evidence.is_reproduction else "hold"
-    data = " and ".join(evidence.datasets)
-    return f"Of {claims}, {holds} {hold}, {fails} do not hold, {open_} are undecided (on {data}; {done})."
+    held = ("is reproduced", "are reproduced") if evidence.is_reproduction else ("holds", "hold")
+    outcomes = (
+        _verb(holds, *held),
+        _verb(fails, "does not hold", "do not hold"),
+        _verb(open_, "is undecided", "are undecided"),
+    )
+    return f"Of {claims}, {', '.join(outcomes)} (on {' and '.join(evidence.datasets)}; {done})."
+
+
+def _verb(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def _groups(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
