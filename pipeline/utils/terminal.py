@@ -11,13 +11,13 @@ from pipeline.utils.text import without_controls
 
 
 class _Escaped:
-    """A text stream that shows control characters as their escape sequences."""
+    """A text stream that shows control characters as their escape sequences while it is `active`."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream, self.active = stream, True
 
     def write(self, text: str) -> int:
-        self.stream.write(without_controls(text))
+        self.stream.write(without_controls(text) if self.active else text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -32,11 +32,14 @@ class _Escaped:
 def escaped_output() -> Iterator[None]:
     """Within the block, everything printed has its control characters escaped; see `raw_stderr`."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast("TextIO", _Escaped(stream)) for stream in before)
+    escaped = [_Escaped(stream) for stream in before]
+    sys.stdout, sys.stderr = (cast("TextIO", stream) for stream in escaped)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for stream in escaped:  # colorama, which Ray uses, keeps them and resets the colours when Python ends
+            stream.active = False
 
 
 def raw_stderr() -> TextIO:

@@ -37,6 +37,13 @@ def test_control_characters_are_escaped_wherever_a_command_prints(
     assert capsys.readouterr() == (shown, shown)
 
 
+def test_a_library_that_keeps_the_stream_can_reset_the_colours_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with escaped_output():
+        kept = sys.stdout
+    kept.write("\x1b[0m")
+    assert capsys.readouterr().out == "\x1b[0m"
+
+
 def test_markdown_stays_text() -> None:
     escaped = markdown("<b> **x** [l](y) | `z`\n\x1b")
     assert escaped == r"\<b\> \*\*x\*\* \[l\](y) \| \`z\` \\x1b"
