@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli.options import Commands, add_command, port
+from pipeline.utils.project import UI_PORT
 
 
 def _report(commands: Commands) -> None:
@@ -70,7 +71,7 @@ def _run_track(options: argparse.Namespace) -> int:
 def _ui(commands: Commands) -> None:
     command = add_command(commands, "ui", _run_ui, "serve the MLflow UI")
     command.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
-    command.add_argument("--port", type=port, default=5000)
+    command.add_argument("--port", type=port, default=UI_PORT)
 
 
 def _run_ui(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from pipeline.runs.records import CONFIG, METRICS, PROGRESS, PROVENANCE, Provena
 from pipeline.runs.run_lock import lock_run
 from pipeline.runs.run_store import Mirror, RunStore, is_result, is_small
 from pipeline.runs.spec import RunSpec
+from pipeline.runs.store import SEARCHES
 from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError, one_line
 from pipeline.utils.files import write_json
@@ -62,7 +63,7 @@ class Driver:
         self.data = self.root / "data"
         self.store = runs.store_folder(self.plan.store, self.root)
         if self.search:  # a search is always in a local folder
-            self.store = self.store / "tune" / self.search
+            self.store = self.store / SEARCHES / self.search
         elif is_url(self.plan.store):
             self.mirror = Mirror(RunStore(self.plan.store), self.store)
         self.resources = self.plan.resources

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.utils.project import UI_PORT
+
 CONFLICT = "<<<<<<< "
-UI_PORT = 5000
 _SITE_CACHE = 'dvc config --local core.site_cache_dir "$HOME/.cache/dvc"'
 MERGED = ("dvc.lock", "params.yaml", "dvc.yaml")
 

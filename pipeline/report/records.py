@@ -27,7 +27,7 @@ from pipeline.runs.records import (
     Responses,
     read_rows,
 )
-from pipeline.runs.spec import Configured, RunSpec
+from pipeline.runs.spec import RUN_FOLDER, Configured, RunSpec
 from pipeline.runs.store import PUBLISHED
 from pipeline.utils.errors import printable
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-STORED = re.compile(r"(.+-s\d+)-([0-9a-f]{12})")
 COLLECTED = re.compile(r"seed\d+")
 
 
@@ -176,7 +175,7 @@ def _folders(source: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         name = Path(where).name
-        named = COLLECTED.fullmatch(name) or STORED.fullmatch(name)
+        named = COLLECTED.fullmatch(name) or RUN_FOLDER.fullmatch(name)
         if named or not {CONFIG, METRICS, HISTORY}.isdisjoint(files):
             folders.clear()
             yield Path(where)
@@ -194,7 +193,7 @@ def _problem(folder: Path, shown: str, profile: str | None, reason: str) -> Prob
     run = identity = None
     if folder.name.startswith("seed"):
         run = f"{folder.parent.name}-s{folder.name.removeprefix('seed')}"
-    elif stored := STORED.fullmatch(folder.name):
+    elif stored := RUN_FOLDER.fullmatch(folder.name):
         run, identity = stored.groups()
     with suppress(DamagedError):
         config = _config(folder)
@@ -220,7 +219,7 @@ def _own_config(folder: Path) -> dict[str, Any]:
     if COLLECTED.fullmatch(folder.name):
         belongs = (folder.parent.name, folder.name) == (config["experiment"], f"seed{config['seed']}")
     else:
-        belongs = not STORED.fullmatch(folder.name) or folder.name == f"{name}-{config['identity']}"
+        belongs = not RUN_FOLDER.fullmatch(folder.name) or folder.name == f"{name}-{config['identity']}"
     if not belongs:
         raise DamagedError(folder / CONFIG, f"foreign: that of {name} ({config['identity']})")
     return config

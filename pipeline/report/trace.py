@@ -23,6 +23,7 @@ from pipeline.settings.paper import load_paper
 from pipeline.settings.plan import Plan
 from pipeline.utils.errors import UserError, printable
 from pipeline.utils.names import did_you_mean
+from pipeline.utils.project import UI_PORT
 from pipeline.utils.statistics import EQUIVALENCE_MARGIN, Estimate
 
 Group = list[tuple[str, str]]
@@ -197,7 +198,7 @@ def _provenance_pairs(provenance: Provenance, address: str | None) -> Group:
     return pairs
 
 
-MLFLOW_URL = "http://127.0.0.1:5000"
+MLFLOW_URL = f"http://127.0.0.1:{UI_PORT}"
 """Where `make ui` serves MLflow."""
 DIRTY = "made from a working tree with changes"
 ROOT = Path(__file__).resolve().parents[2]

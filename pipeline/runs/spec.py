@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from models.options import MOST_PIXELS
 from pipeline.runs.reading import DamagedError, parse
 from pipeline.utils.errors import UserError, one_line, shown
 from pipeline.utils.limits import Ge, Gt, Le, Len, Lt
@@ -26,6 +27,7 @@ IDENTITY_DIGITS = 12
 LONGEST_NAME = 120  # bytes: a temporary folder's name has the host and a process number, too, and ends at 255
 
 LARGEST_OPTION = 1000
+RUN_FOLDER = re.compile(r"(.+-s\d+)-([0-9a-f]{12})")  # a folder_name: the name of a run, and its identity
 
 Images = Annotated[int, Gt(0), Lt(2**40)]
 Precision = Literal["float32", "bfloat16"]
@@ -65,7 +67,7 @@ class DataSpec:
     noise: Annotated[int, Ge(0), Le(99)]
     checksum: Annotated[str, Len(64, 64)]
     noise_checksum: Annotated[str, Len(64, 64)] | None
-    image_size: Annotated[int, Gt(0), Le(4096)]
+    image_size: Annotated[int, Gt(0), Le(MOST_PIXELS)]
     train_images: Images
     test_images: Images
     classes: Annotated[tuple[str, ...], Len(1)]
@@ -138,8 +140,8 @@ class Crops:
             filter where an image is shrunk to less than a half.
     """
 
-    train: Annotated[int, Gt(0), Le(4096)]
-    test: Annotated[int, Gt(0), Le(4096)]
+    train: Annotated[int, Gt(0), Le(MOST_PIXELS)]
+    test: Annotated[int, Gt(0), Le(MOST_PIXELS)]
     colour: Annotated[float, Ge(0), Le(100)]
     decoder: Literal["libjpeg-turbo", "nvjpeg"] = "libjpeg-turbo"
 

@@ -45,6 +45,7 @@ from pipeline.utils.project import home
 
 PUBLISHED = Path("published")
 RESULTS = Path("results")
+SEARCHES = "tune"  # in a store, the folder of the searches
 OWN = (*DETERMINISTIC, *MACHINE, WEIGHTS, CHECKSUMS, PROGRESS, LOG, LOCK, SYSTEM, STOP_FILE, TRIAL, f"{CHECKPOINTS}/*")
 """Patterns of all files that may be in a run's folder."""
 

@@ -6,6 +6,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.runs.spec import RUN_FOLDER
+from pipeline.runs.store import SEARCHES
 from pipeline.utils.names import LONGEST, NAME
 from pipeline.utils.object_store import is_url
 
@@ -17,8 +19,6 @@ OWNED = frozenset(
      "plan.json", "pyproject.toml", "requirements.lock")
 )  # fmt: skip
 LONGEST_NAME = 100  # of an experiment; the folder of a run has seed and identity in its name, too
-RUN = re.compile(r".+-s\d+-[0-9a-f]{12}")  # the folder of a run
-SEARCHES = "tune"  # the folder of the searches in a store
 OF_ITS_OWN = "must be a folder of its own, such as runs or /scratch/runs, or a URL such as s3://bucket/runs"
 
 
@@ -68,4 +68,4 @@ def _has_other_things(folder: Path) -> bool:
     names: list[str] = []
     with suppress(OSError):  # no such folder, or one that cannot be read, which is reported when it is used
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    return bool(names) and not any(RUN.fullmatch(name) or name == SEARCHES for name in names)
+    return bool(names) and not any(RUN_FOLDER.fullmatch(name) or name == SEARCHES for name in names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,8 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> dict[str, str]
         the tag that holds their checksum, to be set when all else of the run is logged.
     """
     present = _files(folder)
-    tag = {ARTIFACTS_TAG: _checksum(present)}
-    if has_files(client, client.get_run(run_id), folder):
+    tag = artifacts_tag(folder)
+    if has_files(client, client.get_run(run_id), folder, tag):
         return tag
     with tempfile.TemporaryDirectory() as scratch:
         for path in present:
@@ -41,19 +41,21 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> dict[str, str]
     return tag
 
 
-def has_files(client: MlflowClient, run: Run, folder: Path) -> bool:
-    """Whether the files of a run folder are the artifacts of its run."""
-    present = _files(folder)
-    logged = {file.path for file in client.list_artifacts(run.info.run_id)}
-    return run.data.tags.get(ARTIFACTS_TAG) == _checksum(present) and logged >= {_shown(path) for path in present}
+def has_files(client: MlflowClient, run: Run, folder: Path, tag: Mapping[str, str]) -> bool:
+    """Whether the files of a run folder, whose tag is that of `artifacts_tag`, are the artifacts of its run."""
+    if not tag.items() <= run.data.tags.items():
+        return False
+    return {file.path for file in client.list_artifacts(run.info.run_id)} >= set(map(_shown, _files(folder)))
+
+
+def artifacts_tag(folder: Path) -> dict[str, str]:
+    """The tag with the checksum of the files of a run folder; it reads all of them."""
+    content = "".join(f"{path.name} {sha256_file(path)}\n" for path in _files(folder))
+    return {ARTIFACTS_TAG: hashlib.sha256(content.encode()).hexdigest()}
 
 
 def _files(folder: Path) -> list[Path]:
     return [folder / name for name in (*FILES, MASKS) if (folder / name).exists()]
-
-
-def _checksum(files: Sequence[Path]) -> str:
-    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
 
 
 def _shown(path: Path) -> str:

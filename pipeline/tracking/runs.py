@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking.artifacts import has_files, log_files
+from pipeline.tracking.artifacts import artifacts_tag, has_files, log_files
 from pipeline.tracking.describe import (
     PAGE,
     PARENT,
@@ -179,7 +179,7 @@ def is_complete(client: MlflowClient, run: Described, status: str) -> bool:
     run_id, points = found.info.run_id, read_points(run.folder, run.provenance)
     return (
         origin_tags(run.provenance).items() <= found.data.tags.items()
-        and has_files(client, found, run.folder)
+        and has_files(client, found, run.folder, artifacts_tag(run.folder))
         and not contradicted(client, run_id, points)
         and not missing_points(client, run_id, points)
     )

@@ -15,6 +15,7 @@ from annotated_types import Ge, Le
 
 from pipeline.runs.reading import DamagedError, read_record
 from pipeline.runs.records import HISTORY, TRIAL, Evaluation, read_rows
+from pipeline.runs.store import SEARCHES
 from pipeline.settings.reading import check
 from pipeline.tuning.space import LARGEST, Space, Value
 from pipeline.utils.files import write_json
@@ -154,4 +155,4 @@ class SearchConfig:
 
 def searches(store: Path) -> Iterator[Path]:
     """The folders of all searches in a run store, also those whose ``search.json`` cannot be read."""
-    yield from sorted(folder for folder in (store / "tune").glob("*") if lexists(folder / SEARCH))
+    yield from sorted(folder for folder in (store / SEARCHES).glob("*") if lexists(folder / SEARCH))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+UI_PORT = 5000  # of the MLflow UI, unless another one is named
+
 
 def is_project(folder: Path) -> bool:
     """Return whether a folder is a checkout of this project."""
